@@ -1,0 +1,1 @@
+//! The Guard agent as a library.

@@ -1,0 +1,2 @@
+//! Tests that run inside guests, against the real kernel.
+fn main() {}
