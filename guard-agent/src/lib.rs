@@ -1,1 +1,6 @@
-//! The Guard agent as a library.
+//! The Guard agent as a library: small binaries stand on it.
+//!
+//! Data flows one way: a bundle is compiled (`policy`) into tables, the tables are loaded
+//! (`kernel`), labels are attached (`subject`), and what the programs report is read (`events`).
+
+pub mod tables;

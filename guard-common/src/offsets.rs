@@ -1,0 +1,107 @@
+//! Members of kernel structures that the programs read.
+//!
+//! Rust has no CO-RE relocations. The agent looks each member up in the running kernel's BTF,
+//! descending into anonymous structures and unions, and sets the global of the same name before
+//! load; the verifier then treats it as a constant.
+
+/// Value of an offset whose member this kernel does not have.
+pub const MISSING: u32 = u32::MAX;
+
+/// One member of a kernel structure.
+#[derive(Clone, Copy, Debug)]
+pub struct Member {
+    /// Name of the global in the object.
+    pub global: &'static str,
+    /// The structure.
+    pub structure: &'static str,
+    /// The member, dotted where it lies in a member that is a structure itself.
+    pub member: &'static str,
+    /// Whether the programs work without it (the global is then [`MISSING`]).
+    pub optional: bool,
+}
+
+/// Calls `$callback!` with every member: `GLOBAL, "structure", "member", optional`.
+#[macro_export]
+macro_rules! for_each_member {
+    ($callback:ident) => {
+        $callback! {
+            TASK_BPF_STORAGE, "task_struct", "bpf_storage", false;
+            TASK_SIGNAL, "task_struct", "signal", false;
+            TASK_CRED, "task_struct", "cred", false;
+            TASK_CGROUPS, "task_struct", "cgroups", false;
+            TASK_GROUP_LEADER, "task_struct", "group_leader", false;
+            TASK_THREAD_PID, "task_struct", "thread_pid", false;
+            TASK_TGID, "task_struct", "tgid", false;
+            TASK_FLAGS, "task_struct", "flags", false;
+            TASK_START_BOOTTIME, "task_struct", "start_boottime", false;
+            PID_LEVEL, "pid", "level", false;
+            PID_NUMBERS, "pid", "numbers", false;
+            UPID_NS, "upid", "ns", false;
+            PROC_FS_INFO_PID_NS, "proc_fs_info", "pid_ns", false;
+            SIGNAL_TTY, "signal_struct", "tty", false;
+            TTY_INDEX, "tty_struct", "index", false;
+            CSS_SET_CGROUP, "css_set", "dfl_cgrp", false;
+            CGROUP_KN, "cgroup", "kn", false;
+            CGROUP_PARENT, "cgroup", "self.parent", false;
+            KERNFS_NODE_ID, "kernfs_node", "id", false;
+            CRED_UID, "cred", "uid", false;
+            CRED_EUID, "cred", "euid", false;
+            CRED_SUID, "cred", "suid", false;
+            CRED_GID, "cred", "gid", false;
+            CRED_EGID, "cred", "egid", false;
+            FILE_DENTRY, "file", "f_path.dentry", false;
+            FILE_MNT, "file", "f_path.mnt", false;
+            FILE_INODE, "file", "f_inode", false;
+            FILE_FLAGS, "file", "f_flags", false;
+            FILE_MODE, "file", "f_mode", false;
+            DENTRY_PARENT, "dentry", "d_parent", false;
+            DENTRY_NAME, "dentry", "d_name.name", false;
+            DENTRY_NAME_LEN, "dentry", "d_name.len", false;
+            DENTRY_INODE, "dentry", "d_inode", false;
+            DENTRY_SEQ, "dentry", "d_seq.sequence", false;
+            DENTRY_SB, "dentry", "d_sb", false;
+            INODE_MODE, "inode", "i_mode", false;
+            INODE_UID, "inode", "i_uid", false;
+            INODE_RDEV, "inode", "i_rdev", false;
+            INODE_NLINK, "inode", "i_nlink", false;
+            INODE_SB, "inode", "i_sb", false;
+            INODE_PRIVATE, "inode", "i_private", false;
+            SB_DEV, "super_block", "s_dev", false;
+            SB_MAGIC, "super_block", "s_magic", false;
+            SB_FLAGS, "super_block", "s_flags", false;
+            SB_ROOT, "super_block", "s_root", false;
+            SB_FS_INFO, "super_block", "s_fs_info", false;
+            MOUNT_MNT, "mount", "mnt", false;
+            MOUNT_NS, "mount", "mnt_ns", false;
+            BPRM_FILE, "linux_binprm", "file", false;
+            BPRM_INTERP, "linux_binprm", "interp", false;
+            BPRM_FILENAME, "linux_binprm", "filename", false;
+            SOCKET_SK, "socket", "sk", false;
+            SOCK_PROTOCOL, "sock", "sk_protocol", false;
+            SOCK_FAMILY, "sock", "__sk_common.skc_family", false;
+            UNIX_DENTRY, "unix_sock", "path.dentry", false;
+            UNIX_ADDR, "unix_sock", "addr", false;
+            UNIX_ADDRESS_LEN, "unix_address", "len", false;
+            UNIX_ADDRESS_NAME, "unix_address", "name", false;
+        }
+    };
+}
+
+macro_rules! members {
+    ($($global:ident, $structure:literal, $member:literal, $optional:literal;)*) => {
+        /// Every member the programs read.
+        pub const MEMBERS: &[Member] = &[
+            $(Member {
+                global: stringify!($global),
+                structure: $structure,
+                member: $member,
+                optional: $optional,
+            },)*
+        ];
+    };
+}
+for_each_member!(members);
+
+/// Name of the global that holds the position of `task_struct.in_execve`, a bit field, in bits from
+/// the start of the structure.
+pub const IN_EXECVE_GLOBAL: &str = "TASK_IN_EXECVE_BIT";

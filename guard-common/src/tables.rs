@@ -1,0 +1,240 @@
+//! The tables of one generation, as the compiler writes them and the kernel reads them.
+//!
+//! Lookup goes `cell[subject][class] → outcome → masks`. Everything here is static for the life
+//! of a generation.
+
+use crate::action::Action;
+
+/// Features a decision can depend on besides its class. One bit each in a `u64`.
+pub const MAX_FEATURES: usize = 64;
+/// Features one outcome may depend on: its truth table has `2^n` rows.
+pub const MAX_OUTCOME_FEATURES: usize = 10;
+/// Deadlines stored ahead for one subject.
+pub const MAX_BOUNDARIES: usize = 3;
+/// Attribute tests in one generation.
+pub const MAX_ATTRIBUTE_TESTS: u32 = 32;
+/// Name patterns in one generation.
+pub const MAX_PATTERNS: u32 = 16;
+
+/// The subject is part of this generation.
+pub const SUBJECT_LIVE: u32 = 1;
+
+/// What a generation says of one subject. Index: subject id.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SubjectRow {
+    /// [`SUBJECT_LIVE`], or 0 for an id that this generation does not know.
+    pub flags: u32,
+    /// Index of this subject's first cell.
+    pub cells: u32,
+    /// Segments after the first in this subject's timeline, 0 to [`MAX_BOUNDARIES`].
+    pub boundaries: u32,
+    /// Keeps the layout free of hidden padding.
+    pub reserved: u32,
+    /// Instants of CLOCK_BOOTTIME, in nanoseconds, at which the next segment begins; ascending.
+    pub boundary: [u64; MAX_BOUNDARIES],
+}
+
+/// What is decided for one (subject, class): a truth table over the features that matter.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Outcome {
+    /// Index of the first [`Masks`]. Segment `s` and feature combination `f` are at
+    /// `base + (s << features) + f`.
+    pub base: u32,
+    /// Number of features that matter, 0 to [`MAX_OUTCOME_FEATURES`].
+    pub features: u8,
+    /// Their bit numbers in the feature word, lowest bit of the combination first.
+    pub selected: [u8; MAX_OUTCOME_FEATURES + 1],
+}
+
+/// The answers for every action, one bit each.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Masks {
+    /// Actions that the enforced policy set allows.
+    pub allow: u64,
+    /// Actions that the candidate set (with the policies in monitor mode) would deny although
+    /// they are allowed.
+    pub would_deny: u64,
+    /// Allowed actions that are reported all the same (`@audit`).
+    pub audit: u64,
+}
+
+/// The first address of a range of IPv4 addresses that ends where the next one begins.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Net4 {
+    /// First address, host byte order.
+    pub start: u32,
+    /// Class of the range.
+    pub class: u32,
+}
+
+/// The first address of a range of IPv6 addresses that ends where the next one begins.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Net6 {
+    /// Upper 64 bits of the first address, host byte order.
+    pub high: u64,
+    /// Lower 64 bits.
+    pub low: u64,
+    /// Class of the range.
+    pub class: u32,
+    /// Keeps the layout free of hidden padding.
+    pub reserved: u32,
+}
+
+/// The first port of a range that ends where the next one begins.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ports {
+    /// Feature bits that hold for every port of the range.
+    pub features: u64,
+    /// First port.
+    pub start: u32,
+    /// Keeps the layout free of hidden padding.
+    pub reserved: u32,
+}
+
+/// An attribute that is read raw at the decision and never cached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Attribute {
+    /// `resource.owner`: the inode's user id in the initial user namespace.
+    Owner = 1,
+    /// `resource.kind`: the file type bits of the mode (`S_IFMT`).
+    Kind = 2,
+    /// `resource.set_id`: 1 if the set-user-id or set-group-id bit is set.
+    SetId = 3,
+    /// `resource.fileless`: 1 if no name leads to the file (memfd, unlinked, `O_TMPFILE`).
+    Fileless = 4,
+    /// `resource.protocol`: the IP protocol number.
+    Protocol = 5,
+    /// `resource.abstract`: 1 for a unix socket in the abstract name space.
+    Abstract = 6,
+}
+
+/// One test `attribute == value` and the feature bit that it sets.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AttributeTest {
+    /// An [`Attribute`] as a number.
+    pub attribute: u32,
+    /// Index of the feature bit.
+    pub bit: u32,
+    /// The value to compare with.
+    pub value: u64,
+}
+
+/// The raw attributes of the resource of one decision. What does not apply is [`ABSENT`].
+#[derive(Clone, Copy, Debug)]
+pub struct Attributes {
+    /// See [`Attribute::Owner`].
+    pub owner: u64,
+    /// See [`Attribute::Kind`].
+    pub kind: u64,
+    /// See [`Attribute::SetId`].
+    pub set_id: u64,
+    /// See [`Attribute::Fileless`].
+    pub fileless: u64,
+    /// See [`Attribute::Protocol`].
+    pub protocol: u64,
+    /// See [`Attribute::Abstract`].
+    pub abstract_name: u64,
+}
+
+/// Value of an attribute that the resource does not have; no test compares equal to it.
+pub const ABSENT: u64 = u64::MAX;
+
+impl Default for Attributes {
+    fn default() -> Self {
+        Self {
+            owner: ABSENT,
+            kind: ABSENT,
+            set_id: ABSENT,
+            fileless: ABSENT,
+            protocol: ABSENT,
+            abstract_name: ABSENT,
+        }
+    }
+}
+
+impl AttributeTest {
+    /// The feature bit of this test if it holds, else 0.
+    #[inline(always)]
+    pub fn feature(&self, attributes: &Attributes) -> u64 {
+        let value = match self.attribute {
+            1 => attributes.owner,
+            2 => attributes.kind,
+            3 => attributes.set_id,
+            4 => attributes.fileless,
+            5 => attributes.protocol,
+            6 => attributes.abstract_name,
+            _ => ABSENT,
+        };
+        if value == self.value && value != ABSENT { 1 << (self.bit & 63) } else { 0 }
+    }
+}
+
+/// Policy asks for names at any depth.
+pub const HAS_NAMES: u32 = 1;
+/// Some executable attaches a subject.
+pub const HAS_EXEC_SELECTORS: u32 = 2;
+
+/// Minor numbers of the memory devices (major 1) that are judged by what they are, wherever their
+/// node lies: null, zero, full, random, urandom (`Documentation/admin-guide/devices.txt`).
+pub const DEVICE_MINORS: [u32; 5] = [3, 5, 7, 8, 9];
+/// The usual paths of the devices in [`DEVICE_MINORS`].
+pub const DEVICE_PATHS: [&str; 5] = ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"];
+
+/// The head of a generation.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Header {
+    /// Number of this generation, from 1.
+    pub generation: u64,
+    /// [`HAS_NAMES`], [`HAS_EXEC_SELECTORS`].
+    pub flags: u32,
+    /// Classes per subject.
+    pub classes: u32,
+    /// Entries in the IPv4 table.
+    pub net4: u32,
+    /// Entries in the IPv6 table.
+    pub net6: u32,
+    /// Entries in the port table.
+    pub ports: u32,
+    /// Entries in the attribute table.
+    pub attributes: u32,
+    /// Entries in the pattern table.
+    pub patterns: u32,
+    /// Classes of the devices in [`DEVICE_MINORS`].
+    pub devices: [u32; 5],
+}
+
+/// Number of generations that can be in the kernel at once: the live one and the next.
+pub const SLOTS: u32 = 2;
+
+/// The word that names the live generation: its number shifted by 8, plus its slot.
+pub const fn live_word(generation: u64, slot: u32) -> u64 {
+    generation << 8 | slot as u64
+}
+
+/// The slot in a live word.
+pub const fn live_slot(word: u64) -> u32 {
+    (word & 0xff) as u32
+}
+
+/// Every action's bit.
+pub const ALL_ACTIONS: u64 = (1 << (Action::SysSetid as u8 + 1)) - 1;
+
+const _: () = {
+    assert!(size_of::<SubjectRow>() == 40);
+    assert!(size_of::<Outcome>() == 16);
+    assert!(size_of::<Masks>() == 24);
+    assert!(size_of::<Net4>() == 8);
+    assert!(size_of::<Net6>() == 24);
+    assert!(size_of::<Ports>() == 16);
+    assert!(size_of::<AttributeTest>() == 16);
+    assert!(size_of::<Header>() == 56);
+};
