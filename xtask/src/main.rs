@@ -1,2 +1,44 @@
-//! Tasks for contributors.
-fn main() {}
+//! Everything a contributor runs, as one program: `cargo xtask --help`.
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+mod apt;
+mod build;
+mod command;
+mod linker;
+mod object_check;
+mod paths;
+mod rust_src;
+mod setup;
+
+/// Build, try and test Guard.
+///
+/// Whatever a command needs (BPF linker, Rust sources, QEMU, kernels) is looked for on this machine
+/// first and otherwise fetched, verified and kept in ~/.cache/guard, after saying so.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    Setup(setup::Args),
+    Build(build::Args),
+}
+
+fn main() -> ExitCode {
+    let result: Result<ExitCode> = match Cli::parse().command {
+        Task::Setup(args) => setup::run(&args).map(|()| ExitCode::SUCCESS),
+        Task::Build(args) => build::run(&args).map(|()| ExitCode::SUCCESS),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("xtask: {error:#}");
+        ExitCode::FAILURE
+    })
+}
