@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -98,7 +98,7 @@ impl Apt {
             }
             let mut count = 0;
             for entry in fs::read_dir(debs.path())? {
-                Command::new("dpkg-deb").arg("--extract").arg(entry?.path()).arg(partial).run()?;
+                unpack(&entry?.path(), partial)?;
                 count += 1;
             }
             ensure!(count == packages.len(), "apt downloaded {count} of {} packages", packages.len());
@@ -152,6 +152,21 @@ impl Apt {
         let path = self.dir.join("sources.list");
         fs::write(&path, list).with_context(|| format!("write {}", path.display()))
     }
+}
+
+/// Unpacks one package; unlike `dpkg-deb --extract` it goes through the links of a merged /usr.
+fn unpack(deb: &Path, dir: &Path) -> Result<()> {
+    let mut reader = Command::new("dpkg-deb")
+        .arg("--fsys-tarfile")
+        .arg(deb)
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("start dpkg-deb")?;
+    let archive = reader.stdout.take().context("dpkg-deb has an output")?;
+    Command::new("tar").args(["-x", "--keep-directory-symlink", "-C"]).arg(dir).stdin(archive).run()?;
+    let status = reader.wait().context("wait for dpkg-deb")?;
+    ensure!(status.success(), "{} cannot be unpacked ({status})", deb.display());
+    Ok(())
 }
 
 fn codename() -> Result<String> {

@@ -8,12 +8,21 @@ use clap::{Parser, Subcommand};
 
 mod apt;
 mod build;
+mod channel;
 mod command;
+mod guest;
+mod guest_packages;
+#[allow(dead_code)]
+mod kernels;
 mod linker;
 mod object_check;
 mod paths;
+mod qemu;
 mod rust_src;
+mod scratch;
 mod setup;
+#[allow(dead_code)]
+mod vm;
 
 /// Build, try and test Guard.
 ///
@@ -30,12 +39,17 @@ struct Cli {
 enum Task {
     Setup(setup::Args),
     Build(build::Args),
+    Vm(vm::Args),
+    #[command(hide = true)]
+    Guest(guest::Args),
 }
 
 fn main() -> ExitCode {
     let result: Result<ExitCode> = match Cli::parse().command {
         Task::Setup(args) => setup::run(&args).map(|()| ExitCode::SUCCESS),
         Task::Build(args) => build::run(&args).map(|()| ExitCode::SUCCESS),
+        Task::Vm(args) => vm::run(args),
+        Task::Guest(args) => guest::run(&args),
     };
     result.unwrap_or_else(|error| {
         eprintln!("xtask: {error:#}");

@@ -1,0 +1,75 @@
+//! Programs that guests need and this machine may lack, as a tree laid over its root in the guest.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::apt::Apt;
+use crate::command::say;
+use crate::paths;
+
+/// What the guest itself uses (shell of the initramfs, modules, file systems, systemd) and what the
+/// tests and the quickstart start in it.
+const PACKAGES: [&str; 16] = [
+    "acl",
+    "btrfs-progs",
+    "busybox-static",
+    "curl",
+    "dbus",
+    "e2fsprogs",
+    "fuse3",
+    "git",
+    "iproute2",
+    "kmod",
+    "nginx",
+    "procps",
+    "python3",
+    "sudo",
+    "systemd-sysv",
+    "xfsprogs",
+];
+
+/// The packages among [`PACKAGES`] that this machine lacks, unpacked.
+pub(crate) struct GuestPackages {
+    root: PathBuf,
+}
+
+impl GuestPackages {
+    /// The cached tree, or a new one fetched now.
+    pub(crate) fn find_or_fetch() -> Result<Self> {
+        let root = paths::cache()?.join("guest-root");
+        // Says which list the tree was made from: a newer checkout may want more.
+        let stamp = paths::cache()?.join("guest-root.packages");
+        let wanted = PACKAGES.join(" ");
+        if root.exists() && fs::read_to_string(&stamp).is_ok_and(|list| list == wanted) {
+            return Ok(Self { root });
+        }
+        let apt = Apt::open()?;
+        let missing = apt.missing(&PACKAGES, false)?;
+        let names: Vec<&str> = missing.iter().map(|package| package.name.as_str()).collect();
+        say!("fetching packages for guests, unpacked in the cache and not installed: {}", names.join(" "));
+        apt.extract(&missing, &root)?;
+        fs::write(&stamp, wanted).with_context(|| format!("write {}", stamp.display()))?;
+        Ok(Self { root })
+    }
+
+    /// The tree.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// A file of the tree, or of this machine where the package is installed.
+    pub(crate) fn file(&self, path: &str) -> PathBuf {
+        let ours = self.root.join(path);
+        if ours.exists() { ours } else { Path::new("/").join(path) }
+    }
+
+    /// A program of the tree or of this machine, ready to run here with the tree's libraries.
+    pub(crate) fn command(&self, path: &str) -> Command {
+        let mut command = Command::new(self.file(path));
+        command.env("LD_LIBRARY_PATH", self.root.join("usr/lib/x86_64-linux-gnu"));
+        command
+    }
+}

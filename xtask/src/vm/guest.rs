@@ -1,0 +1,246 @@
+//! One run of a guest: boot, carry the streams, and find out how it ended.
+
+use std::ffi::OsString;
+use std::io::{self, ErrorKind, Read, stdin};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::Child;
+use std::time::{Duration, Instant};
+use std::{env, fs, thread};
+
+use anyhow::{Context, Result};
+use tempfile::TempDir;
+
+use super::console::{self, Complaints};
+use super::machine::{Accelerator, Machine};
+use super::{initramfs, terminal};
+use crate::channel::{Kind, MAX_PAYLOAD, read_frame, write_frame};
+use crate::guest::Config;
+use crate::paths;
+use crate::setup::GuestEnvironment;
+
+/// How long a guest may take to user space, on a machine that is busy with other things.
+const BOOT: Duration = Duration::from_secs(180);
+/// Variables of the caller that mean the same inside.
+const PASSED: [&str; 6] = ["TERM", "COLORTERM", "NO_COLOR", "RUST_BACKTRACE", "RUST_LOG", "GUARD_LOG"];
+
+/// What to run and how.
+pub(crate) struct Guest {
+    pub(crate) cpus: u32,
+    pub(crate) memory_mib: u32,
+    pub(crate) icount: bool,
+    pub(crate) systemd: bool,
+    pub(crate) timeout: Option<Duration>,
+    /// Further kernel parameters.
+    pub(crate) append: Vec<String>,
+    pub(crate) command: Vec<OsString>,
+    /// Whether our standard input is the command's.
+    pub(crate) stdin: bool,
+    /// Whether the command gets a terminal.
+    pub(crate) terminal: bool,
+}
+
+/// Where output of the command comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stream {
+    Stdout,
+    Stderr,
+}
+
+/// How a run ended.
+#[derive(Debug)]
+pub(crate) enum Ended {
+    /// The command exited with this status.
+    Exit(u8),
+    /// The guest died before the command did.
+    Crash(String),
+    /// It took too long.
+    TimedOut(String),
+}
+
+/// What there is to know about a run.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) ended: Ended,
+    /// Complaints of the guest's kernel.
+    pub(crate) warnings: Vec<String>,
+    /// The console log, kept when there is something to look up in it.
+    pub(crate) console: Option<PathBuf>,
+}
+
+impl Guest {
+    /// Boots, runs the command, and passes what it writes to `output`.
+    pub(crate) fn run(
+        &self,
+        environment: &GuestEnvironment,
+        output: &mut dyn FnMut(Stream, &[u8]) -> io::Result<()>,
+    ) -> Result<Outcome> {
+        let dir = self.prepare(environment)?;
+        let machine = self.machine(environment, dir.path());
+        let (child, channel) = machine.start(&environment.qemu)?;
+        let mut child = KilledOnDrop(child);
+        let raw_mode = if self.terminal { terminal::RawMode::enter() } else { None };
+        if self.stdin {
+            forward_input(channel.try_clone()?);
+        } else {
+            write_frame(&mut &channel, Kind::StdinEnd, &[])?;
+        }
+        let ended = self.follow(channel, output);
+        drop(raw_mode);
+        child.kill();
+        let complaints = Complaints::read(&machine.console);
+        let ended = match (ended?, complaints.crash) {
+            (Some(ended), _) => ended,
+            (None, Some(line)) => Ended::Crash(line),
+            (None, None) => {
+                let tail = console::tail(&machine.console);
+                Ended::Crash(format!("it went away without a word; the end of its console:\n{tail}"))
+            }
+        };
+        let keep = !matches!(ended, Ended::Exit(_)) || !complaints.warnings.is_empty();
+        let console = keep.then(|| dir.keep().join("console.log"));
+        Ok(Outcome { ended, warnings: complaints.warnings, console })
+    }
+
+    /// The directory of the run: configuration, a copy of this program, later the console log.
+    fn prepare(&self, environment: &GuestEnvironment) -> Result<TempDir> {
+        let parent = paths::target().join("vm");
+        fs::create_dir_all(&parent).with_context(|| format!("create {}", parent.display()))?;
+        let name = format!("{}-", environment.kernel.release);
+        let dir = tempfile::Builder::new().prefix(&name).tempdir_in(&parent)?;
+        let program = dir.path().join("xtask");
+        // A copy, because cargo may replace the original while the guest runs it.
+        fs::copy(env::current_exe()?, &program).context("copy xtask for the guest")?;
+        let config = serde_json::to_vec(&self.config(environment, &program)?)?;
+        let mut image = initramfs::base(&environment.kernel, &environment.packages)?;
+        image.extend(initramfs::config(&config, &program)?);
+        fs::write(dir.path().join("initramfs"), image).context("write the initramfs")?;
+        Ok(dir)
+    }
+
+    fn config(&self, environment: &GuestEnvironment, program: &Path) -> Result<Config> {
+        let cwd = env::current_dir().context("find the working directory")?;
+        Ok(Config {
+            command: self.command.clone(),
+            keep: vec![paths::root().to_owned(), paths::target(), paths::cache()?, cwd.clone()],
+            cwd,
+            env: environment_variables(),
+            terminal: self.terminal.then(terminal::size),
+            systemd: self.systemd,
+            modules: environment.kernel.modules.clone(),
+            program: program.to_owned(),
+            disks: environment.disks.iter().map(|disk| disk.kind.to_owned()).collect(),
+        })
+    }
+
+    fn machine<'a>(&self, environment: &'a GuestEnvironment, dir: &Path) -> Machine<'a> {
+        let mut append = self.append.clone();
+        if self.systemd {
+            append.push("systemd.show_status=no systemd.journald.forward_to_console=no".into());
+        }
+        Machine {
+            kernel: &environment.kernel,
+            initramfs: dir.join("initramfs"),
+            accelerator: if self.icount { Accelerator::InstructionCount } else { Accelerator::Emulation },
+            cpus: if self.icount { 1 } else { self.cpus },
+            memory_mib: self.memory_mib,
+            packages: environment.packages.root().to_owned(),
+            disks: environment.disks.iter().map(|disk| disk.image.clone()).collect(),
+            console: dir.join("console.log"),
+            append,
+        }
+    }
+
+    /// Reads frames until the command ends, the guest dies (`None`) or time is up.
+    fn follow(
+        &self,
+        mut channel: UnixStream,
+        output: &mut dyn FnMut(Stream, &[u8]) -> io::Result<()>,
+    ) -> Result<Option<Ended>> {
+        let mut deadline = Some(Instant::now() + BOOT);
+        let mut is_up = false;
+        loop {
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            let frame = if left.is_some_and(|left| left.is_zero()) {
+                Err(ErrorKind::WouldBlock.into())
+            } else {
+                channel.set_read_timeout(left)?;
+                read_frame(&mut channel)
+            };
+            match frame {
+                Ok(Some((Kind::Ready, _))) => {
+                    is_up = true;
+                    deadline = self.timeout.map(|timeout| Instant::now() + timeout);
+                }
+                Ok(Some((Kind::Stdout, bytes))) => {
+                    output(Stream::Stdout, &bytes).context("pass on output")?
+                }
+                Ok(Some((Kind::Stderr, bytes))) => {
+                    output(Stream::Stderr, &bytes).context("pass on output")?
+                }
+                Ok(Some((Kind::Exit, bytes))) => return Ok(bytes.first().map(|status| Ended::Exit(*status))),
+                Ok(Some((Kind::Stdin | Kind::StdinEnd, _)) | None) => return Ok(None),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    let seconds = self.timeout.unwrap_or_default().as_secs();
+                    return Ok(Some(Ended::TimedOut(if is_up {
+                        format!("the command still ran after {seconds} s")
+                    } else {
+                        format!("the guest did not reach user space in {} s", BOOT.as_secs())
+                    })));
+                }
+                Err(error)
+                    if [ErrorKind::UnexpectedEof, ErrorKind::ConnectionReset].contains(&error.kind()) =>
+                {
+                    return Ok(None);
+                }
+                Err(error) => return Err(error).context("read from the guest"),
+            }
+        }
+    }
+}
+
+/// The command's environment: a login of root, with the built binaries first.
+fn environment_variables() -> Vec<(String, OsString)> {
+    let mut path = paths::binaries().into_os_string();
+    path.push(":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+    let mut variables = vec![
+        ("PATH".to_owned(), path),
+        ("HOME".to_owned(), "/root".into()),
+        ("USER".to_owned(), "root".into()),
+        ("LOGNAME".to_owned(), "root".into()),
+        ("SHELL".to_owned(), "/bin/bash".into()),
+        ("LANG".to_owned(), "C.UTF-8".into()),
+    ];
+    variables.extend(PASSED.iter().filter_map(|name| Some(((*name).to_owned(), env::var_os(name)?))));
+    variables
+}
+
+/// Sends our standard input to the command until one of them ends.
+fn forward_input(mut channel: UnixStream) {
+    thread::spawn(move || -> io::Result<()> {
+        let mut buffer = vec![0; MAX_PAYLOAD];
+        loop {
+            match stdin().lock().read(&mut buffer) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Ok(0) | Err(_) => return write_frame(&mut channel, Kind::StdinEnd, &[]),
+                Ok(len) => write_frame(&mut channel, Kind::Stdin, &buffer[..len])?,
+            }
+        }
+    });
+}
+
+/// QEMU's process, which must not outlive the run.
+struct KilledOnDrop(Child);
+
+impl KilledOnDrop {
+    fn kill(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Drop for KilledOnDrop {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
