@@ -1,5 +1,7 @@
 //! What the kernel reports through the ring buffer, and its counters.
 
+use zerocopy::{FromBytes, Immutable, KnownLayout};
+
 /// Longest path in an event, in bytes; longer ones are cut and marked.
 pub const PATH_MAX: usize = 512;
 /// Room behind the path, so that the last component can be copied without another bound.
@@ -38,7 +40,7 @@ pub const FLAG_ABSTRACT: u8 = 4;
 /// One event. `path` holds `path_len` bytes: components from the file system's root, each with a
 /// leading slash, or an abstract socket name.
 #[repr(C)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, FromBytes, KnownLayout, Immutable)]
 pub struct Event {
     /// Nanoseconds of CLOCK_BOOTTIME.
     pub boot_ns: u64,

@@ -1,5 +1,7 @@
 //! The label a task carries in task storage.
 
+use zerocopy::{Immutable, IntoBytes};
+
 use crate::path::Walk;
 
 /// Subject of a task that has storage but no label yet (an exec that may still fail).
@@ -26,7 +28,7 @@ pub struct Label {
 
 /// A request of the agent to label one running process, keyed by thread-group id.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, IntoBytes, Immutable)]
 pub struct LabelRequest {
     /// Start time of the process in nanoseconds of CLOCK_BOOTTIME, in clock ticks of
     /// `/proc/PID/stat` field 22 (10 ms each), so that a reused pid is not labelled.
@@ -44,7 +46,7 @@ pub const UNIT_NAME_MAX: usize = 127;
 
 /// Key of the unit selector map: the last component of a cgroup's path, padded with zeros.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoBytes, Immutable)]
 pub struct UnitName {
     /// The bytes of the name.
     pub bytes: [u8; UNIT_NAME_MAX + 1],

@@ -43,7 +43,9 @@ macro_rules! for_each_member {
             CSS_SET_CGROUP, "css_set", "dfl_cgrp", false;
             CGROUP_KN, "cgroup", "kn", false;
             CGROUP_PARENT, "cgroup", "self.parent", false;
+            CGROUP_SELF, "cgroup", "self", false;
             KERNFS_NODE_ID, "kernfs_node", "id", false;
+            KERNFS_NODE_NAME, "kernfs_node", "name", false;
             CRED_UID, "cred", "uid", false;
             CRED_EUID, "cred", "euid", false;
             CRED_SUID, "cred", "suid", false;
@@ -58,7 +60,7 @@ macro_rules! for_each_member {
             DENTRY_NAME, "dentry", "d_name.name", false;
             DENTRY_NAME_LEN, "dentry", "d_name.len", false;
             DENTRY_INODE, "dentry", "d_inode", false;
-            DENTRY_SEQ, "dentry", "d_seq.sequence", false;
+            DENTRY_SEQ, "dentry", "d_seq.seqcount.sequence", false;
             DENTRY_SB, "dentry", "d_sb", false;
             INODE_MODE, "inode", "i_mode", false;
             INODE_UID, "inode", "i_uid", false;

@@ -4,6 +4,8 @@
 //! chain of edges, so that keys have one small size and every comparison is exact: there is no
 //! hashing of names that could collide.
 
+use zerocopy::{Immutable, IntoBytes};
+
 /// Bytes of a component that one edge can hold.
 pub const CHUNK: usize = 24;
 /// Components, counted from the file system's root, that the trie looks at. A literal with more
@@ -27,7 +29,7 @@ pub const FIRST_NODE: u32 = 3;
 
 /// Key of an edge.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, IntoBytes, Immutable)]
 pub struct EdgeKey {
     /// The node the edge leaves.
     pub node: u32,
@@ -63,7 +65,7 @@ pub struct Walk {
 
 /// A trie node.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, IntoBytes, Immutable)]
 pub struct Node {
     /// Class of the path that ends at this node.
     pub exact: u32,
@@ -91,7 +93,7 @@ pub const PATTERN_MAX: usize = 24;
 /// Bytes are compared as little-endian words under a mask, the prefix from the front of the name,
 /// the suffix from its end.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, IntoBytes, Immutable)]
 pub struct Pattern {
     /// Wanted bytes at the front.
     pub prefix: [u64; 3],

@@ -3,6 +3,8 @@
 //! Lookup goes `cell[subject][class] → outcome → masks`. Everything here is static for the life
 //! of a generation.
 
+use zerocopy::{Immutable, IntoBytes};
+
 use crate::action::Action;
 
 /// Features a decision can depend on besides its class. One bit each in a `u64`.
@@ -21,7 +23,7 @@ pub const SUBJECT_LIVE: u32 = 1;
 
 /// What a generation says of one subject. Index: subject id.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, IntoBytes, Immutable)]
 pub struct SubjectRow {
     /// [`SUBJECT_LIVE`], or 0 for an id that this generation does not know.
     pub flags: u32,
@@ -37,7 +39,7 @@ pub struct SubjectRow {
 
 /// What is decided for one (subject, class): a truth table over the features that matter.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, IntoBytes, Immutable)]
 pub struct Outcome {
     /// Index of the first [`Masks`]. Segment `s` and feature combination `f` are at
     /// `base + (s << features) + f`.
@@ -50,7 +52,7 @@ pub struct Outcome {
 
 /// The answers for every action, one bit each.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, IntoBytes, Immutable)]
 pub struct Masks {
     /// Actions that the enforced policy set allows.
     pub allow: u64,
@@ -63,7 +65,7 @@ pub struct Masks {
 
 /// The first address of a range of IPv4 addresses that ends where the next one begins.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, IntoBytes, Immutable)]
 pub struct Net4 {
     /// First address, host byte order.
     pub start: u32,
@@ -73,7 +75,7 @@ pub struct Net4 {
 
 /// The first address of a range of IPv6 addresses that ends where the next one begins.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, IntoBytes, Immutable)]
 pub struct Net6 {
     /// Upper 64 bits of the first address, host byte order.
     pub high: u64,
@@ -87,7 +89,7 @@ pub struct Net6 {
 
 /// The first port of a range that ends where the next one begins.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, IntoBytes, Immutable)]
 pub struct Ports {
     /// Feature bits that hold for every port of the range.
     pub features: u64,
@@ -117,7 +119,7 @@ pub enum Attribute {
 
 /// One test `attribute == value` and the feature bit that it sets.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, IntoBytes, Immutable)]
 pub struct AttributeTest {
     /// An [`Attribute`] as a number.
     pub attribute: u32,
@@ -190,7 +192,7 @@ pub const DEVICE_PATHS: [&str; 5] = ["/dev/null", "/dev/zero", "/dev/full", "/de
 
 /// The head of a generation.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, IntoBytes, Immutable)]
 pub struct Header {
     /// Number of this generation, from 1.
     pub generation: u64,

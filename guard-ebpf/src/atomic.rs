@@ -1,0 +1,23 @@
+//! Atomic operations on map memory.
+
+use core::intrinsics::{AtomicOrdering, atomic_xadd, atomic_xchg};
+
+/// Adds `value` and returns what was there before.
+///
+/// # Safety
+/// `target` must point to map memory that is only changed atomically.
+#[inline(always)]
+pub unsafe fn add(target: *mut u64, value: u64) -> u64 {
+    // SAFETY: by the contract of this function.
+    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>(target, value) }
+}
+
+/// Stores `value` and returns what was there before.
+///
+/// # Safety
+/// As for [`add`].
+#[inline(always)]
+pub unsafe fn swap(target: *mut u64, value: u64) -> u64 {
+    // SAFETY: by the contract of this function.
+    unsafe { atomic_xchg::<u64, { AtomicOrdering::SeqCst }>(target, value) }
+}

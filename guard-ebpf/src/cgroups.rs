@@ -1,0 +1,79 @@
+//! Units and cgroups: a unit's cgroup is known before anything can run in it.
+
+use crate::generation::Generation;
+use crate::maps::{SELECT_CGROUP, SELECT_UNIT};
+use crate::memory::{copy_string, read};
+use crate::offsets::*;
+use crate::record::{Report, send};
+use crate::resource::Resource;
+use crate::select::lookup_cgroup;
+use aya_ebpf::macros::btf_tracepoint;
+use aya_ebpf::programs::BtfTracePointContext;
+use guard_common::decide::Reason;
+use guard_common::event::Verdict;
+use guard_common::label::{NO_SUBJECT, UNIT_NAME_MAX, UnitName};
+
+/// `BPF_ANY`: insert or replace.
+const ANY: u64 = 0;
+
+/// A new cgroup gets the subject of its parent, or the one its name selects.
+#[btf_tracepoint(function = "cgroup_mkdir")]
+pub fn cgroup_mkdir(ctx: BtfTracePointContext) -> i32 {
+    let _ = created(ctx.arg(0));
+    0
+}
+
+#[inline(always)]
+fn created(cgroup: u64) -> Result<(), Reason> {
+    let node: u64 = read(cgroup, &CGROUP_KN)?;
+    let id: u64 = read(node, &KERNFS_NODE_ID)?;
+    let mut subject = NO_SUBJECT;
+    let parent: u64 = read(cgroup, &CGROUP_PARENT)?;
+    if parent != 0 {
+        let parent_node: u64 = read(parent - get(&CGROUP_SELF), &CGROUP_KN)?;
+        subject = lookup_cgroup(read(parent_node, &KERNFS_NODE_ID)?);
+    }
+    if subject == NO_SUBJECT {
+        let mut name = UnitName { bytes: [0; UNIT_NAME_MAX + 1] };
+        // SAFETY: the size is the array's.
+        unsafe { copy_string(name.bytes.as_mut_ptr(), UNIT_NAME_MAX as u32 + 1, read(node, &KERNFS_NODE_NAME)?)? };
+        // SAFETY: the value is one aligned word.
+        subject = unsafe { SELECT_UNIT.get(&name) }.copied().unwrap_or(NO_SUBJECT);
+    }
+    if subject != NO_SUBJECT {
+        let _ = SELECT_CGROUP.insert(id, subject, ANY);
+    }
+    Ok(())
+}
+
+/// Forgets a cgroup that is gone.
+#[btf_tracepoint(function = "cgroup_rmdir")]
+pub fn cgroup_rmdir(ctx: BtfTracePointContext) -> i32 {
+    if let Ok(node) = read::<u64>(ctx.arg(0), &CGROUP_KN)
+        && let Ok(id) = read::<u64>(node, &KERNFS_NODE_ID)
+    {
+        let _ = SELECT_CGROUP.remove(id);
+    }
+    0
+}
+
+/// A task was moved into a cgroup. Its next exec attaches the label; a task that keeps running is
+/// labelled by the agent, which this event wakes. The service manager moves its own children here
+/// before it has set up their sandbox, so the label cannot be attached at once.
+#[btf_tracepoint(function = "cgroup_attach_task")]
+pub fn cgroup_attach_task(ctx: BtfTracePointContext) -> i32 {
+    let _ = moved(ctx.arg(0));
+    0
+}
+
+#[inline(always)]
+fn moved(cgroup: u64) -> Result<(), Reason> {
+    let node: u64 = read(cgroup, &CGROUP_KN)?;
+    let subject = lookup_cgroup(read(node, &KERNFS_NODE_ID)?);
+    let Some(generation) = Generation::live() else { return Ok(()) };
+    if subject != NO_SUBJECT {
+        let report = Report { verdict: Verdict::Attached, reason: Reason::Policy, actions: 0, errno: 0 };
+        send(&generation, core::ptr::null_mut(), &Resource::unknown(), &report);
+    }
+    Ok(())
+}

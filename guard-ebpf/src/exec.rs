@@ -1,0 +1,67 @@
+//! Execution: `bprm_creds_for_exec` decides the program, `bprm_check_security` each script
+//! interpreter after it.
+
+use crate::file::describe;
+use crate::memory::read;
+use crate::offsets::*;
+use crate::resource::Resource;
+use crate::select;
+use crate::task::{Lookup, label};
+use crate::verdict::{fail, judge, live};
+use aya_ebpf::macros::lsm;
+use aya_ebpf::programs::LsmContext;
+use guard_common::action::{Action, EACCES};
+use guard_common::decide::Reason;
+use guard_common::label::Label;
+
+#[lsm(hook = "bprm_creds_for_exec")]
+pub fn bprm_creds_for_exec(ctx: LsmContext) -> i32 {
+    let bprm: u64 = ctx.arg(0);
+    match label() {
+        Lookup::Unlabelled => select::at_exec(bprm),
+        Lookup::Labelled(label) => program(bprm, label),
+        Lookup::Busy => -EACCES,
+    }
+}
+
+#[lsm(hook = "bprm_check_security")]
+pub fn bprm_check_security(ctx: LsmContext) -> i32 {
+    let bprm: u64 = ctx.arg(0);
+    let label = match label() {
+        Lookup::Unlabelled => return 0,
+        Lookup::Labelled(label) => label,
+        Lookup::Busy => return -EACCES,
+    };
+    match is_first_stage(bprm) {
+        Ok(true) => 0,
+        Ok(false) => program(bprm, label),
+        Err(reason) => fail(label, Action::Exec.bit(), reason),
+    }
+}
+
+/// Whether no interpreter has been put in the program's place yet (`bprm_change_interp`).
+#[inline(always)]
+fn is_first_stage(bprm: u64) -> Result<bool, Reason> {
+    Ok(read::<u64>(bprm, &BPRM_INTERP)? == read::<u64>(bprm, &BPRM_FILENAME)?)
+}
+
+#[inline(always)]
+fn program(bprm: u64, label: *mut Label) -> i32 {
+    match decide(bprm, label) {
+        Ok(answer) => answer,
+        Err(reason) => fail(label, Action::Exec.bit(), reason),
+    }
+}
+
+#[inline(always)]
+fn decide(bprm: u64, label: *mut Label) -> Result<i32, Reason> {
+    let (generation, header) = live()?;
+    let file: u64 = read(bprm, &BPRM_FILE)?;
+    let mut resource = Resource::unknown();
+    // SAFETY: the walk buffer of the running task's own label.
+    let walk = unsafe { &raw mut (*label).walk };
+    if !describe(&generation, header, file, walk, &mut resource)? {
+        return Ok(0);
+    }
+    Ok(judge(&generation, label, &resource, Action::Exec.bit()))
+}

@@ -1,0 +1,158 @@
+//! How a label starts and spreads: fork, credential changes, the end of an exec.
+//!
+//! A labelled task keeps its label whatever it does; the hooks here only ever add one.
+
+use crate::memory::read;
+use crate::offsets::*;
+use crate::record::count;
+use crate::select::{credentials, lookup_user};
+use crate::task::{self, Lookup};
+use aya_ebpf::bindings::task_struct;
+use aya_ebpf::helpers::generated::{bpf_get_current_pid_tgid, bpf_send_signal};
+use aya_ebpf::macros::{btf_tracepoint, lsm};
+use aya_ebpf::programs::{BtfTracePointContext, LsmContext};
+use guard_common::action::EAGAIN;
+use guard_common::decide::Reason;
+use guard_common::event::Counter;
+use guard_common::label::{Label, NO_SUBJECT};
+
+const SIGKILL: u32 = 9;
+/// `LSM_SETID_FS` (include/linux/security.h): a change of the file-system ids only.
+const LSM_SETID_FS: u64 = 8;
+
+/// Copies the label to a new task. A child that cannot get it is not created.
+#[lsm(hook = "task_alloc", sleepable)]
+pub fn task_alloc(ctx: LsmContext) -> i32 {
+    match task::label() {
+        Lookup::Unlabelled => 0,
+        Lookup::Labelled(parent) => {
+            if inherit(ctx.arg(0), parent) {
+                0
+            } else {
+                -EAGAIN
+            }
+        }
+        Lookup::Busy => -EAGAIN,
+    }
+}
+
+/// Copies the label again once the new task can be seen. A parent that was labelled between the two
+/// (by an iteration over running tasks) would otherwise have an unlabelled child.
+#[btf_tracepoint(function = "task_newtask")]
+pub fn task_newtask(ctx: BtfTracePointContext) -> i32 {
+    if let Lookup::Labelled(parent) = task::label() {
+        let child: *mut task_struct = ctx.arg(0);
+        inherit(child, parent);
+    }
+    0
+}
+
+#[inline(always)]
+fn inherit(child: *mut task_struct, parent: *mut Label) -> bool {
+    let label = task::create(child);
+    if label.is_null() {
+        return false;
+    }
+    // SAFETY: both point to whole values; the child does not run yet.
+    unsafe {
+        (*label).session = (*parent).session;
+        (*label).subject = (*parent).subject;
+    }
+    true
+}
+
+/// Labels a task whose real, effective and saved user id all become a subject's: it cannot go
+/// back. A change of some of them (seteuid, setfsuid) is what sshd and sudo do for a moment.
+#[lsm(hook = "task_fix_setuid")]
+pub fn task_fix_setuid(ctx: LsmContext) -> i32 {
+    let flags: u64 = ctx.arg(2);
+    if flags & 0xffff_ffff == LSM_SETID_FS {
+        return 0;
+    }
+    match task::label() {
+        Lookup::Unlabelled => {}
+        _ => return 0,
+    }
+    let new: u64 = ctx.arg(0);
+    match irrevocable(new) {
+        Ok(NO_SUBJECT) | Err(_) => 0,
+        Ok(subject) => {
+            if attach(subject) {
+                0
+            } else {
+                -EAGAIN
+            }
+        }
+    }
+}
+
+/// The subject of the user that all three ids of `cred` name.
+#[inline(always)]
+pub fn irrevocable(cred: u64) -> Result<u32, Reason> {
+    let real: u32 = read(cred, &CRED_UID)?;
+    if read::<u32>(cred, &CRED_EUID)? != real || read::<u32>(cred, &CRED_SUID)? != real {
+        return Ok(NO_SUBJECT);
+    }
+    Ok(lookup_user(real))
+}
+
+/// Labels the running task. False if there is no memory.
+#[inline(always)]
+fn attach(subject: u32) -> bool {
+    // SAFETY: the helper has no requirements.
+    let tgid = (unsafe { bpf_get_current_pid_tgid() } >> 32) as u32;
+    if tgid == 1 || tgid as u64 == get(&AGENT_TGID) {
+        return true;
+    }
+    let label = task::create(task::current());
+    if label.is_null() {
+        return false;
+    }
+    // SAFETY: the storage of the running task.
+    unsafe { (*label).subject = subject };
+    count(Counter::Labelled);
+    true
+}
+
+/// The exec cannot fail any more: the prepared label counts from here. A set-user-id program of a
+/// subject's user becomes the subject now as well. Where there is no memory for a label, the task
+/// is killed rather than run without.
+#[lsm(hook = "bprm_committed_creds", sleepable)]
+pub fn bprm_committed_creds(_: LsmContext) -> i32 {
+    match task::label() {
+        Lookup::Unlabelled => {}
+        _ => return 0,
+    }
+    let label = task::storage(task::current());
+    if !label.is_null() {
+        // SAFETY: the storage of the running task.
+        unsafe {
+            if (*label).prepared != NO_SUBJECT {
+                (*label).subject = (*label).prepared;
+                (*label).prepared = NO_SUBJECT;
+                count(Counter::Labelled);
+                return 0;
+            }
+        }
+    }
+    if crate::generation::Generation::live().is_none() {
+        return 0;
+    }
+    let subject = set_id_subject().unwrap_or(NO_SUBJECT);
+    if subject != NO_SUBJECT && !attach(subject) {
+        count(Counter::LabelFailed);
+        // SAFETY: the helper has no requirements.
+        unsafe { bpf_send_signal(SIGKILL) };
+    }
+    0
+}
+
+/// The subject that the new credentials select, for an exec that changed the effective user.
+#[inline(always)]
+fn set_id_subject() -> Result<u32, Reason> {
+    let cred: u64 = read(task::current() as u64, &TASK_CRED)?;
+    if read::<u32>(cred, &CRED_UID)? == read::<u32>(cred, &CRED_EUID)? {
+        return Ok(NO_SUBJECT);
+    }
+    credentials(task::current() as u64)
+}

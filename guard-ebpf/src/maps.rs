@@ -1,0 +1,114 @@
+//! Every map, with who writes it.
+
+use aya_ebpf::bindings::{BPF_F_INNER_MAP, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
+use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, PerCpuArray, RingBuf};
+use aya_ebpf::macros::btf_map;
+use guard_common::event::COUNTERS as COUNTER_COUNT;
+use guard_common::label::{Label, LabelRequest, UnitName};
+use guard_common::path::{EdgeKey, Node, Pattern, Walk};
+use guard_common::tables::{AttributeTest, Header, Masks, Net4, Net6, Outcome, Ports, SLOTS, SubjectRow};
+
+const INNER: usize = BPF_F_INNER_MAP as usize;
+const ON_DEMAND: usize = BPF_F_NO_PREALLOC as usize;
+const SLOT_COUNT: usize = SLOTS as usize;
+
+/// The word that names the live generation. Written by one atomic store of the agent.
+#[btf_map]
+pub static LIVE: Array<u64, 1, { BPF_F_MMAPABLE as usize }> = Array::new();
+
+/// An array of the agent's making, one per slot; its real size is set when it is filled.
+type PerSlot<T> = ArrayOfMaps<Array<T, 1, INNER>, SLOT_COUNT>;
+
+// One set of tables per slot. The agent fills the slot that is not live.
+#[btf_map]
+pub static HEADERS: PerSlot<Header> = ArrayOfMaps::new();
+#[btf_map]
+pub static SUBJECTS: PerSlot<SubjectRow> = ArrayOfMaps::new();
+#[btf_map]
+pub static CELLS: PerSlot<u32> = ArrayOfMaps::new();
+#[btf_map]
+pub static OUTCOMES: PerSlot<Outcome> = ArrayOfMaps::new();
+#[btf_map]
+pub static MASKS: PerSlot<Masks> = ArrayOfMaps::new();
+#[btf_map]
+pub static NODES: PerSlot<Node> = ArrayOfMaps::new();
+#[btf_map]
+pub static NETS4: PerSlot<Net4> = ArrayOfMaps::new();
+#[btf_map]
+pub static NETS6: PerSlot<Net6> = ArrayOfMaps::new();
+#[btf_map]
+pub static PORTS: PerSlot<Ports> = ArrayOfMaps::new();
+#[btf_map]
+pub static ATTRIBUTES: PerSlot<AttributeTest> = ArrayOfMaps::new();
+#[btf_map]
+pub static PATTERNS: PerSlot<Pattern> = ArrayOfMaps::new();
+#[btf_map]
+pub static EDGES: ArrayOfMaps<HashMap<EdgeKey, u32, 1, ON_DEMAND>, SLOT_COUNT> = ArrayOfMaps::new();
+
+/// Updating a map of maps waits until every running program that cannot sleep has finished; the
+/// agent uses this one for nothing else, before it empties a slot.
+#[btf_map]
+pub static BARRIER: PerSlot<u64> = ArrayOfMaps::new();
+
+// Selectors. The agent writes users, groups, units; cgroups also come from the cgroup programs.
+#[btf_map]
+pub static SELECT_USER: HashMap<u32, u32, 4096, ON_DEMAND> = HashMap::new();
+#[btf_map]
+pub static SELECT_GROUP: HashMap<u32, u32, 4096, ON_DEMAND> = HashMap::new();
+#[btf_map]
+pub static SELECT_UNIT: HashMap<UnitName, u32, 4096, ON_DEMAND> = HashMap::new();
+#[btf_map]
+pub static SELECT_CGROUP: HashMap<u64, u32, 65536, ON_DEMAND> = HashMap::new();
+/// Processes that the agent wants labelled, by thread-group id, or (subject 0) exempt for now.
+#[btf_map]
+pub static REQUESTS: HashMap<u32, LabelRequest, 65536, ON_DEMAND> = HashMap::new();
+
+/// Events to user space.
+#[btf_map]
+pub static EVENTS: RingBuf<u8, { 4 << 20 }> = RingBuf::new();
+/// Counters, see `guard_common::event::Counter`.
+#[btf_map]
+pub static COUNTERS: PerCpuArray<u64, { COUNTER_COUNT as usize }> = PerCpuArray::new();
+/// Events made on this CPU, lost ones included.
+#[btf_map]
+pub static SEQUENCE: PerCpuArray<u64, 1> = PerCpuArray::new();
+
+/// A walk buffer for tasks that have no storage (an exec that may attach a label).
+#[repr(C)]
+pub struct SharedWalk {
+    pub busy: u64,
+    pub walk: Walk,
+}
+/// Buffers per CPU: a program can be preempted by another task's exec.
+pub const SHARED_WALKS: usize = 4;
+#[btf_map]
+pub static WALKS: PerCpuArray<SharedWalk, SHARED_WALKS> = PerCpuArray::new();
+
+/// Task storage: the label. aya has no wrapper for it, so the definition is spelled out.
+#[repr(C)]
+pub struct TaskStorage {
+    r#type: *const [i32; 29],
+    key: *const i32,
+    value: *const Label,
+    max_entries: *const [i32; 0],
+    map_flags: *const [i32; 1],
+}
+// SAFETY: the fields are null pointers that only carry types for the loader; nobody reads them.
+unsafe impl Sync for TaskStorage {}
+
+#[btf_map]
+pub static LABELS: TaskStorage = TaskStorage {
+    r#type: core::ptr::null(),
+    key: core::ptr::null(),
+    value: core::ptr::null(),
+    max_entries: core::ptr::null(),
+    map_flags: core::ptr::null(),
+};
+
+impl TaskStorage {
+    /// The map as helpers want it.
+    #[inline(always)]
+    pub fn as_ptr(&self) -> *mut core::ffi::c_void {
+        core::ptr::from_ref(self).cast_mut().cast()
+    }
+}

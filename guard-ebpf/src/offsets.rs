@@ -1,0 +1,30 @@
+//! Offsets of kernel structure members, set by the agent from the running kernel's BTF.
+
+macro_rules! define {
+    ($($global:ident, $structure:literal, $member:literal, $optional:literal;)*) => {
+        $(
+            #[doc = concat!("Offset of `", $member, "` in `struct ", $structure, "`, in bytes.")]
+            #[unsafe(no_mangle)]
+            pub static $global: u32 = 0;
+        )*
+    };
+}
+guard_common::for_each_member!(define);
+
+/// Position of the bit field `task_struct.in_execve`, in bits.
+#[unsafe(no_mangle)]
+pub static TASK_IN_EXECVE_BIT: u32 = 0;
+/// 1 where `bpf_task_storage_get` may fail for a task that has a label (before 6.2).
+#[unsafe(no_mangle)]
+pub static STORAGE_MAY_BE_BUSY: u32 = 0;
+/// Thread-group id of the agent, which is never labelled.
+#[unsafe(no_mangle)]
+pub static AGENT_TGID: u32 = 0;
+
+/// The value of a global that the agent has set. The read is volatile, because the compiler would
+/// otherwise use the initial value; the verifier knows the frozen map's content.
+#[inline(always)]
+pub fn get(global: &'static u32) -> u64 {
+    // SAFETY: a reference is always valid for reads.
+    unsafe { core::ptr::read_volatile(global) as u64 }
+}

@@ -1,0 +1,164 @@
+//! Events and counters. Nothing here changes a verdict.
+
+use crate::atomic;
+use crate::generation::Generation;
+use crate::maps::{COUNTERS, EVENTS, SEQUENCE};
+use crate::memory::{copy, copy_string, read};
+use crate::offsets::DENTRY_NAME;
+use crate::resource::Resource;
+use aya_ebpf::helpers::generated::{
+    bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_uid_gid,
+    bpf_get_smp_processor_id, bpf_ktime_get_boot_ns, bpf_loop,
+};
+use core::ffi::c_void;
+use guard_common::decide::Reason;
+use guard_common::event::{Counter, Event, FLAG_ABSTRACT, FLAG_PATH, FLAG_PATH_CUT, PATH_MAX, Verdict};
+use guard_common::label::Label;
+use guard_common::path::{MAX_COMPONENTS, Walk};
+
+/// Adds one to a counter of this CPU.
+#[inline(always)]
+pub fn count(counter: Counter) {
+    if let Some(value) = COUNTERS.get_ptr_mut(counter as u32) {
+        // SAFETY: the pointer comes from a map lookup; a program that preempts this one adds
+        // atomically as well.
+        unsafe { atomic::add(value, 1) };
+    }
+}
+
+/// What an event says besides the resource.
+pub struct Report {
+    pub verdict: Verdict,
+    pub reason: Reason,
+    pub actions: u64,
+    pub errno: i32,
+}
+
+/// Sends one event. `label` may be null for a task without one.
+#[inline(always)]
+pub fn send(generation: &Generation, label: *mut Label, resource: &Resource, report: &Report) {
+    let Some(sequence) = SEQUENCE.get_ptr_mut(0) else { return };
+    // SAFETY: as in `count`.
+    let sequence = unsafe { atomic::add(sequence, 1) } + 1;
+    let Some(mut entry) = EVENTS.reserve_untyped::<Event>(0) else {
+        count(Counter::Lost);
+        return;
+    };
+    let event = entry.as_mut_ptr();
+    // SAFETY: the entry is exclusive to this program and large enough for an event; every field of
+    // the fixed part is written before the entry is submitted, and of the path as much as
+    // `path_len` says. The helpers have no requirements.
+    unsafe {
+        let ids = bpf_get_current_pid_tgid();
+        (*event).boot_ns = bpf_ktime_get_boot_ns();
+        (*event).generation = generation.number;
+        (*event).cgroup = bpf_get_current_cgroup_id();
+        (*event).sequence = sequence;
+        (*event).actions = report.actions;
+        (*event).features = resource.features;
+        (*event).tgid = (ids >> 32) as u32;
+        (*event).tid = ids as u32;
+        (*event).uid = bpf_get_current_uid_gid() as u32;
+        (*event).cpu = bpf_get_smp_processor_id();
+        (*event).class = resource.class;
+        (*event).verdict = report.verdict as u8;
+        (*event).reason = report.reason as u8;
+        (*event).errno = report.errno as u8;
+        (*event).family = resource.family;
+        (*event).port = resource.port;
+        (*event).protocol = resource.protocol;
+        (*event).address = resource.address;
+        (*event).path_len = 0;
+        (*event).flags = 0;
+        (*event).device = 0;
+        (*event).subject = 0;
+        (*event).session = 0;
+        bpf_get_current_comm((&raw mut (*event).comm).cast(), 16);
+        if !label.is_null() {
+            (*event).subject = (*label).subject;
+            (*event).session = (*label).session;
+            if resource.has_path {
+                (*event).device = (*label).walk.device;
+                write_path(event, &raw const (*label).walk);
+            }
+        }
+        if resource.abstract_name != 0 {
+            write_abstract(event, resource);
+        }
+    }
+    entry.submit(0);
+    count(Counter::Sent);
+}
+
+struct PathState {
+    event: *mut Event,
+    walk: *const Walk,
+    remaining: u32,
+    floor: u32,
+    length: u32,
+    cut: u32,
+}
+
+/// Writes the names of the last walk, from the root, as far as they are remembered and fit.
+#[inline(always)]
+unsafe fn write_path(event: *mut Event, walk: *const Walk) {
+    const RING: u32 = MAX_COMPONENTS as u32;
+    // SAFETY: by the caller, both point to whole values.
+    let count = unsafe { (*walk).count };
+    let floor = if count > RING { count - RING } else { 0 };
+    let mut state = PathState { event, walk, remaining: count, floor, length: 0, cut: (floor != 0) as u32 };
+    // SAFETY: the callback's context is `state`, which outlives the call.
+    unsafe { bpf_loop(RING, append as *mut c_void, (&raw mut state).cast(), 0) };
+    // SAFETY: by the caller.
+    unsafe {
+        (*event).flags |= FLAG_PATH | if state.cut != 0 { FLAG_PATH_CUT } else { 0 };
+        (*event).path_len = state.length as u16;
+    }
+}
+
+extern "C" fn append(_: u32, state: *mut PathState) -> i64 {
+    // SAFETY: the only caller passes a valid, exclusive pointer.
+    let state = unsafe { &mut *state };
+    if state.remaining <= state.floor {
+        return 1;
+    }
+    if state.length >= PATH_MAX as u32 - 1 {
+        state.cut = 1;
+        return 1;
+    }
+    state.remaining -= 1;
+    let at = (state.length as usize) & (PATH_MAX - 1);
+    // SAFETY: the index is masked to the ring; `at` is below PATH_MAX, and the path has room for
+    // one more component behind that.
+    let written = unsafe {
+        let step = &(*state.walk).steps[(state.remaining as usize) & (MAX_COMPONENTS - 1)];
+        let path = (&raw mut (*state.event).path).cast::<u8>();
+        *path.add(at) = b'/';
+        match read::<u64>(step.dentry, &DENTRY_NAME) {
+            Ok(name) => copy_string(path.add(at + 1), 255, name).unwrap_or(1),
+            Err(_) => 1,
+        }
+    };
+    // The string's terminating zero is counted in `written` and not kept: with the slash, that is
+    // the number of new bytes.
+    state.length += written & 0xff;
+    if state.length > PATH_MAX as u32 {
+        state.length = PATH_MAX as u32;
+        state.cut = 1;
+    }
+    0
+}
+
+/// Writes an abstract socket name.
+#[inline(always)]
+unsafe fn write_abstract(event: *mut Event, resource: &Resource) {
+    // A unix socket's name has at most 108 bytes (`include/uapi/linux/un.h`).
+    let len = resource.abstract_len & 127;
+    // SAFETY: by the caller, the event is whole; the path is longer than 127 bytes.
+    unsafe {
+        if copy((&raw mut (*event).path).cast(), len, resource.abstract_name).is_ok() {
+            (*event).path_len = len as u16;
+            (*event).flags |= FLAG_ABSTRACT;
+        }
+    }
+}

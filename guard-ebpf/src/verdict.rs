@@ -1,0 +1,109 @@
+//! From a resource to the number a hook returns.
+
+use crate::generation::Generation;
+use crate::record::{Report, count, send};
+use crate::resource::Resource;
+use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
+use guard_common::action::{Action, EACCES, EPERM};
+use guard_common::decide::{Decision, Query, Reason, decide};
+use guard_common::event::{Counter, Verdict};
+use guard_common::label::Label;
+use guard_common::tables::Header;
+
+/// The live generation and its head, or why there is none.
+#[inline(always)]
+pub fn live() -> Result<(Generation, &'static Header), Reason> {
+    let generation = Generation::live().ok_or(Reason::NoGeneration)?;
+    let header = generation.header().ok_or(Reason::TableMiss)?;
+    Ok((generation, header))
+}
+
+/// Decides everything in `required` on `resource` and records what is to be recorded. Returns 0 or
+/// a negative error number.
+#[inline(always)]
+pub fn judge(generation: &Generation, label: *mut Label, resource: &Resource, required: u64) -> i32 {
+    // SAFETY: the label of the running task.
+    let subject = unsafe { (*label).subject };
+    let query = Query { subject, class: resource.class, features: resource.features, required };
+    // SAFETY: the helper has no requirements.
+    let decision = decide(generation, &query, || unsafe { bpf_ktime_get_boot_ns() });
+    answer(generation, label, resource, required, decision)
+}
+
+/// Denies everything in `required` because Guard cannot decide.
+#[inline(always)]
+pub fn fail(label: *mut Label, required: u64, reason: Reason) -> i32 {
+    let generation = Generation::live().unwrap_or(Generation { slot: 0, number: 0 });
+    let decision = Decision::deny_all(required, reason);
+    answer(&generation, label, &Resource::unknown(), required, decision)
+}
+
+#[inline(always)]
+fn answer(
+    generation: &Generation,
+    label: *mut Label,
+    resource: &Resource,
+    required: u64,
+    decision: Decision,
+) -> i32 {
+    count(Counter::Decided);
+    if decision.denied | decision.would_deny | decision.audit == 0 {
+        return 0;
+    }
+    let errno = errno(decision.denied);
+    let (verdict, actions) = if decision.denied != 0 {
+        count(Counter::Denied);
+        if !matches!(decision.reason, Reason::Policy) {
+            count(Counter::InternalDenied);
+        }
+        (Verdict::Denied, decision.denied)
+    } else if decision.would_deny != 0 {
+        count(Counter::WouldDeny);
+        (Verdict::WouldDeny, decision.would_deny)
+    } else {
+        (Verdict::Audited, decision.audit & required)
+    };
+    send(generation, label, resource, &Report { verdict, reason: decision.reason, actions, errno: errno.abs() });
+    errno
+}
+
+/// The negative error number of a denial, from constants so that the verifier sees its range.
+#[inline(always)]
+fn errno(denied: u64) -> i32 {
+    const WITH_EPERM: u64 = Action::ProcSignal.bit()
+        | Action::ProcTrace.bit()
+        | Action::SysCap.bit()
+        | Action::SysMount.bit()
+        | Action::SysUserns.bit()
+        | Action::SysBpf.bit()
+        | Action::SysModule.bit()
+        | Action::SysUring.bit()
+        | Action::SysSetid.bit();
+    if denied == 0 {
+        0
+    } else if denied & WITH_EPERM != 0 {
+        -EPERM
+    } else {
+        -EACCES
+    }
+}
+
+/// Decides that at least one of two actions is allowed; a denial is reported as the second.
+#[inline(always)]
+pub fn judge_either(
+    generation: &Generation,
+    label: *mut Label,
+    resource: &Resource,
+    first: u64,
+    second: u64,
+) -> i32 {
+    // SAFETY: the label of the running task.
+    let subject = unsafe { (*label).subject };
+    let query = Query { subject, class: resource.class, features: resource.features, required: first | second };
+    // SAFETY: the helper has no requirements.
+    let mut decision = decide(generation, &query, || unsafe { bpf_ktime_get_boot_ns() });
+    decision.denied = if decision.denied == first | second { second } else { 0 };
+    decision.would_deny = if decision.would_deny == first | second { second } else { 0 };
+    decision.audit = 0;
+    answer(generation, label, resource, second, decision)
+}
