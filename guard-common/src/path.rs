@@ -51,16 +51,56 @@ pub struct Step {
     pub reserved: u32,
 }
 
-/// The dentries of the last walk, as a ring: entry `i % MAX_COMPONENTS` is the `i`-th from the leaf.
+/// The dentries of the last walk, and the state of the loop that is walking.
+///
+/// Loop state lives here, in map memory, and not on the stack: the verifier follows the values of
+/// the stack through every iteration, while it takes map memory for anything and so checks the
+/// body of a loop once.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Walk {
-    /// The ring.
+    /// The ring: entry `i % MAX_COMPONENTS` is the `i`-th dentry from the leaf.
     pub steps: [Step; MAX_COMPONENTS],
+    /// The dentry to look at next.
+    pub dentry: u64,
+    /// Address of the name that is being followed.
+    pub name: u64,
+    /// Address of the sequence count that must not change meanwhile.
+    pub sequence_at: u64,
+    /// Features found so far.
+    pub features: u64,
     /// How many dentries were passed, the root of the file system not counted.
     pub count: u32,
     /// Device number of the file system (`super_block.s_dev`).
     pub device: u32,
+    /// Node reached, possibly in the middle of a component.
+    pub node: u32,
+    /// Node reached at the end of a component.
+    pub complete: u32,
+    /// Components not yet followed.
+    pub remaining: u32,
+    /// Value of `remaining` at which the ring has no more components.
+    pub floor: u32,
+    /// Length of the name that is being followed.
+    pub length: u32,
+    /// How much of it was followed.
+    pub offset: u32,
+    /// Value of the sequence count when the parent was read.
+    pub sequence: u32,
+    /// Where the walk stands; the meaning belongs to the walking program.
+    pub state: u32,
+    /// Class of the path, once the walk is over.
+    pub class: u32,
+    /// Subject that executing the file attaches, once the walk is over.
+    pub exec_subject: u32,
+    /// `NODE_*` flags of the file itself, once the walk is over.
+    pub flags: u32,
+    /// Keeps the layout free of hidden padding.
+    pub reserved: u32,
+    /// First entry that a binary search still considers.
+    pub found: u32,
+    /// Distance of the next entry that a binary search tries.
+    pub step: u32,
 }
 
 /// A trie node.
@@ -177,7 +217,7 @@ const _: () = {
     assert!(size_of::<EdgeKey>() == 32);
     assert!(size_of::<Node>() == 24);
     assert!(size_of::<Pattern>() == 112);
-    assert!(size_of::<Walk>() == 16 * MAX_COMPONENTS + 8);
+    assert!(size_of::<Walk>() == 16 * MAX_COMPONENTS + 96);
     assert!(PATTERN_MAX == CHUNK);
 };
 

@@ -36,7 +36,9 @@ fn created(cgroup: u64) -> Result<(), Reason> {
     if subject == NO_SUBJECT {
         let mut name = UnitName { bytes: [0; UNIT_NAME_MAX + 1] };
         // SAFETY: the size is the array's.
-        unsafe { copy_string(name.bytes.as_mut_ptr(), UNIT_NAME_MAX as u32 + 1, read(node, &KERNFS_NODE_NAME)?)? };
+        unsafe {
+            copy_string(name.bytes.as_mut_ptr(), UNIT_NAME_MAX as u32 + 1, read(node, &KERNFS_NODE_NAME)?)?
+        };
         // SAFETY: the value is one aligned word.
         subject = unsafe { SELECT_UNIT.get(&name) }.copied().unwrap_or(NO_SUBJECT);
     }

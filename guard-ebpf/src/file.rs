@@ -6,7 +6,7 @@ use crate::offsets::*;
 use crate::path;
 use crate::resource::Resource;
 use crate::task::{self, Lookup, label};
-use crate::verdict::{fail, judge, live};
+use crate::verdict::{fail, judge, judge_either, live};
 use aya_ebpf::helpers::generated::bpf_get_current_cgroup_id;
 use aya_ebpf::macros::lsm;
 use aya_ebpf::programs::LsmContext;
@@ -15,7 +15,7 @@ use guard_common::class::{ANONYMOUS_MEMORY, OWN_ANONYMOUS, OWN_CGROUP, OWN_PROC,
 use guard_common::decide::Reason;
 use guard_common::label::Label;
 use guard_common::path::{MAX_COMPONENTS, Walk};
-use guard_common::tables::{Header, DEVICE_MINORS};
+use guard_common::tables::{DEVICE_MINORS, Header};
 
 // include/linux/fs.h; the same in 6.1 to 7.3.
 const FMODE_READ: u32 = 1;
@@ -72,45 +72,40 @@ fn open(file: u64, label: *mut Label) -> Result<i32, Reason> {
     let mode: u32 = read(file, &FILE_MODE)?;
     let inode: u64 = read(file, &FILE_INODE)?;
     let inode_mode: u16 = read(inode, &INODE_MODE)?;
-    if flags & FMODE_EXEC != 0 {
-        // The kernel opens a program to execute it. The program itself is decided by the exec
-        // hooks; an ELF interpreter is decided nowhere else, so either right is needed here.
-        return open_for_exec(&generation, header, file, label);
-    }
-    let mut required = 0;
-    if flags & O_ACCMODE == O_ACCMODE {
-        required |= Action::FileIoctl.bit();
-    } else if inode_mode & S_IFMT == S_IFDIR {
-        required |= Action::DirList.bit();
-    } else {
-        if mode & FMODE_READ != 0 {
-            required |= Action::FileRead.bit();
-        }
-        if mode & FMODE_WRITE != 0 {
-            required |= if flags & O_APPEND != 0 { Action::FileAppend.bit() } else { Action::FileWrite.bit() };
-        }
-        if flags & O_TRUNC != 0 {
-            required |= Action::FileTruncate.bit();
-        }
-    }
     let mut resource = Resource::unknown();
     // SAFETY: the walk buffer of the running task's own label.
     let walk = unsafe { &raw mut (*label).walk };
     if !describe(&generation, header, file, walk, &mut resource)? {
         return Ok(0);
     }
-    Ok(judge(&generation, label, &resource, required))
+    if flags & FMODE_EXEC != 0 {
+        // The kernel opens a program to execute it. The program itself is decided by the exec
+        // hooks; an ELF interpreter is decided nowhere else, so either right is needed here.
+        return Ok(judge_either(&generation, label, &resource, Action::Exec.bit(), Action::ExecMap.bit()));
+    }
+    Ok(judge(&generation, label, &resource, required(flags, mode, inode_mode)))
 }
 
+/// The actions that an open with these flags and modes is.
 #[inline(always)]
-fn open_for_exec(generation: &Generation, header: &Header, file: u64, label: *mut Label) -> Result<i32, Reason> {
-    let mut resource = Resource::unknown();
-    // SAFETY: the walk buffer of the running task's own label.
-    let walk = unsafe { &raw mut (*label).walk };
-    if !describe(generation, header, file, walk, &mut resource)? {
-        return Ok(0);
+fn required(flags: u32, mode: u32, inode_mode: u16) -> u64 {
+    if flags & O_ACCMODE == O_ACCMODE {
+        return Action::FileIoctl.bit();
     }
-    Ok(crate::verdict::judge_either(generation, label, &resource, Action::Exec.bit(), Action::ExecMap.bit()))
+    if inode_mode & S_IFMT == S_IFDIR {
+        return Action::DirList.bit();
+    }
+    let mut required = 0;
+    if mode & FMODE_READ != 0 {
+        required |= Action::FileRead.bit();
+    }
+    if mode & FMODE_WRITE != 0 {
+        required |= if flags & O_APPEND != 0 { Action::FileAppend.bit() } else { Action::FileWrite.bit() };
+    }
+    if flags & O_TRUNC != 0 {
+        required |= Action::FileTruncate.bit();
+    }
+    required
 }
 
 #[lsm(hook = "mmap_file")]
@@ -184,11 +179,12 @@ pub fn describe(
     resource.attributes.set_id = (mode & SET_ID != 0) as u64;
     resource.attributes.fileless = (internal || links == 0) as u64;
 
-    if internal && (magic == TMPFS || magic == HUGETLBFS || magic == PIPEFS || magic == SOCKFS || magic == ANON_INODE) {
+    if internal
+        && (magic == TMPFS || magic == HUGETLBFS || magic == PIPEFS || magic == SOCKFS || magic == ANON_INODE)
+    {
         resource.class = OWN_ANONYMOUS;
     } else {
-        let found = path::classify(generation, header, dentry, walk, resource)?;
-        resource.class = path::class(&found);
+        path::classify(generation, header, dentry, walk, resource)?;
         if mode & S_IFMT == S_IFCHR {
             let device: u32 = read(inode, &INODE_RDEV)?;
             character_device(header, device, resource);

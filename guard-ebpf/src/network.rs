@@ -15,6 +15,7 @@ use guard_common::action::{Action, EACCES};
 use guard_common::class::{NETLINK_ROUTE, OTHER_PROTOCOL};
 use guard_common::decide::{Reason, SEARCH_STEPS, Search};
 use guard_common::label::Label;
+use guard_common::path::Walk;
 use guard_common::tables::Header;
 
 // include/linux/socket.h.
@@ -57,6 +58,8 @@ fn connect(socket: u64, address: u64, length: u32, label: *mut Label) -> Result<
         return Ok(0);
     }
     let (generation, header) = live()?;
+    // SAFETY: the buffer of the running task's own label.
+    let walk = unsafe { &raw mut (*label).walk };
     let mut given = SocketAddress { family: 0, port: 0, flow: 0, high: 0, low: 0 };
     let used = if length > SOCKADDR_BYTES { SOCKADDR_BYTES } else { length };
     // SAFETY: `used` is at most the size of the structure. The kernel has copied the address, so
@@ -78,7 +81,7 @@ fn connect(socket: u64, address: u64, length: u32, label: *mut Label) -> Result<
             resource.address[1] = bytes[1];
             resource.address[2] = bytes[2];
             resource.address[3] = bytes[3];
-            resource.class = class4(&generation, header, u32::from_be(given.flow))?;
+            resource.class = class4(&generation, header, walk, u32::from_be(given.flow))?;
         }
         AF_INET6 => {
             resource.port = u16::from_be(given.port);
@@ -91,7 +94,7 @@ fn connect(socket: u64, address: u64, length: u32, label: *mut Label) -> Result<
                 resource.address[1] = bytes[1];
                 resource.address[2] = bytes[2];
                 resource.address[3] = bytes[3];
-                resource.class = class4(&generation, header, low as u32)?;
+                resource.class = class4(&generation, header, walk, low as u32)?;
             } else {
                 resource.family = AF_INET6;
                 let (high_bytes, low_bytes) = (given.high.to_ne_bytes(), given.low.to_ne_bytes());
@@ -101,21 +104,23 @@ fn connect(socket: u64, address: u64, length: u32, label: *mut Label) -> Result<
                     resource.address[index + 8] = low_bytes[index];
                     index += 1;
                 }
-                resource.class = class6(&generation, header, high, low)?;
+                resource.class = class6(&generation, header, walk, high, low)?;
             }
         }
         family => {
-            resource.class = if family == AF_NETLINK && protocol == 0 { NETLINK_ROUTE } else { OTHER_PROTOCOL };
+            resource.class =
+                if family == AF_NETLINK && protocol == 0 { NETLINK_ROUTE } else { OTHER_PROTOCOL };
             return Ok(judge(&generation, label, &resource, Action::NetRaw.bit()));
         }
     }
-    resource.features |= port_features(&generation, header, resource.port)?;
+    resource.features |= port_features(&generation, header, walk, resource.port)?;
     resource.add_attribute_features(&generation, header);
     Ok(judge(&generation, label, &resource, Action::NetConnect.bit()))
 }
 
-struct SearchState<K> {
-    search: Search,
+/// Context of the search callbacks; the state of the search is in the walk buffer, see there.
+struct RangeLookup<K> {
+    walk: *mut Walk,
     count: u32,
     slot: u32,
     key: K,
@@ -123,10 +128,14 @@ struct SearchState<K> {
 
 macro_rules! searcher {
     ($callback:ident, $ranges:ident, $key:ty) => {
-        extern "C" fn $callback(_: u32, state: *mut SearchState<$key>) -> i64 {
-            // SAFETY: the only caller passes a valid, exclusive pointer.
-            let state = unsafe { &mut *state };
-            !state.search.advance(&$ranges(state.slot), state.count, state.key) as i64
+        extern "C" fn $callback(_: u32, lookup: *mut RangeLookup<$key>) -> i64 {
+            // SAFETY: the only caller passes a valid pointer to a valid buffer.
+            let (lookup, walk) = unsafe { (&*lookup, &mut *(*lookup).walk) };
+            let mut search = Search { found: walk.found, step: walk.step };
+            let more = search.advance(&$ranges(lookup.slot), lookup.count, lookup.key);
+            walk.found = search.found;
+            walk.step = search.step;
+            !more as i64
         }
     };
 }
@@ -136,29 +145,49 @@ searcher!(search_ports, PortRanges, u32);
 
 /// Finds the range that holds `key`, in a `bpf_loop` that the verifier checks once.
 macro_rules! search {
-    ($callback:ident, $slot:expr, $count:expr, $key:expr) => {{
-        let mut state = SearchState { search: Search::new(), count: $count, slot: $slot, key: $key };
-        // SAFETY: the callback's context is `state`, which outlives the call.
-        unsafe { bpf_loop(SEARCH_STEPS, $callback as *mut c_void, (&raw mut state).cast(), 0) };
-        state.search.found
+    ($callback:ident, $walk:expr, $slot:expr, $count:expr, $key:expr) => {{
+        let walk: *mut Walk = $walk;
+        let mut lookup = RangeLookup { walk, count: $count, slot: $slot, key: $key };
+        let start = Search::new();
+        // SAFETY: the buffer belongs to this task; the callback's context outlives the call.
+        unsafe {
+            (*walk).found = start.found;
+            (*walk).step = start.step;
+            bpf_loop(SEARCH_STEPS, $callback as *mut c_void, (&raw mut lookup).cast(), 0);
+            (*walk).found
+        }
     }};
 }
 
 #[inline(always)]
-fn class4(generation: &Generation, header: &Header, address: u32) -> Result<u32, Reason> {
-    let found = search!(search4, generation.slot, header.net4, address);
+fn class4(generation: &Generation, header: &Header, walk: *mut Walk, address: u32) -> Result<u32, Reason> {
+    let found = search!(search4, walk, generation.slot, header.net4, address);
     NETS4.get(generation.slot).and_then(|nets| nets.get(found)).map(|net| net.class).ok_or(Reason::TableMiss)
 }
 
 #[inline(always)]
-fn class6(generation: &Generation, header: &Header, high: u64, low: u64) -> Result<u32, Reason> {
-    let found = search!(search6, generation.slot, header.net6, (high, low));
+fn class6(
+    generation: &Generation,
+    header: &Header,
+    walk: *mut Walk,
+    high: u64,
+    low: u64,
+) -> Result<u32, Reason> {
+    let found = search!(search6, walk, generation.slot, header.net6, (high, low));
     NETS6.get(generation.slot).and_then(|nets| nets.get(found)).map(|net| net.class).ok_or(Reason::TableMiss)
 }
 
 #[inline(always)]
-fn port_features(generation: &Generation, header: &Header, port: u16) -> Result<u64, Reason> {
-    let found = search!(search_ports, generation.slot, header.ports, port as u32);
-    PORTS.get(generation.slot).and_then(|ports| ports.get(found)).map(|range| range.features).ok_or(Reason::TableMiss)
+fn port_features(
+    generation: &Generation,
+    header: &Header,
+    walk: *mut Walk,
+    port: u16,
+) -> Result<u64, Reason> {
+    let found = search!(search_ports, walk, generation.slot, header.ports, port as u32);
+    PORTS
+        .get(generation.slot)
+        .and_then(|ports| ports.get(found))
+        .map(|range| range.features)
+        .ok_or(Reason::TableMiss)
 }
-

@@ -17,7 +17,8 @@ use core::ffi::c_void;
 use guard_common::class::UNKNOWN;
 use guard_common::decide::Reason;
 use guard_common::path::{
-    CHUNK, EdgeKey, MAX_ANCESTORS, MAX_COMPONENTS, NODE_ABSTRACT, NODE_FILE_SYSTEMS, NODE_NAMES, Node, TAG_MORE, Walk,
+    CHUNK, EdgeKey, MAX_ANCESTORS, MAX_COMPONENTS, NODE_ABSTRACT, NODE_FILE_SYSTEMS, NODE_NAMES, TAG_MORE,
+    Walk,
 };
 use guard_common::tables::{HAS_NAMES, Header, MAX_PATTERNS};
 
@@ -27,15 +28,10 @@ const MAX_CHUNKS: u32 = 11;
 const ATTEMPTS: u32 = 3;
 const RING: u32 = MAX_COMPONENTS as u32;
 
-/// What the trie says of a path.
-pub struct Found {
-    /// The deepest node that the path passes.
-    pub node: Node,
-    /// Whether the path ends there.
-    pub exact: bool,
-}
-
-/// Classifies the file at `dentry` and adds the features of its names to `resource`.
+/// Classifies the file at `dentry`: afterwards the walk buffer holds its class, what executing it
+/// selects, and the path for an event; the features of its names are added to `resource`.
+///
+/// Everything that the walk finds goes through the buffer, so the verifier sees one state after it.
 #[inline(always)]
 pub fn classify(
     generation: &Generation,
@@ -43,92 +39,96 @@ pub fn classify(
     dentry: u64,
     walk: *mut Walk,
     resource: &mut Resource,
-) -> Result<Option<Found>, Reason> {
-    let mut attempt = 0;
-    while attempt < ATTEMPTS {
-        match classify_once(generation, header, dentry, walk, resource) {
-            Err(Reason::PathUnstable) => attempt += 1,
-            result => return result,
-        }
+) -> Result<(), Reason> {
+    let mut task = Task {
+        walk,
+        dentry,
+        slot: generation.slot,
+        names: header.flags & HAS_NAMES,
+        patterns: header.patterns.min(MAX_PATTERNS),
+    };
+    // SAFETY: the callback's context is `task`, which outlives the call, and `walk` points to a
+    // whole buffer that belongs to this task or was claimed.
+    let walk = unsafe {
+        bpf_loop(ATTEMPTS, attempt as *mut c_void, (&raw mut task).cast(), 0);
+        &mut *walk
+    };
+    match walk.state {
+        DONE => {}
+        UNSTABLE => return Err(Reason::PathUnstable),
+        TOO_DEEP => return Err(Reason::PathTooDeep),
+        _ => return Err(Reason::Unreadable),
     }
-    Err(Reason::PathUnstable)
+    resource.has_path = true;
+    resource.features |= walk.features;
+    resource.class = walk.class;
+    Ok(())
+}
+
+/// One whole walk; another one is needed if something was renamed meanwhile.
+extern "C" fn attempt(_: u32, task: *mut Task) -> i64 {
+    // SAFETY: the only caller passes a valid pointer to a valid buffer.
+    let (task, walk) = unsafe { (&mut *task, &mut *(*task).walk) };
+    walk.state = match walk_once(task, walk) {
+        Ok(()) => DONE,
+        Err(Reason::PathUnstable) => {
+            walk.state = UNSTABLE;
+            return 0;
+        }
+        Err(Reason::PathTooDeep) => TOO_DEEP,
+        Err(_) => UNREADABLE,
+    };
+    1
 }
 
 #[inline(always)]
-fn classify_once(
-    generation: &Generation,
-    header: &Header,
-    dentry: u64,
-    walk: *mut Walk,
-    resource: &mut Resource,
-) -> Result<Option<Found>, Reason> {
-    let mut up = Up {
-        walk,
-        dentry,
-        features: 0,
-        count: 0,
-        slot: generation.slot,
-        names: header.flags & HAS_NAMES,
-        state: CLIMBING,
-    };
-    // SAFETY: the callback's context is `up`, which outlives the call.
-    unsafe { bpf_loop(MAX_ANCESTORS, climb as *mut c_void, (&raw mut up).cast(), 0) };
-    match up.state {
+fn walk_once(task: &mut Task, walk: &mut Walk) -> Result<(), Reason> {
+    walk.dentry = task.dentry;
+    walk.features = 0;
+    walk.count = 0;
+    walk.class = UNKNOWN;
+    walk.exec_subject = 0;
+    walk.flags = 0;
+    walk.state = CLIMBING;
+    // SAFETY: the callback's context outlives the call, here and below.
+    unsafe { bpf_loop(MAX_ANCESTORS, climb as *mut c_void, core::ptr::from_mut(task).cast(), 0) };
+    match walk.state {
         AT_ROOT => {}
         UNSTABLE => return Err(Reason::PathUnstable),
         UNREADABLE => return Err(Reason::Unreadable),
         _ => return Err(Reason::PathTooDeep),
     }
-    let superblock: u64 = read(dentry, &DENTRY_SB)?;
-    let device: u32 = read(superblock, &SB_DEV)?;
+    let superblock: u64 = read(task.dentry, &DENTRY_SB)?;
     let root: u64 = read(superblock, &SB_ROOT)?;
-    // SAFETY: `walk` points to a whole buffer that belongs to this task or was claimed.
-    unsafe {
-        (*walk).count = up.count;
-        (*walk).device = device;
-    }
-    resource.has_path = true;
-    resource.features |= up.features | patterns(generation, header, dentry)?;
-    if up.dentry != root {
+    walk.device = read(superblock, &SB_DEV)?;
+    patterns(task, walk)?;
+    if walk.dentry != root {
         // Not connected to its file system's root, so it has no name that policy could mean.
-        return Ok(None);
+        return Ok(());
     }
-    let Some(root_node) = file_system_node(generation, device) else {
-        return Ok(None);
+    let Some(root_node) = file_system_node(task.slot, walk.device) else {
+        return Ok(());
     };
-    let mut down = Down {
-        walk,
-        name: 0,
-        sequence_at: 0,
-        node: root_node,
-        complete: root_node,
-        remaining: up.count,
-        floor: if up.count > RING { up.count - RING } else { 0 },
-        slot: generation.slot,
-        length: 0,
-        offset: 0,
-        sequence: 0,
-        state: DESCENDING,
-    };
-    // SAFETY: the callback's context is `down`, which outlives the call.
-    unsafe { bpf_loop(RING * MAX_CHUNKS + 1, descend as *mut c_void, (&raw mut down).cast(), 0) };
-    match down.state {
-        LEFT_TRIE | AT_LEAF => {}
+    walk.node = root_node;
+    walk.complete = root_node;
+    walk.remaining = walk.count;
+    walk.floor = if walk.count > RING { walk.count - RING } else { 0 };
+    walk.offset = 0;
+    walk.state = DESCENDING;
+    // SAFETY: as above.
+    unsafe { bpf_loop(RING * MAX_CHUNKS + 1, descend as *mut c_void, core::ptr::from_mut(task).cast(), 0) };
+    let exact = match walk.state {
+        AT_LEAF => true,
+        LEFT_TRIE => false,
         UNSTABLE => return Err(Reason::PathUnstable),
         _ => return Err(Reason::Unreadable),
-    }
-    let node = NODES.get(generation.slot).and_then(|nodes| nodes.get(down.complete)).ok_or(Reason::TableMiss)?;
-    Ok(Some(Found { node: *node, exact: down.state == AT_LEAF }))
-}
-
-/// The class that `found` gives.
-#[inline(always)]
-pub fn class(found: &Option<Found>) -> u32 {
-    match found {
-        Some(found) if found.exact => found.node.exact,
-        Some(found) => found.node.below,
-        None => UNKNOWN,
-    }
+    };
+    let node = NODES.get(task.slot).and_then(|nodes| nodes.get(walk.complete)).ok_or(Reason::TableMiss)?;
+    walk.class = if exact { node.exact } else { node.below };
+    walk.exec_subject =
+        if exact && node.exec_subject != 0 { node.exec_subject } else { node.exec_subject_below };
+    walk.flags = if exact { node.flags } else { 0 };
+    Ok(())
 }
 
 /// The class of an abstract socket name of `len` bytes at `name`.
@@ -155,14 +155,14 @@ fn edge(slot: u32, key: &EdgeKey) -> Option<u32> {
 }
 
 #[inline(always)]
-fn file_system_node(generation: &Generation, device: u32) -> Option<u32> {
+fn file_system_node(slot: u32, device: u32) -> Option<u32> {
     let mut key = EdgeKey { node: NODE_FILE_SYSTEMS, tag: size_of::<u32>() as u32, bytes: [0; CHUNK] };
     let bytes = device.to_ne_bytes();
     key.bytes[0] = bytes[0];
     key.bytes[1] = bytes[1];
     key.bytes[2] = bytes[2];
     key.bytes[3] = bytes[3];
-    edge(generation.slot, &key)
+    edge(slot, &key)
 }
 
 /// Follows one whole component from `node`. `None` if the trie does not have it.
@@ -209,176 +209,151 @@ const UNREADABLE: u32 = 3;
 const DESCENDING: u32 = 4;
 const LEFT_TRIE: u32 = 5;
 const AT_LEAF: u32 = 6;
+const TOO_DEEP: u32 = 7;
+const DONE: u32 = 8;
 
-struct Up {
+/// Context of the callbacks.
+struct Task {
     walk: *mut Walk,
     dentry: u64,
-    features: u64,
-    count: u32,
     slot: u32,
     names: u32,
-    state: u32,
+    patterns: u32,
 }
 
-extern "C" fn climb(_: u32, up: *mut Up) -> i64 {
-    // SAFETY: the only caller passes a valid, exclusive pointer.
-    let up = unsafe { &mut *up };
-    match climb_one(up) {
+extern "C" fn climb(_: u32, task: *mut Task) -> i64 {
+    // SAFETY: the only caller passes a valid pointer to a valid buffer.
+    let (task, walk) = unsafe { (&*task, &mut *(*task).walk) };
+    match climb_one(task, walk) {
         Ok(stop) => stop,
-        Err(Reason::PathUnstable) => {
-            up.state = UNSTABLE;
-            1
-        }
-        Err(_) => {
-            up.state = UNREADABLE;
-            1
-        }
+        Err(reason) => stop_with(walk, reason),
+    }
+}
+
+extern "C" fn descend(_: u32, task: *mut Task) -> i64 {
+    // SAFETY: the only caller passes a valid pointer to a valid buffer.
+    let (task, walk) = unsafe { (&*task, &mut *(*task).walk) };
+    match descend_one(task, walk) {
+        Ok(stop) => stop,
+        Err(reason) => stop_with(walk, reason),
     }
 }
 
 #[inline(always)]
-fn climb_one(up: &mut Up) -> Result<i64, Reason> {
-    let dentry = up.dentry;
+fn stop_with(walk: &mut Walk, reason: Reason) -> i64 {
+    walk.state = if matches!(reason, Reason::PathUnstable) { UNSTABLE } else { UNREADABLE };
+    1
+}
+
+#[inline(always)]
+fn climb_one(task: &Task, walk: &mut Walk) -> Result<i64, Reason> {
+    let dentry = walk.dentry;
     let sequence: u32 = read(dentry, &DENTRY_SEQ)?;
     let parent: u64 = read(dentry, &DENTRY_PARENT)?;
     if parent == dentry {
-        up.state = AT_ROOT;
+        walk.state = AT_ROOT;
         return Ok(1);
     }
-    // SAFETY: the index is masked to the ring, and the buffer belongs to this task.
-    let step = unsafe { &mut (*up.walk).steps[(up.count & (RING - 1)) as usize] };
+    let index = (walk.count & (RING - 1)) as usize;
+    // SAFETY: the index is masked to the ring.
+    let step = unsafe { walk.steps.get_unchecked_mut(index) };
     step.dentry = dentry;
     step.sequence = sequence;
-    if up.names != 0 {
+    if task.names != 0 {
         let name: u64 = read(dentry, &DENTRY_NAME)?;
         let len: u32 = read(dentry, &DENTRY_NAME_LEN)?;
-        if let Some(bit) = follow(up.slot, NODE_NAMES, name, len)? {
-            up.features |= 1 << (bit & 63);
+        if let Some(bit) = follow(task.slot, NODE_NAMES, name, len)? {
+            walk.features |= 1 << (bit & 63);
         }
         if read::<u32>(dentry, &DENTRY_SEQ)? != sequence {
             return Err(Reason::PathUnstable);
         }
     }
-    up.count += 1;
-    up.dentry = parent;
+    walk.count += 1;
+    walk.dentry = parent;
     Ok(0)
 }
 
-struct Down {
-    walk: *mut Walk,
-    name: u64,
-    sequence_at: u64,
-    /// Node reached, possibly in the middle of a component.
-    node: u32,
-    /// Node reached at the end of a component.
-    complete: u32,
-    /// Components not yet followed.
-    remaining: u32,
-    /// Value of `remaining` at which the ring has no more components.
-    floor: u32,
-    slot: u32,
-    length: u32,
-    offset: u32,
-    sequence: u32,
-    state: u32,
-}
-
-extern "C" fn descend(_: u32, down: *mut Down) -> i64 {
-    // SAFETY: the only caller passes a valid, exclusive pointer.
-    let down = unsafe { &mut *down };
-    match descend_one(down) {
-        Ok(stop) => stop,
-        Err(Reason::PathUnstable) => {
-            down.state = UNSTABLE;
-            1
-        }
-        Err(_) => {
-            down.state = UNREADABLE;
-            1
-        }
-    }
-}
-
 #[inline(always)]
-fn descend_one(down: &mut Down) -> Result<i64, Reason> {
-    if down.offset == 0 {
-        if down.remaining <= down.floor {
-            down.state = if down.remaining == 0 { AT_LEAF } else { LEFT_TRIE };
+fn descend_one(task: &Task, walk: &mut Walk) -> Result<i64, Reason> {
+    if walk.offset == 0 {
+        if walk.remaining <= walk.floor {
+            walk.state = if walk.remaining == 0 { AT_LEAF } else { LEFT_TRIE };
             return Ok(1);
         }
         // The leaf is entry 0 of the walk, so the component below the root is the last one.
-        // SAFETY: the index is masked to the ring, and the buffer belongs to this task.
-        let step = unsafe { &(*down.walk).steps[((down.remaining - 1) & (RING - 1)) as usize] };
+        let index = ((walk.remaining - 1) & (RING - 1)) as usize;
+        // SAFETY: the index is masked to the ring.
+        let step = unsafe { walk.steps.get_unchecked(index) };
         let dentry = step.dentry;
-        down.sequence = step.sequence;
-        down.name = read(dentry, &DENTRY_NAME)?;
-        down.length = read(dentry, &DENTRY_NAME_LEN)?;
-        down.sequence_at = dentry + get(&DENTRY_SEQ);
+        walk.sequence = step.sequence;
+        walk.name = read(dentry, &DENTRY_NAME)?;
+        walk.length = read(dentry, &DENTRY_NAME_LEN)?;
+        walk.sequence_at = dentry + get(&DENTRY_SEQ);
     }
-    let (key, last) = chunk_key(down.node, down.name, down.length, down.offset)?;
-    if read_at::<u32>(down.sequence_at)? != down.sequence || down.sequence & 1 != 0 {
+    let (key, last) = chunk_key(walk.node, walk.name, walk.length, walk.offset)?;
+    if read_at::<u32>(walk.sequence_at)? != walk.sequence || walk.sequence & 1 != 0 {
         return Err(Reason::PathUnstable);
     }
-    let Some(next) = edge(down.slot, &key) else {
-        down.state = LEFT_TRIE;
+    let Some(next) = edge(task.slot, &key) else {
+        walk.state = LEFT_TRIE;
         return Ok(1);
     };
-    down.node = next;
+    walk.node = next;
     if last {
-        down.complete = next;
-        down.offset = 0;
-        down.remaining -= 1;
+        walk.complete = next;
+        walk.offset = 0;
+        walk.remaining -= 1;
     } else {
-        down.offset += CHUNK as u32;
+        walk.offset += CHUNK as u32;
     }
     Ok(0)
 }
 
-/// The features that the patterns on the last component give.
+/// Adds the features that the patterns on the last component give.
 #[inline(always)]
-fn patterns(generation: &Generation, header: &Header, dentry: u64) -> Result<u64, Reason> {
-    if header.patterns == 0 {
-        return Ok(0);
+fn patterns(task: &Task, walk: &mut Walk) -> Result<(), Reason> {
+    if task.patterns == 0 {
+        return Ok(());
     }
-    let sequence: u32 = read(dentry, &DENTRY_SEQ)?;
-    let name: u64 = read(dentry, &DENTRY_NAME)?;
-    let length: u32 = read(dentry, &DENTRY_NAME_LEN)?;
-    let mut state = Ends { front: [0; 4], back: [0; 8], features: 0, length, slot: generation.slot };
+    let sequence: u32 = read(task.dentry, &DENTRY_SEQ)?;
+    let name: u64 = read(task.dentry, &DENTRY_NAME)?;
+    let length: u32 = read(task.dentry, &DENTRY_NAME_LEN)?;
+    let mut ends = Ends { front: [0; 4], back: [0; 8], walk, length, slot: task.slot };
     let used = if length > CHUNK as u32 { CHUNK as u32 } else { length };
     // The back is right-aligned in the first 24 bytes; the rest is room for the verifier's bound.
     // SAFETY: `used` is at most 24, so both copies stay inside their arrays.
     unsafe {
-        copy(state.front.as_mut_ptr().cast(), used & 31, name)?;
-        let start = state.back.as_mut_ptr().cast::<u8>().add(((CHUNK as u32 - used) & 31) as usize);
+        copy(ends.front.as_mut_ptr().cast(), used & 31, name)?;
+        let start = ends.back.as_mut_ptr().cast::<u8>().add(((CHUNK as u32 - used) & 31) as usize);
         copy(start, used & 31, name + (length - used) as u64)?;
     }
-    if read::<u32>(dentry, &DENTRY_SEQ)? != sequence {
+    if read::<u32>(task.dentry, &DENTRY_SEQ)? != sequence {
         return Err(Reason::PathUnstable);
     }
-    let count = header.patterns.min(MAX_PATTERNS);
-    // SAFETY: the callback's context is `state`, which outlives the call.
-    unsafe { bpf_loop(count, match_pattern as *mut c_void, (&raw mut state).cast(), 0) };
-    Ok(state.features)
+    // SAFETY: the callback's context is `ends`, which outlives the call.
+    unsafe { bpf_loop(task.patterns, match_pattern as *mut c_void, (&raw mut ends).cast(), 0) };
+    Ok(())
 }
 
 struct Ends {
     front: [u64; 4],
     back: [u64; 8],
-    features: u64,
+    walk: *mut Walk,
     length: u32,
     slot: u32,
 }
 
 extern "C" fn match_pattern(index: u32, ends: *mut Ends) -> i64 {
-    // SAFETY: the only caller passes a valid, exclusive pointer.
-    let ends = unsafe { &mut *ends };
+    // SAFETY: the only caller passes a valid pointer to a valid buffer.
+    let (ends, walk) = unsafe { (&*ends, &mut *(*ends).walk) };
     let Some(pattern) = PATTERNS.get(ends.slot).and_then(|patterns| patterns.get(index)) else {
         return 1;
     };
     let front = [ends.front[0], ends.front[1], ends.front[2]];
     let back = [ends.back[0], ends.back[1], ends.back[2]];
     if pattern.matches(&front, &back, ends.length) {
-        ends.features |= 1 << (pattern.bit & 63);
+        walk.features |= 1 << (pattern.bit & 63);
     }
     0
 }

@@ -79,7 +79,7 @@ pub fn send(generation: &Generation, label: *mut Label, resource: &Resource, rep
             (*event).session = (*label).session;
             if resource.has_path {
                 (*event).device = (*label).walk.device;
-                write_path(event, &raw const (*label).walk);
+                write_path(event, &raw mut (*label).walk);
             }
         }
         if resource.abstract_name != 0 {
@@ -92,47 +92,44 @@ pub fn send(generation: &Generation, label: *mut Label, resource: &Resource, rep
 
 struct PathState {
     event: *mut Event,
-    walk: *const Walk,
-    remaining: u32,
-    floor: u32,
-    length: u32,
-    cut: u32,
+    walk: *mut Walk,
 }
+
+const RING: u32 = MAX_COMPONENTS as u32;
 
 /// Writes the names of the last walk, from the root, as far as they are remembered and fit.
 #[inline(always)]
-unsafe fn write_path(event: *mut Event, walk: *const Walk) {
-    const RING: u32 = MAX_COMPONENTS as u32;
-    // SAFETY: by the caller, both point to whole values.
-    let count = unsafe { (*walk).count };
-    let floor = if count > RING { count - RING } else { 0 };
-    let mut state = PathState { event, walk, remaining: count, floor, length: 0, cut: (floor != 0) as u32 };
-    // SAFETY: the callback's context is `state`, which outlives the call.
-    unsafe { bpf_loop(RING, append as *mut c_void, (&raw mut state).cast(), 0) };
-    // SAFETY: by the caller.
+unsafe fn write_path(event: *mut Event, walk: *mut Walk) {
+    // The walk is over, so its loop state is free for this loop: `length` is the path's.
+    // SAFETY: by the caller, both point to whole values; the callback's context outlives the call.
     unsafe {
-        (*event).flags |= FLAG_PATH | if state.cut != 0 { FLAG_PATH_CUT } else { 0 };
-        (*event).path_len = state.length as u16;
+        (*walk).remaining = (*walk).count;
+        (*walk).floor = if (*walk).count > RING { (*walk).count - RING } else { 0 };
+        (*walk).length = 0;
+        (*walk).state = ((*walk).floor != 0) as u32;
+        let mut state = PathState { event, walk };
+        bpf_loop(RING, append as *mut c_void, (&raw mut state).cast(), 0);
+        (*event).flags |= FLAG_PATH | if (*walk).state != 0 { FLAG_PATH_CUT } else { 0 };
+        (*event).path_len = (*walk).length as u16;
     }
 }
 
 extern "C" fn append(_: u32, state: *mut PathState) -> i64 {
-    // SAFETY: the only caller passes a valid, exclusive pointer.
-    let state = unsafe { &mut *state };
-    if state.remaining <= state.floor {
+    // SAFETY: the only caller passes a valid pointer to valid buffers.
+    let (walk, path) = unsafe { (&mut *(*state).walk, (&raw mut (*(*state).event).path).cast::<u8>()) };
+    if walk.remaining <= walk.floor {
         return 1;
     }
-    if state.length >= PATH_MAX as u32 - 1 {
-        state.cut = 1;
+    if walk.length >= PATH_MAX as u32 - 1 {
+        walk.state = 1;
         return 1;
     }
-    state.remaining -= 1;
-    let at = (state.length as usize) & (PATH_MAX - 1);
+    walk.remaining -= 1;
+    let at = (walk.length as usize) & (PATH_MAX - 1);
     // SAFETY: the index is masked to the ring; `at` is below PATH_MAX, and the path has room for
     // one more component behind that.
     let written = unsafe {
-        let step = &(*state.walk).steps[(state.remaining as usize) & (MAX_COMPONENTS - 1)];
-        let path = (&raw mut (*state.event).path).cast::<u8>();
+        let step = walk.steps.get_unchecked((walk.remaining as usize) & (MAX_COMPONENTS - 1));
         *path.add(at) = b'/';
         match read::<u64>(step.dentry, &DENTRY_NAME) {
             Ok(name) => copy_string(path.add(at + 1), 255, name).unwrap_or(1),
@@ -141,10 +138,12 @@ extern "C" fn append(_: u32, state: *mut PathState) -> i64 {
     };
     // The string's terminating zero is counted in `written` and not kept: with the slash, that is
     // the number of new bytes.
-    state.length += written & 0xff;
-    if state.length > PATH_MAX as u32 {
-        state.length = PATH_MAX as u32;
-        state.cut = 1;
+    let length = walk.length + (written & 0xff);
+    if length > PATH_MAX as u32 {
+        walk.length = PATH_MAX as u32;
+        walk.state = 1;
+    } else {
+        walk.length = length;
     }
     0
 }

@@ -121,32 +121,33 @@ fn executable(generation: &Generation, bprm: u64) -> Result<Executable, Reason> 
     while index < SHARED_WALKS as u32 {
         let shared: *mut SharedWalk = WALKS.get_ptr_mut(index).ok_or(Reason::TableMiss)?;
         // SAFETY: the pointer comes from a map lookup; the flag is only used atomically.
-        let busy = unsafe { &raw mut (*shared).busy };
-        // SAFETY: as above.
-        if unsafe { atomic::swap(busy, 1) } == 0 {
-            let result = executable_with(generation, bprm, shared);
-            // SAFETY: as above.
-            unsafe { atomic::swap(busy, 0) };
-            return result;
+        if unsafe { atomic::swap(&raw mut (*shared).busy, 1) } == 0 {
+            break;
         }
         index += 1;
     }
-    Err(Reason::StorageBusy)
+    // Looked up again, so that the verifier checks what follows once and not once per buffer.
+    let shared: *mut SharedWalk = WALKS.get_ptr_mut(index).ok_or(Reason::StorageBusy)?;
+    let result = executable_with(generation, bprm, shared);
+    // SAFETY: as above.
+    unsafe { atomic::swap(&raw mut (*shared).busy, 0) };
+    result
 }
 
 #[inline(always)]
-fn executable_with(generation: &Generation, bprm: u64, shared: *mut SharedWalk) -> Result<Executable, Reason> {
+fn executable_with(
+    generation: &Generation,
+    bprm: u64,
+    shared: *mut SharedWalk,
+) -> Result<Executable, Reason> {
     let header = generation.header().ok_or(Reason::TableMiss)?;
     let file: u64 = read(bprm, &BPRM_FILE)?;
     let dentry: u64 = read(file, &FILE_DENTRY)?;
     let mut resource = Resource::unknown();
     // SAFETY: the buffer was claimed.
     let walk = unsafe { &raw mut (*shared).walk };
-    let Some(found) = classify(generation, header, dentry, walk, &mut resource)? else {
-        return Ok(Executable { subject: NO_SUBJECT, never_selects: false });
-    };
-    let never_selects = found.exact && found.node.flags & NODE_NEVER_SELECTS != 0;
-    let exact = if found.exact { found.node.exec_subject } else { NO_SUBJECT };
-    let subject = if exact != NO_SUBJECT { exact } else { found.node.exec_subject_below };
-    Ok(Executable { subject, never_selects })
+    classify(generation, header, dentry, walk, &mut resource)?;
+    // SAFETY: as above.
+    let walk = unsafe { &*walk };
+    Ok(Executable { subject: walk.exec_subject, never_selects: walk.flags & NODE_NEVER_SELECTS != 0 })
 }

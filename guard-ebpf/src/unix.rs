@@ -63,8 +63,7 @@ fn decide(sock: u64, label: *mut Label, action: Action) -> Result<i32, Reason> {
         resource.attributes.abstract_name = 0;
         // SAFETY: the walk buffer of the running task's own label.
         let walk = unsafe { &raw mut (*label).walk };
-        let found = path::classify(&generation, header, dentry, walk, &mut resource)?;
-        resource.class = path::class(&found);
+        path::classify(&generation, header, dentry, walk, &mut resource)?;
     } else {
         let address: u64 = read(sock, &UNIX_ADDR)?;
         let length: u32 = if address == 0 { 0 } else { read(address, &UNIX_ADDRESS_LEN)? };
@@ -76,7 +75,8 @@ fn decide(sock: u64, label: *mut Label, action: Action) -> Result<i32, Reason> {
             // The name follows the family and the zero byte that makes it abstract.
             resource.abstract_name = address + get(&UNIX_ADDRESS_NAME) + FAMILY_BYTES as u64 + 1;
             resource.abstract_len = length - FAMILY_BYTES - 1;
-            resource.class = path::abstract_class(&generation, resource.abstract_name, resource.abstract_len)?;
+            resource.class =
+                path::abstract_class(&generation, resource.abstract_name, resource.abstract_len)?;
         }
     }
     resource.add_attribute_features(&generation, header);

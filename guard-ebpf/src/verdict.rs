@@ -63,7 +63,12 @@ fn answer(
     } else {
         (Verdict::Audited, decision.audit & required)
     };
-    send(generation, label, resource, &Report { verdict, reason: decision.reason, actions, errno: errno.abs() });
+    send(
+        generation,
+        label,
+        resource,
+        &Report { verdict, reason: decision.reason, actions, errno: errno.abs() },
+    );
     errno
 }
 
@@ -99,7 +104,8 @@ pub fn judge_either(
 ) -> i32 {
     // SAFETY: the label of the running task.
     let subject = unsafe { (*label).subject };
-    let query = Query { subject, class: resource.class, features: resource.features, required: first | second };
+    let query =
+        Query { subject, class: resource.class, features: resource.features, required: first | second };
     // SAFETY: the helper has no requirements.
     let mut decision = decide(generation, &query, || unsafe { bpf_ktime_get_boot_ns() });
     decision.denied = if decision.denied == first | second { second } else { 0 };

@@ -1,0 +1,174 @@
+//! Loading and attaching the programs.
+
+use super::{KernelError, btf, live::LiveWord};
+use aya::programs::{BtfTracePoint, Iter, Lsm, ProgramError};
+use aya::{Btf, Ebpf, EbpfLoader};
+use nix::libc;
+
+/// The BPF object, embedded by the build; empty if it was not built.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/guard-ebpf.o"));
+
+/// How a program is attached.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Lsm,
+    Tracepoint,
+    Iterator,
+}
+
+/// Every program with its hook, in the order of attachment: what spreads labels comes first, so
+/// that nothing escapes while the rest is attached.
+const PROGRAMS: &[(&str, Kind, &str)] = &[
+    ("task_alloc", Kind::Lsm, "task_alloc"),
+    ("task_newtask", Kind::Tracepoint, "task_newtask"),
+    ("bprm_committed_creds", Kind::Lsm, "bprm_committed_creds"),
+    ("task_fix_setuid", Kind::Lsm, "task_fix_setuid"),
+    ("cgroup_mkdir", Kind::Tracepoint, "cgroup_mkdir"),
+    ("cgroup_rmdir", Kind::Tracepoint, "cgroup_rmdir"),
+    ("cgroup_attach_task", Kind::Tracepoint, "cgroup_attach_task"),
+    ("bprm_creds_for_exec", Kind::Lsm, "bprm_creds_for_exec"),
+    ("bprm_check_security", Kind::Lsm, "bprm_check_security"),
+    ("file_open", Kind::Lsm, "file_open"),
+    ("mmap_file", Kind::Lsm, "mmap_file"),
+    ("socket_connect", Kind::Lsm, "socket_connect"),
+    ("unix_stream_connect", Kind::Lsm, "unix_stream_connect"),
+    ("unix_may_send", Kind::Lsm, "unix_may_send"),
+    ("label_running", Kind::Iterator, "task"),
+];
+
+/// What is known of one loaded program.
+#[derive(Clone, Debug)]
+pub struct ProgramInfo {
+    /// Its name in the object.
+    pub name: String,
+    /// The hook it is attached to.
+    pub hook: String,
+    /// Instructions that the verifier walked through when it was loaded (5.16 and later).
+    pub instructions_verified: u32,
+    /// Whether it is attached. The iterator over tasks is attached only while it runs.
+    pub attached: bool,
+}
+
+/// The loaded programs and their maps. Dropping it detaches every program: enforcement ends.
+pub struct Kernel {
+    pub(super) ebpf: Ebpf,
+    pub(super) live: LiveWord,
+    /// Number of the live generation; 0 = none.
+    pub(super) generation: u64,
+    pub(super) selectors: super::selectors::Installed,
+    programs: Vec<ProgramInfo>,
+}
+
+impl Kernel {
+    /// Loads the object and attaches every program, one after the other: attaching LSM programs
+    /// concurrently has crashed kernels. Nothing is labelled or denied until a generation is
+    /// switched to.
+    ///
+    /// # Errors
+    /// What is missing on this host, by name; nothing stays attached.
+    pub fn load() -> Result<Self, KernelError> {
+        if OBJECT.is_empty() {
+            return Err(KernelError::NoObject);
+        }
+        let mut offsets = btf::offsets()?;
+        offsets.push(("STORAGE_MAY_BE_BUSY", u32::from(older_than_6_2()?)));
+        offsets.push(("AGENT_TGID", std::process::id()));
+        let btf = Btf::from_sys_fs().map_err(|cause| KernelError::NoBtf(cause.to_string()))?;
+        let mut loader = EbpfLoader::new();
+        loader.btf(Some(&btf)).allow_unsupported_maps();
+        for (global, value) in &offsets {
+            loader.override_global(global, value, true);
+        }
+        let mut ebpf = loader.load(OBJECT).map_err(|cause| KernelError::Object(describe(&cause)))?;
+        let mut programs = Vec::with_capacity(PROGRAMS.len());
+        for (name, kind, hook) in PROGRAMS {
+            let started = std::time::Instant::now();
+            load_program(&mut ebpf, name, *kind, hook, &btf)?;
+            tracing::debug!(program = name, elapsed = ?started.elapsed(), "loaded");
+        }
+        for (name, kind, hook) in PROGRAMS {
+            attach_program(&mut ebpf, name, *kind, hook)?;
+            let info = ebpf.program(name).and_then(|program| program.info().ok());
+            programs.push(ProgramInfo {
+                name: (*name).to_owned(),
+                hook: (*hook).to_owned(),
+                instructions_verified: info.and_then(|info| info.verified_instruction_count()).unwrap_or(0),
+                attached: *kind != Kind::Iterator,
+            });
+        }
+        let live = LiveWord::map(&mut ebpf)?;
+        Ok(Self { ebpf, live, generation: 0, selectors: Default::default(), programs })
+    }
+
+    /// The programs and what the verifier said of them.
+    pub fn programs(&self) -> Vec<ProgramInfo> {
+        self.programs.clone()
+    }
+}
+
+fn load_program(ebpf: &mut Ebpf, name: &str, kind: Kind, hook: &str, btf: &Btf) -> Result<(), KernelError> {
+    let program = ebpf
+        .program_mut(name)
+        .ok_or_else(|| KernelError::Object(format!("the object has no program {name}")))?;
+    let result = match kind {
+        Kind::Lsm => <&mut Lsm>::try_from(program).and_then(|program| program.load(hook, btf)),
+        Kind::Tracepoint => {
+            <&mut BtfTracePoint>::try_from(program).and_then(|program| program.load(hook, btf))
+        }
+        Kind::Iterator => <&mut Iter>::try_from(program).and_then(|program| program.load(hook, btf)),
+    };
+    result.map_err(|cause| refused(name, &cause))
+}
+
+fn refused(name: &str, cause: &ProgramError) -> KernelError {
+    if let ProgramError::LoadError { io_error, verifier_log } = cause {
+        if io_error.raw_os_error() == Some(libc::EPERM) {
+            return KernelError::NotPermitted { program: name.to_owned() };
+        }
+        let log = verifier_log.to_string();
+        let lines: Vec<&str> = log.lines().collect();
+        let end = lines[lines.len().saturating_sub(40)..].join("\n");
+        return KernelError::Refused { program: name.to_owned(), cause: format!("{io_error}\n{end}") };
+    }
+    KernelError::Refused { program: name.to_owned(), cause: describe(cause) }
+}
+
+fn attach_program(ebpf: &mut Ebpf, name: &str, kind: Kind, hook: &str) -> Result<(), KernelError> {
+    let Some(program) = ebpf.program_mut(name) else { return Ok(()) };
+    let result = match kind {
+        Kind::Lsm => <&mut Lsm>::try_from(program).and_then(|program| program.attach().map(|_| ())),
+        Kind::Tracepoint => {
+            <&mut BtfTracePoint>::try_from(program).and_then(|program| program.attach().map(|_| ()))
+        }
+        Kind::Iterator => Ok(()),
+    };
+    result.map_err(|cause| match &cause {
+        ProgramError::SyscallError(error) if error.io_error.raw_os_error() == Some(libc::E2BIG) => {
+            KernelError::HookFull { hook: hook.to_owned() }
+        }
+        _ => KernelError::Attach { program: name.to_owned(), hook: hook.to_owned(), cause: describe(&cause) },
+    })
+}
+
+/// An error with everything below it, on one line.
+pub(super) fn describe(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+/// Whether `bpf_task_storage_get` may fail for want of a per-CPU lock, which it takes for lookups
+/// until 6.1 (kernel/bpf/bpf_task_storage.c).
+fn older_than_6_2() -> Result<bool, KernelError> {
+    let name = nix::sys::utsname::uname()
+        .map_err(|errno| KernelError::System { call: "uname", source: errno.into() })?;
+    let release = name.release().to_string_lossy().into_owned();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse::<u32>().unwrap_or(0));
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    Ok(version < (6, 2))
+}

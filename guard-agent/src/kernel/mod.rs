@@ -1,0 +1,20 @@
+//! The kernel side of the agent: load, attach, switch generations, label, read events.
+//!
+//! All `unsafe` code of the agent is in this module, each block with its argument.
+
+mod barrier;
+mod btf;
+mod error;
+mod events;
+mod live;
+mod load;
+mod pod;
+mod probe;
+mod running;
+mod selectors;
+mod slot;
+
+pub use error::KernelError;
+pub use events::EventStream;
+pub use load::{Kernel, ProgramInfo};
+pub use probe::probe;

@@ -1,0 +1,93 @@
+//! Switching generations: fill the slot that is not live, store one word, free the old tables.
+
+use super::pod::Wire;
+use super::{Kernel, KernelError, barrier};
+use crate::tables::Generation;
+use aya::Ebpf;
+use aya::maps::{Array, ArrayOfMaps, HashMap, MapData};
+use guard_common::path::EdgeKey;
+use guard_common::tables::{SLOTS, live_word};
+use zerocopy::{Immutable, IntoBytes};
+
+/// `BPF_F_INNER_MAP`: the array may have another size than the map it replaces
+/// (include/uapi/linux/bpf.h).
+const INNER_MAP: u32 = 1 << 12;
+/// `BPF_F_NO_PREALLOC`.
+const NO_PREALLOC: u32 = 1;
+
+impl Kernel {
+    /// Switches to `generation` and returns its number.
+    ///
+    /// The tables are written into the slot that no program reads, then one atomic store makes them
+    /// live. Selectors that are new are installed before, those that are gone are removed after.
+    ///
+    /// # Errors
+    /// On any error the generation that was live stays live.
+    pub fn swap(&mut self, generation: &Generation) -> Result<u64, KernelError> {
+        let number = self.generation + 1;
+        let slot = (number % u64::from(SLOTS)) as u32;
+        // Programs that still read the generation before the live one are done after this, so its
+        // slot can be filled anew.
+        barrier::wait(&mut self.ebpf)?;
+        fill(&mut self.ebpf, slot, generation, number)?;
+        self.add_selectors(&generation.selectors)?;
+        self.live.store(live_word(number, slot));
+        self.generation = number;
+        self.remove_selectors(&generation.selectors)?;
+        Ok(number)
+    }
+}
+
+fn fill(ebpf: &mut Ebpf, slot: u32, generation: &Generation, number: u64) -> Result<(), KernelError> {
+    let mut header = generation.header;
+    header.generation = number;
+    array(ebpf, "HEADERS", slot, &[header])?;
+    array(ebpf, "SUBJECTS", slot, &generation.subjects)?;
+    array(ebpf, "CELLS", slot, &generation.cells)?;
+    array(ebpf, "OUTCOMES", slot, &generation.outcomes)?;
+    array(ebpf, "MASKS", slot, &generation.masks)?;
+    array(ebpf, "NODES", slot, &generation.nodes)?;
+    array(ebpf, "NETS4", slot, &generation.net4)?;
+    array(ebpf, "NETS6", slot, &generation.net6)?;
+    array(ebpf, "PORTS", slot, &generation.ports)?;
+    array(ebpf, "ATTRIBUTES", slot, &generation.attributes)?;
+    array(ebpf, "PATTERNS", slot, &generation.patterns)?;
+    edges(ebpf, slot, &generation.edges)
+}
+
+/// Makes an array of `values` and puts it into a slot.
+fn array<T>(ebpf: &mut Ebpf, name: &'static str, slot: u32, values: &[T]) -> Result<(), KernelError>
+where
+    T: IntoBytes + Immutable + Copy + 'static,
+{
+    let entries = values.len().max(1) as u32;
+    let mut inner: Array<MapData, Wire<T>> =
+        Array::create(entries, INNER_MAP).map_err(KernelError::map("create", name))?;
+    for (index, value) in values.iter().enumerate() {
+        inner.set(index as u32, Wire(*value), 0).map_err(KernelError::map("fill", name))?;
+    }
+    let mut outer: ArrayOfMaps<&mut MapData, Array<MapData, Wire<T>>> = outer(ebpf, name)?;
+    outer.set(slot, &inner, 0).map_err(KernelError::map("switch", name))
+}
+
+/// Makes the trie's hash map and puts it into a slot.
+fn edges(ebpf: &mut Ebpf, slot: u32, edges: &[(EdgeKey, u32)]) -> Result<(), KernelError> {
+    const NAME: &str = "EDGES";
+    let entries = edges.len().max(1) as u32;
+    let mut inner: HashMap<MapData, Wire<EdgeKey>, u32> =
+        HashMap::create(entries, NO_PREALLOC).map_err(KernelError::map("create", NAME))?;
+    for (key, node) in edges {
+        inner.insert(Wire(*key), node, 0).map_err(KernelError::map("fill", NAME))?;
+    }
+    let mut outer: ArrayOfMaps<&mut MapData, HashMap<MapData, Wire<EdgeKey>, u32>> = outer(ebpf, NAME)?;
+    outer.set(slot, &inner, 0).map_err(KernelError::map("switch", NAME))
+}
+
+fn outer<'a, V: aya::maps::InnerMap>(
+    ebpf: &'a mut Ebpf,
+    name: &'static str,
+) -> Result<ArrayOfMaps<&'a mut MapData, V>, KernelError> {
+    let map =
+        ebpf.map_mut(name).ok_or_else(|| KernelError::Object(format!("the object has no map {name}")))?;
+    ArrayOfMaps::try_from(map).map_err(KernelError::map("open", name))
+}
