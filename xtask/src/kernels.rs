@@ -119,7 +119,7 @@ pub(crate) fn fetch(series: &Series, tools: &GuestPackages) -> Result<Kernel> {
     let mut packages = Vec::new();
     // From 6.19 on the image is split; the packages it depends on have the parts.
     for name in &image.depends {
-        if ["linux-binary-", "linux-modules-"].iter().any(|prefix| name.starts_with(prefix)) {
+        if ["linux-base-", "linux-binary-", "linux-modules-"].iter().any(|prefix| name.starts_with(prefix)) {
             packages.push(newest(name)?);
         }
     }

@@ -3,8 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::thread;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use nix::mount::{MsFlags, mount};
 use nix::sys::reboot::{RebootMode, reboot};
 
@@ -71,15 +72,30 @@ fn modules(config: &Config) -> Result<()> {
     bind(&config.modules, &Path::new("/lib/modules").join(release))
 }
 
+/// Mounts the wanted file systems, side by side because loading their modules takes seconds, and
+/// leaves the others for `mount /scratch/TYPE`.
 fn scratch(config: &Config) -> Result<()> {
     fs::create_dir_all("/scratch/tmpfs").context("create /scratch")?;
     mount(Some("tmpfs"), "/scratch/tmpfs", Some("tmpfs"), MsFlags::empty(), Some("mode=755"))
         .context("mount tmpfs on /scratch/tmpfs")?;
-    for (letter, kind) in ('a'..='z').zip(&config.disks) {
-        let (disk, target) = (format!("/dev/vd{letter}"), format!("/scratch/{kind}"));
+    let mut table = String::new();
+    let mut mounts = Vec::new();
+    for (letter, disk) in ('a'..='z').zip(&config.disks) {
+        let (device, kind) = (format!("/dev/vd{letter}"), disk.kind.clone());
+        let target = format!("/scratch/{kind}");
         fs::create_dir_all(&target).with_context(|| format!("create {target}"))?;
-        mount(Some(disk.as_str()), target.as_str(), Some(kind.as_str()), MsFlags::empty(), NONE)
-            .with_context(|| format!("mount {disk} on {target}"))?;
+        table.push_str(&format!("{device} {target} {kind} noauto 0 0\n"));
+        if disk.mount {
+            mounts.push(thread::spawn(move || {
+                mount(Some(device.as_str()), target.as_str(), Some(kind.as_str()), MsFlags::empty(), NONE)
+                    .with_context(|| format!("mount {device} on {target}"))
+            }));
+        }
+    }
+    // The host's file systems are not the guest's.
+    fs::write("/etc/fstab", table).context("write /etc/fstab")?;
+    for mount in mounts {
+        mount.join().map_err(|_| anyhow!("a thread that mounts panicked"))??;
     }
     Ok(())
 }

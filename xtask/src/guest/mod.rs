@@ -38,7 +38,16 @@ pub(crate) struct Config {
     /// Where this program is.
     pub(crate) program: PathBuf,
     /// Scratch file systems, in the order of the disks.
-    pub(crate) disks: Vec<String>,
+    pub(crate) disks: Vec<ScratchDisk>,
+}
+
+/// One scratch file system.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct ScratchDisk {
+    /// Its type.
+    pub(crate) kind: String,
+    /// Whether it is mounted when the command starts.
+    pub(crate) mount: bool,
 }
 
 /// Subcommand used inside guests only.

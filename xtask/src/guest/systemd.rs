@@ -33,8 +33,6 @@ AllowIsolate=yes
 
 /// Replaces this process, PID 1, by systemd.
 pub(super) fn become_init(config: &Config) -> Result<()> {
-    // The host's file systems are not the guest's.
-    fs::write("/etc/fstab", "").context("empty /etc/fstab")?;
     for unit in MASKED {
         let path = Path::new(UNITS).join(unit);
         let _ = fs::remove_file(&path);

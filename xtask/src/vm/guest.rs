@@ -15,7 +15,7 @@ use super::console::{self, Complaints};
 use super::machine::{Accelerator, Machine};
 use super::{initramfs, terminal};
 use crate::channel::{Kind, MAX_PAYLOAD, read_frame, write_frame};
-use crate::guest::Config;
+use crate::guest::{Config, ScratchDisk};
 use crate::paths;
 use crate::setup::GuestEnvironment;
 
@@ -31,6 +31,8 @@ pub(crate) struct Guest {
     pub(crate) icount: bool,
     pub(crate) systemd: bool,
     pub(crate) timeout: Option<Duration>,
+    /// Types of the scratch file systems to mount.
+    pub(crate) scratch: Vec<String>,
     /// Further kernel parameters.
     pub(crate) append: Vec<String>,
     pub(crate) command: Vec<OsString>,
@@ -129,7 +131,14 @@ impl Guest {
             systemd: self.systemd,
             modules: environment.kernel.modules.clone(),
             program: program.to_owned(),
-            disks: environment.disks.iter().map(|disk| disk.kind.to_owned()).collect(),
+            disks: environment
+                .disks
+                .iter()
+                .map(|disk| ScratchDisk {
+                    kind: disk.kind.to_owned(),
+                    mount: self.scratch.iter().any(|kind| kind == disk.kind),
+                })
+                .collect(),
         })
     }
 

@@ -36,8 +36,8 @@ pub(crate) struct Args {
     /// Kernel series: 6.1, 6.12, 6.18, or 7 for the newest 7.x.
     #[arg(long, value_name = "SERIES", default_value = "6.12")]
     kernel: Series,
-    /// Processors of the guest.
-    #[arg(long, value_name = "N", default_value_t = 2)]
+    /// Processors of the guest; one is the fastest under emulation, races need two.
+    #[arg(long, value_name = "N", default_value_t = 1)]
     cpus: u32,
     /// Memory of the guest in MiB.
     #[arg(long, value_name = "MIB", default_value_t = 2048)]
@@ -51,6 +51,9 @@ pub(crate) struct Args {
     /// Give up after this many seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 900)]
     timeout: u64,
+    /// Scratch file systems to mount; loading each takes a second or two.
+    #[arg(long, value_name = "TYPES", value_delimiter = ',', default_value = "ext4,xfs,btrfs")]
+    scratch: Vec<String>,
     /// Kernel parameter lsm=LIST, the order of Linux security modules.
     #[arg(long, value_name = "LIST")]
     lsm: Option<String>,
@@ -81,6 +84,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         systemd: args.systemd,
         // A person at a terminal decides when it is over.
         timeout: (!is_interactive).then(|| Duration::from_secs(args.timeout)),
+        scratch: args.scratch,
         append,
         command: args.command,
         stdin: true,
