@@ -1,0 +1,233 @@
+//! `guard.toml`: what it may say. Unknown keys are errors.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::diagnostics::{Diagnostic, Source};
+
+/// A table whose keys have places in the source.
+pub(super) type Table<T> = BTreeMap<Spanned<String>, T>;
+
+/// The whole file.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Manifest {
+    pub(super) bundle: Head,
+    #[serde(default)]
+    pub(super) modes: Table<Spanned<String>>,
+    #[serde(default)]
+    pub(super) facts: Table<Fact>,
+    #[serde(default)]
+    pub(super) windows: Table<Window>,
+    #[serde(default)]
+    pub(super) approvals: Table<Approval>,
+    #[serde(default)]
+    pub(super) names: Table<DnsName>,
+    #[serde(default)]
+    pub(super) signers: Table<Signer>,
+    #[serde(default)]
+    pub(super) subjects: Table<Subject>,
+}
+
+/// `[bundle]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Head {
+    pub(super) name: Spanned<String>,
+    pub(super) version: u64,
+    pub(super) profile: Spanned<u32>,
+    #[serde(default)]
+    pub(super) schema: Vec<Spanned<String>>,
+}
+
+/// Type of a posture fact.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum FactType {
+    Long,
+    String,
+    Bool,
+}
+
+/// One entry of `[facts]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Fact {
+    #[serde(rename = "type")]
+    pub(super) kind: FactType,
+    #[expect(dead_code, reason = "facts are validated, but none arrive in this version")]
+    pub(super) source: Option<String>,
+    pub(super) ttl: Option<Spanned<String>>,
+}
+
+/// One entry of `[windows]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Window {
+    pub(super) days: Vec<Spanned<String>>,
+    pub(super) from: Spanned<String>,
+    pub(super) to: Spanned<String>,
+    #[expect(dead_code, reason = "windows are validated, but none opens in this version")]
+    pub(super) zone: String,
+    #[serde(default)]
+    pub(super) except: Vec<Spanned<String>>,
+}
+
+/// One entry of `[approvals]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "approvals are validated, but cannot be given in this version")]
+pub(super) struct Approval {
+    pub(super) approvers: Vec<String>,
+    pub(super) max: Spanned<String>,
+    pub(super) uses: Option<u32>,
+    pub(super) count: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) not: Vec<String>,
+}
+
+/// One entry of `[names]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DnsName {
+    pub(super) via: Option<Spanned<String>>,
+    pub(super) addresses: Option<Vec<Spanned<String>>>,
+}
+
+/// One entry of `[signers]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "signers are validated, but digests are not read in this version")]
+pub(super) struct Signer {
+    pub(super) key: String,
+    pub(super) digests: String,
+}
+
+/// One entry of `[subjects]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Subject {
+    pub(super) selector: Option<Spanned<SelectorDefinition>>,
+    pub(super) also: Option<Spanned<SelectorDefinition>>,
+    #[serde(default)]
+    pub(super) groups: Vec<Spanned<String>>,
+    pub(super) governs: Option<Vec<Spanned<String>>>,
+    #[serde(default)]
+    pub(super) fail_mode: FailMode,
+    #[serde(default)]
+    pub(super) include: Vec<Spanned<String>>,
+    pub(super) session: Option<Spanned<BTreeMap<String, SessionVariable>>>,
+    pub(super) successors: Option<Spanned<Table<Successor>>>,
+    pub(super) hide: Option<Spanned<Vec<String>>>,
+}
+
+/// A session variable.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "sessions are validated, but cannot be opened in this version")]
+pub(super) struct SessionVariable {
+    pub(super) kind: String,
+    pub(super) under: Option<String>,
+    pub(super) owner: Option<String>,
+    pub(super) value: Option<String>,
+}
+
+/// A successor subject.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "successors are validated, but not entered in this version")]
+pub(super) struct Successor {
+    pub(super) by: Spanned<String>,
+    pub(super) of: Option<String>,
+    #[serde(default)]
+    pub(super) narrowing: bool,
+    #[serde(default)]
+    pub(super) secureexec: bool,
+}
+
+/// What a subject gets when its posture is stale.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum FailMode {
+    /// Facts that expired count as absent.
+    #[default]
+    Deny,
+    /// The last known facts stay in force.
+    Keep,
+    /// Denials become reports.
+    Audit,
+}
+
+/// Which processes a subject's label is attached to, as `guard.toml` says it.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct SelectorDefinition {
+    /// A user name or number.
+    pub user: Option<String>,
+    /// A group name or number.
+    pub group: Option<String>,
+    /// A systemd unit.
+    pub unit: Option<String>,
+    /// Which commands of the unit.
+    pub start: Option<String>,
+    /// A cgroup, as a path below the cgroup2 mount.
+    pub cgroup: Option<String>,
+    /// Executables.
+    #[serde(default, deserialize_with = "one_or_many")]
+    pub exe: Vec<String>,
+    /// Directories whose executables, at any depth, are meant.
+    #[serde(default, deserialize_with = "one_or_many")]
+    pub exe_in: Vec<String>,
+    /// Who may open a session.
+    #[serde(default)]
+    pub adopt: Vec<String>,
+}
+
+impl SelectorDefinition {
+    /// Whether it can attach a label in this version.
+    pub fn attaches(&self) -> bool {
+        self.user.is_some()
+            || self.group.is_some()
+            || self.unit.is_some()
+            || self.cgroup.is_some()
+            || !self.exe.is_empty()
+            || !self.exe_in.is_empty()
+    }
+}
+
+/// Accepts `"x"` for `["x"]`.
+fn one_or_many<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    struct Visitor;
+    impl<'de> serde::de::Visitor<'de> for Visitor {
+        type Value = Vec<String>;
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("a path or a list of paths")
+        }
+        fn visit_str<E>(self, value: &str) -> Result<Self::Value, E> {
+            Ok(vec![value.to_owned()])
+        }
+        fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
+            let mut values = Vec::new();
+            while let Some(value) = items.next_element()? {
+                values.push(value);
+            }
+            Ok(values)
+        }
+    }
+    deserializer.deserialize_any(Visitor)
+}
+
+/// Parses the file.
+pub(super) fn parse(source: &Source) -> Result<Manifest, Diagnostic> {
+    toml::from_str(&source.text).map_err(|error| {
+        let message = error.message().to_owned();
+        let code = if message.starts_with("unknown field") { "unknown-key" } else { "guard-toml" };
+        let message = message.replace("unknown field", "unknown key").replace("missing field", "missing key");
+        match error.span() {
+            Some(span) => source.error(code, span, message),
+            None => Diagnostic::error(code, format!("{}: {message}", source.name)),
+        }
+    })
+}
