@@ -1,39 +1,24 @@
 //! A bundle: the files of one directory, parsed and validated.
 
-use std::path::Path;
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
 
+use cedar_policy_core::ast::{EntityUID, PolicyID, PolicySet, SlotId, Template};
+use cedar_policy_core::validator::{ValidationMode, Validator, ValidatorSchema};
+use guard_common::action::TABLE;
+use guard_common::tables::ALL_ACTIONS;
 use sha2::{Digest, Sha256};
 
 use super::diagnostics::{Diagnostic, Diagnostics, Source};
-use super::manifest::{self, FailMode, SelectorDefinition};
+use super::manifest::{self, Manifest};
+use super::network::{self, Range};
+use super::policies::{self, Policy, from_miette};
+use super::subjects::{self, SubjectDefinition};
+use super::world::FactValue;
+use super::{includes, schema};
 
-/// Whether denials are enforced or only reported.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Mode {
-    /// Deny.
-    Enforce,
-    /// Allow, and report what would be denied.
-    Monitor,
-}
-
-/// One subject as the bundle defines it.
-#[derive(Clone, Debug)]
-pub struct SubjectDefinition {
-    /// Its name: the Cedar entity id.
-    pub name: String,
-    /// Enforce or monitor.
-    pub mode: Mode,
-    /// The groups it belongs to.
-    pub groups: Vec<String>,
-    /// Bits of the actions it governs.
-    pub governs: u64,
-    /// What it gets when its posture is stale.
-    pub fail_mode: FailMode,
-    /// The includes linked for it.
-    pub include: Vec<String>,
-    /// Its selectors.
-    pub selectors: Vec<SelectorDefinition>,
-}
+/// The policies that are part of every generation.
+const BUILTIN: &str = include_str!("builtin.cedar");
 
 /// A parsed and validated bundle.
 #[derive(Debug)]
@@ -46,7 +31,18 @@ pub struct Bundle {
     pub digest: String,
     /// What was noticed while loading; holds no errors.
     pub notes: Vec<Diagnostic>,
+    pub(super) toml: Source,
     pub(super) subjects: Vec<SubjectDefinition>,
+    /// Policies of the bundle and the built-in ones.
+    pub(super) policies: Vec<Policy>,
+    /// Included templates and the subject each is linked for.
+    pub(super) linked: Vec<(Policy, String)>,
+    pub(super) approvals: Vec<String>,
+    pub(super) windows: Vec<String>,
+    /// Declared facts with some value of their type.
+    pub(super) facts: BTreeMap<String, FactValue>,
+    /// Declared names with their fixed addresses.
+    pub(super) names: BTreeMap<String, Vec<Range>>,
 }
 
 impl Bundle {
@@ -54,22 +50,264 @@ impl Bundle {
     pub fn subjects(&self) -> impl Iterator<Item = &SubjectDefinition> {
         self.subjects.iter()
     }
+
+    /// The names of all policies that are in force for some subject, includes with the subject.
+    pub fn policy_ids(&self) -> impl Iterator<Item = String> {
+        let linked = self.linked.iter().map(|(policy, subject)| link_id(policy, subject));
+        self.policies.iter().map(|policy| policy.id.clone()).chain(linked)
+    }
+
+    /// The effective policy set: the bundle's policies, the built-in ones, linked includes and the
+    /// permits generated for actions that a subject does not govern. `with_monitor` adds the
+    /// policies in monitor mode.
+    ///
+    /// Two rules that Cedar does not know are applied on top of it: absent facts count against the
+    /// subject in a `forbid`, and so does what this version cannot know, in every policy.
+    pub fn effective(&self, with_monitor: bool) -> Result<cedar_policy::PolicySet, Diagnostic> {
+        let broken = |error: &dyn std::fmt::Display| {
+            Diagnostic::error("internal", format!("cannot assemble the policy set: {error}"))
+        };
+        let mut set = PolicySet::new();
+        let kept = |policy: &&Policy| with_monitor || !policy.monitor;
+        for policy in self.policies.iter().filter(kept) {
+            let policy = Template::try_as_policy(policy.template.clone()).map_err(|error| broken(&error))?;
+            set.add(policy).map_err(|error| broken(&error))?;
+        }
+        for (policy, subject) in self.linked.iter().filter(|(policy, _)| kept(&policy)) {
+            if set.get_template(policy.template.id()).is_none() {
+                set.add_template((*policy.template).clone()).map_err(|error| broken(&error))?;
+            }
+            let uid: EntityUID =
+                EntityUID::with_eid_and_type("Guard::Subject", subject).map_err(|error| broken(&error))?;
+            let id = PolicyID::from_string(link_id(policy, subject));
+            set.link(policy.template.id().clone(), id, HashMap::from([(SlotId::principal(), uid)]))
+                .map_err(|error| broken(&error))?;
+        }
+        for subject in &self.subjects {
+            if let Some(text) = generated_permit(subject) {
+                let id = PolicyID::from_string(format!("generated/ungoverned@{}", subject.name));
+                let policy = cedar_policy_core::parser::parse_policy(Some(id), &text)
+                    .map_err(|error| broken(&error))?;
+                set.add_static(policy).map_err(|error| broken(&error))?;
+            }
+        }
+        Ok(set.into())
+    }
+}
+
+/// The permit for what a subject does not govern, as Cedar text.
+fn generated_permit(subject: &SubjectDefinition) -> Option<String> {
+    let free = ALL_ACTIONS & !subject.governs;
+    let actions: Vec<_> = TABLE
+        .iter()
+        .filter(|row| free & row.action.bit() != 0)
+        .map(|row| format!("Guard::Action::\"{}\"", row.name))
+        .collect();
+    (!actions.is_empty()).then(|| {
+        format!(
+            "permit (principal == Guard::Subject::\"{}\", action in [{}], resource);",
+            subject.name,
+            actions.join(", ")
+        )
+    })
+}
+
+fn link_id(policy: &Policy, subject: &str) -> String {
+    format!("{}@{subject}", policy.id)
 }
 
 /// Reads, parses and validates the bundle in `dir`.
 pub fn load(dir: &Path) -> Result<Bundle, Diagnostics> {
-    let path = dir.join("guard.toml");
-    let text = std::fs::read_to_string(&path).map_err(|error| {
-        Diagnostic::error("read", format!("cannot read {}: {error}", path.display()))
-            .help("a bundle is a directory with a guard.toml and *.cedar files")
-    })?;
-    let source = Source::new(path.display().to_string(), text);
-    let manifest = manifest::parse(&source)?;
-    Ok(Bundle {
-        name: manifest.bundle.name.into_inner(),
+    let toml = read(&dir.join("guard.toml"))
+        .map_err(|error| error.help("a bundle is a directory with a guard.toml and *.cedar files"))?;
+    let manifest = manifest::parse(&toml)?;
+    let mut found = Vec::new();
+    let schema_files = schema_files(dir, &manifest, &toml, &mut found);
+    let cedar_files = cedar_files(dir, &mut found);
+    let digest = digest(std::iter::once(&toml).chain(&schema_files).chain(&cedar_files), dir);
+    manifest.check(&toml, &mut found);
+    let subjects = subjects::read(&manifest, &toml, &mut found);
+    let schema = match schema::build(&manifest, &toml, &schema_files) {
+        Ok(schema) => Some(Validator::new(schema)),
+        Err(errors) => {
+            found.extend(errors);
+            None
+        }
+    };
+
+    let mut policies = Vec::new();
+    let mut templates = Vec::new();
+    let builtin = Source::new("<guard>/builtin.cedar", BUILTIN);
+    for source in std::iter::once(&builtin).chain(&cedar_files) {
+        let stem = Path::new(&*source.name)
+            .file_stem()
+            .map(|stem| stem.to_string_lossy().into_owned())
+            .unwrap_or_default();
+        let parsed = policies::parse(source, &stem, &mut found);
+        validate(schema.as_ref(), source, parsed.policies.iter().chain(&parsed.templates), &mut found);
+        policies.extend(parsed.policies);
+        templates.extend(parsed.templates);
+    }
+    unique(policies.iter().chain(&templates), &mut found);
+    let shipped = includes::shipped(&mut found);
+    let linked = includes::link(&templates, &shipped, &subjects, &toml, &mut found);
+    let names = names(&manifest, &toml, &mut found);
+    let keys = |table: &mut dyn Iterator<Item = &toml::Spanned<String>>| {
+        table.map(|key| key.get_ref().clone()).collect()
+    };
+    let bundle = Bundle {
+        name: manifest.bundle.name.get_ref().clone(),
         version: manifest.bundle.version,
-        digest: format!("{:x}", Sha256::digest(source.text.as_bytes())),
+        digest,
         notes: Vec::new(),
-        subjects: Vec::new(),
-    })
+        toml,
+        subjects,
+        policies,
+        linked,
+        approvals: keys(&mut manifest.approvals.keys()),
+        windows: keys(&mut manifest.windows.keys()),
+        facts: manifest
+            .facts
+            .iter()
+            .map(|(name, fact)| (name.get_ref().clone(), schema::example(fact.kind)))
+            .collect(),
+        names,
+    };
+    let notes = Diagnostics::refuse_if_errors(found)?;
+    Ok(Bundle { notes, ..bundle })
+}
+
+fn read(path: &Path) -> Result<Source, Diagnostic> {
+    let cannot = |why: String| Diagnostic::error("read", format!("cannot read {}: {why}", path.display()));
+    let bytes = std::fs::read(path).map_err(|error| cannot(error.to_string()))?;
+    let text = String::from_utf8(bytes).map_err(|_| cannot("it is not UTF-8 text".into()))?;
+    Ok(Source::new(path.display().to_string(), text))
+}
+
+fn schema_files(dir: &Path, manifest: &Manifest, toml: &Source, found: &mut Vec<Diagnostic>) -> Vec<Source> {
+    let mut files = Vec::new();
+    for name in &manifest.bundle.schema {
+        if name.get_ref().contains('/') || name.get_ref().starts_with('.') {
+            found.push(
+                toml.error("schema", name.span(), format!("{} is not a file of the bundle", name.get_ref()))
+                    .help("name a file in the same directory"),
+            );
+            continue;
+        }
+        match read(&dir.join(name.get_ref())) {
+            Ok(source) => files.push(source),
+            Err(error) => found.push(toml.error("schema", name.span(), error.message)),
+        }
+    }
+    files
+}
+
+/// The `*.cedar` files of the directory, by name.
+fn cedar_files(dir: &Path, found: &mut Vec<Diagnostic>) -> Vec<Source> {
+    let mut paths: Vec<PathBuf> = match std::fs::read_dir(dir) {
+        Ok(entries) => entries
+            .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+            .filter(|path| path.extension().is_some_and(|extension| extension == "cedar"))
+            .collect(),
+        Err(error) => {
+            found.push(Diagnostic::error("read", format!("cannot list {}: {error}", dir.display())));
+            Vec::new()
+        }
+    };
+    paths.sort();
+    paths.iter().filter_map(|path| read(path).map_err(|error| found.push(error)).ok()).collect()
+}
+
+/// Names, lengths and bytes of the files, so that no two bundles have the same input.
+fn digest<'a>(files: impl Iterator<Item = &'a Source>, dir: &Path) -> String {
+    let mut hash = Sha256::new();
+    for file in files {
+        let name =
+            Path::new(&*file.name).strip_prefix(dir).unwrap_or(Path::new(&*file.name)).to_string_lossy();
+        for part in [name.as_bytes(), file.text.as_bytes()] {
+            hash.update((part.len() as u64).to_le_bytes());
+            hash.update(part);
+        }
+    }
+    format!("{:x}", hash.finalize())
+}
+
+/// Strict validation of the policies of one file.
+fn validate<'a>(
+    validator: Option<&Validator>,
+    source: &Source,
+    policies: impl Iterator<Item = &'a Policy>,
+    found: &mut Vec<Diagnostic>,
+) {
+    let Some(validator) = validator else { return };
+    let mut set = PolicySet::new();
+    for policy in policies {
+        let added = match Template::try_as_policy(policy.template.clone()) {
+            Ok(fixed) => set.add(fixed).is_ok(),
+            Err(_) => set.add_template((*policy.template).clone()).is_ok(),
+        };
+        // A second policy of the same name is reported on its own.
+        let _ = added;
+    }
+    let result = validator.validate(&set, ValidationMode::Strict);
+    found.extend(result.validation_errors().map(|error| from_miette(source, "validation", error)));
+    found.extend(
+        result.validation_warnings().map(|warning| from_miette(source, "validation", warning).into_warning()),
+    );
+}
+
+fn unique<'a>(policies: impl Iterator<Item = &'a Policy>, found: &mut Vec<Diagnostic>) {
+    let mut seen: HashMap<&str, &Policy> = HashMap::new();
+    for policy in policies {
+        if let Some(first) = seen.insert(&policy.id, policy) {
+            let place = first.source.place(first.span());
+            found.push(
+                policy
+                    .error("duplicate-id", None, format!("the policy id {} is used twice", policy.id))
+                    .help(format!("the other one is at {}:{}; change one @id", place.file, place.line)),
+            );
+        }
+    }
+}
+
+/// `[names]`: fixed addresses are ranges, other names have none in this version.
+fn names(manifest: &Manifest, toml: &Source, found: &mut Vec<Diagnostic>) -> BTreeMap<String, Vec<Range>> {
+    let mut names = BTreeMap::new();
+    for (name, definition) in &manifest.names {
+        let mut ranges = Vec::new();
+        for address in definition.addresses.iter().flatten() {
+            let parsed = match address.get_ref().parse() {
+                Ok(single) => Ok(network::single(single)),
+                Err(_) => network::parse(address.get_ref()),
+            };
+            match parsed {
+                Ok(range) => ranges.push(range),
+                Err((message, help)) => found.push(toml.error("names", address.span(), message).help(help)),
+            }
+        }
+        match (&definition.via, &definition.addresses) {
+            (Some(via), None) => found.push(toml.note(
+                "not-in-this-version",
+                via.span(),
+                format!("not in this version: via; {} has no addresses, so nothing is in it", name.get_ref()),
+            )),
+            (None, Some(_)) => {}
+            _ => found.push(
+                toml.error("names", name.span(), format!("{} needs either via or addresses", name.get_ref()))
+                    .help("write { addresses = [\"192.0.2.0/28\"] }"),
+            ),
+        }
+        names.insert(name.get_ref().clone(), ranges);
+    }
+    names
+}
+
+/// The schema of a bundle, for tests that ask Cedar itself.
+#[cfg(test)]
+pub(super) fn product_schema(dir: &Path) -> Result<ValidatorSchema, Vec<Diagnostic>> {
+    let toml = read(&dir.join("guard.toml")).map_err(|error| vec![error])?;
+    let manifest = manifest::parse(&toml).map_err(|error| vec![error])?;
+    let mut found = Vec::new();
+    let files = schema_files(dir, &manifest, &toml, &mut found);
+    schema::build(&manifest, &toml, &files)
 }

@@ -1,11 +1,30 @@
 //! From a bundle to the tables of one generation.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+
+use guard_common::action::{Coverage, TABLE};
+use guard_common::class::FIRST_COMPILED;
+use guard_common::label::CANARY_SUBJECT;
+use guard_common::tables::{
+    Attributes, DEVICE_PATHS, HAS_EXEC_SELECTORS, HAS_NAMES, Header, MAX_OUTCOME_FEATURES, SUBJECT_LIVE,
+    SubjectRow,
+};
 
 use super::bundle::Bundle;
-use super::diagnostics::{Diagnostic, Diagnostics};
+use super::cells::Cells;
+use super::diagnostics::{Diagnostic, Diagnostics, Severity};
+use super::features::Features;
 use super::ids::SubjectIds;
+use super::layout;
+use super::outcome::{Outcomes, Table, TooManyFeatures};
+use super::places::Mounts;
+use super::rules;
+use super::selectors;
+use super::subjects::{CANARY, Mode};
+use super::trie::Trie;
+use super::walk::Walker;
+use super::world::Facts;
 use crate::host::Host;
 use crate::tables::Generation;
 
@@ -16,7 +35,7 @@ pub struct Compiled {
     pub generation: Generation,
     /// What the numbers in them mean.
     pub names: Names,
-    /// Warnings and notes: unknown accounts, resolved symbolic links, actions nothing decides yet.
+    /// Warnings and notes: unknown accounts, resolved symbolic links, what nothing decides yet.
     pub notes: Vec<Diagnostic>,
     /// Executable selectors, for labelling processes that already run.
     pub exec_selectors: Vec<ExecSelector>,
@@ -75,16 +94,6 @@ pub struct TableSizes {
     pub features: usize,
 }
 
-/// What conditions depend on besides the request. In this version the daemon has none: every
-/// fact is absent, no lease lives, no window is open.
-#[derive(Clone, Debug, Default)]
-pub struct Facts {
-    /// Names of the live leases.
-    pub leases: BTreeSet<String>,
-    /// Names of the open change windows.
-    pub windows: BTreeSet<String>,
-}
-
 /// Compiles `bundle` for `host` without facts, leases and open windows.
 pub fn compile(bundle: &Bundle, host: &Host, ids: &mut SubjectIds) -> Result<Compiled, Diagnostics> {
     compile_with(bundle, host, &Facts::default(), ids)
@@ -93,10 +102,186 @@ pub fn compile(bundle: &Bundle, host: &Host, ids: &mut SubjectIds) -> Result<Com
 /// Compiles `bundle` for `host` under `facts`.
 pub fn compile_with(
     bundle: &Bundle,
-    _host: &Host,
-    _facts: &Facts,
-    _ids: &mut SubjectIds,
+    host: &Host,
+    facts: &Facts,
+    ids: &mut SubjectIds,
 ) -> Result<Compiled, Diagnostics> {
-    Err(Diagnostic::error("not-built", format!("bundle {} cannot be compiled by this build", bundle.name))
-        .into())
+    let mut found = Vec::new();
+    for subject in &bundle.subjects {
+        ids.assign(&subject.name);
+    }
+    let rules = rules::translate(bundle, facts, &mut found);
+    let features = Features::assign(&rules.atoms, &mut found);
+    let mounts = Mounts::new(&host.mounts);
+    let mut trie = Trie::new();
+    let mut classes = layout::paths(host, &mounts, &rules.atoms, &mut trie, &mut found);
+    let selected = selectors::compile(bundle, host, &mounts, ids, &mut trie, &mut found);
+    let (edges, nodes) = trie.finish(&mut classes, &features.names);
+    let (net4, net6) = layout::addresses(bundle, host, &rules.atoms, &mut classes, &mut found);
+    let mut found = refuse_if_errors(found)?;
+
+    let cells = Cells { classes: &classes, atoms: &rules.atoms, features: &features };
+    let mut table = SubjectTable::new(classes.list().len());
+    for (subject, rules) in bundle.subjects.iter().zip(&rules.by_subject) {
+        match cells.subject(rules, subject.mode == Mode::Monitor, &mut table.outcomes) {
+            Ok(row) => table.add(ids.assign(&subject.name), row),
+            Err(error) => found.push(too_many(bundle, &subject.name, &error)),
+        }
+    }
+    coverage(bundle, &mut found);
+    let mut notes = refuse_if_errors(found)?;
+    // Errors first, then warnings and notes; within each in the order of the bundle.
+    notes.sort_by_key(|note| note.severity);
+
+    let SubjectTable { rows, cells, outcomes, .. } = table;
+    let flags = if features.names.is_empty() { 0 } else { HAS_NAMES }
+        | if selected.exec.is_empty() { 0 } else { HAS_EXEC_SELECTORS };
+    let header = Header {
+        flags,
+        classes: classes.list().len() as u32,
+        net4: net4.len() as u32,
+        net6: net6.len() as u32,
+        ports: features.ports.len() as u32,
+        attributes: features.attributes.len() as u32,
+        patterns: features.patterns.len() as u32,
+        ..Header::default()
+    };
+    let mut generation = Generation {
+        header,
+        subjects: rows,
+        cells,
+        outcomes: outcomes.outcomes,
+        masks: outcomes.masks,
+        edges,
+        nodes,
+        net4,
+        net6,
+        ports: features.ports,
+        attributes: features.attributes,
+        patterns: features.patterns,
+        selectors: selected.selectors,
+    };
+    let walker = Walker::new(&generation);
+    let device_class = |path: &str| {
+        mounts
+            .locate(Path::new(path))
+            .map_or(0, |place| walker.path(place.device, &place.path, &Attributes::default()).class)
+    };
+    generation.header.devices = DEVICE_PATHS.map(device_class);
+    let sizes = TableSizes {
+        subjects: bundle.subjects.len(),
+        classes: classes.list().len(),
+        cells: generation.cells.len(),
+        outcomes: generation.outcomes.len(),
+        masks: generation.masks.len(),
+        edges: generation.edges.len(),
+        nodes: generation.nodes.len(),
+        net4: generation.net4.len(),
+        net6: generation.net6.len(),
+        ports: generation.ports.len(),
+        attributes: generation.attributes.len(),
+        patterns: generation.patterns.len(),
+        features: features.count,
+    };
+    let mut subjects: BTreeMap<u32, String> =
+        bundle.subjects.iter().map(|subject| (ids.assign(&subject.name), subject.name.clone())).collect();
+    subjects.insert(CANARY_SUBJECT, CANARY.to_owned());
+    let names = Names { subjects, classes: classes.describe(&rules.atoms) };
+    Ok(Compiled { generation, names, notes, exec_selectors: selected.exec, sizes })
+}
+
+/// The same finding is made for every subject that a policy applies to; one is enough.
+fn refuse_if_errors(found: Vec<Diagnostic>) -> Result<Vec<Diagnostic>, Diagnostics> {
+    let mut unique: Vec<Diagnostic> = Vec::with_capacity(found.len());
+    let mut seen = std::collections::HashSet::new();
+    for diagnostic in found {
+        let place = diagnostic.place.as_ref().map(|place| (place.file.clone(), place.line, place.column));
+        if seen.insert((diagnostic.code, diagnostic.message.clone(), place)) {
+            unique.push(diagnostic);
+        }
+    }
+    if unique.iter().any(|diagnostic| diagnostic.severity == Severity::Error) {
+        unique.sort_by_key(|diagnostic| diagnostic.severity);
+    }
+    Diagnostics::refuse_if_errors(unique)
+}
+
+/// Rows and cells of the subjects.
+struct SubjectTable {
+    rows: Vec<SubjectRow>,
+    cells: Vec<u32>,
+    outcomes: Outcomes,
+    /// Where a row of cells is stored already.
+    known: HashMap<Vec<u32>, u32>,
+}
+
+impl SubjectTable {
+    /// With the canary, which is permitted nothing.
+    fn new(classes: usize) -> Self {
+        let mut this = Self {
+            rows: Vec::new(),
+            cells: Vec::new(),
+            outcomes: Outcomes::default(),
+            known: HashMap::new(),
+        };
+        let deny = this.outcomes.intern(Table::deny());
+        this.add(CANARY_SUBJECT, vec![deny; classes.max(FIRST_COMPILED as usize)]);
+        this
+    }
+
+    fn add(&mut self, id: u32, row: Vec<u32>) {
+        let cells = match self.known.get(&row) {
+            Some(cells) => *cells,
+            None => {
+                let cells = self.cells.len() as u32;
+                self.cells.extend(&row);
+                self.known.insert(row, cells);
+                cells
+            }
+        };
+        let index = id as usize;
+        if self.rows.len() <= index {
+            self.rows.resize(index + 1, SubjectRow::default());
+        }
+        self.rows[index] = SubjectRow { flags: SUBJECT_LIVE, cells, ..SubjectRow::default() };
+    }
+}
+
+fn too_many(bundle: &Bundle, subject: &str, error: &TooManyFeatures) -> Diagnostic {
+    let message = format!(
+        "what {subject} may do with one resource depends on {} names, patterns, ports and attributes at once; at most {MAX_OUTCOME_FEATURES} can be decided",
+        error.count
+    );
+    let help = "split the subject, or name directories and networks instead of patterns, names and ports";
+    match error.policy.and_then(|number| rules::all_policies(bundle).nth(number)) {
+        Some(policy) => policy.error("too-many-features", None, message).help(help),
+        None => Diagnostic::error("too-many-features", message).help(help),
+    }
+}
+
+/// Notes which governed actions nothing decides in this version.
+fn coverage(bundle: &Bundle, found: &mut Vec<Diagnostic>) {
+    for subject in &bundle.subjects {
+        let open: Vec<_> = TABLE
+            .iter()
+            .filter(|row| row.coverage == Coverage::NotYet && subject.governs & row.action.bit() != 0)
+            .map(|row| row.name)
+            .collect();
+        if !open.is_empty() {
+            found.push(Diagnostic::note(
+                "not-in-this-version",
+                format!(
+                    "{}: nothing decides these governed actions in this version: {}",
+                    subject.name,
+                    open.join(" ")
+                ),
+            ));
+        }
+    }
+    for policy in bundle.policies.iter().filter(|policy| policy.actions == 0) {
+        found.push(policy.note(
+            "not-in-this-version",
+            format!("{} concerns Guard's own API, which this version does not decide by policy", policy.id),
+        ));
+    }
 }

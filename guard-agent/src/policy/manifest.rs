@@ -231,3 +231,117 @@ pub(super) fn parse(source: &Source) -> Result<Manifest, Diagnostic> {
         }
     })
 }
+
+impl Manifest {
+    /// Checks values that the types above leave open.
+    pub(super) fn check(&self, source: &Source, found: &mut Vec<Diagnostic>) {
+        let mut require = |ok: bool, at: &Spanned<String>, message: &str, help: &str| {
+            if !ok {
+                found.push(source.error("guard-toml", at.span(), message).help(help));
+            }
+        };
+        let name = self.bundle.name.get_ref();
+        require(
+            !name.is_empty() && !name.contains(char::is_control),
+            &self.bundle.name,
+            "a bundle has a name",
+            "write name = \"my-hosts\"",
+        );
+        for fact in self.facts.values() {
+            if let Some(ttl) = &fact.ttl {
+                require(
+                    is_duration(ttl.get_ref()),
+                    ttl,
+                    "this is not a duration",
+                    "write a number and s, m, h or d: \"5m\"",
+                );
+            }
+        }
+        for window in self.windows.values() {
+            for day in &window.days {
+                let known =
+                    ["mon", "tue", "wed", "thu", "fri", "sat", "sun"].contains(&day.get_ref().as_str());
+                require(
+                    known,
+                    day,
+                    "this is not a day of the week",
+                    "write mon, tue, wed, thu, fri, sat or sun",
+                );
+            }
+            for time in [&window.from, &window.to] {
+                require(
+                    is_time(time.get_ref()),
+                    time,
+                    "this is not a time of day",
+                    "write hours and minutes: \"09:30\"",
+                );
+            }
+            for date in &window.except {
+                require(
+                    is_date(date.get_ref()),
+                    date,
+                    "this is not a date",
+                    "write year, month and day: \"2026-12-24\"",
+                );
+            }
+        }
+        for approval in self.approvals.values() {
+            require(
+                is_duration(approval.max.get_ref()),
+                &approval.max,
+                "this is not a duration",
+                "write a number and s, m, h or d: \"30m\"",
+            );
+            if let Some(count) = &approval.count {
+                let known = guard_common::action::Action::from_name(count.get_ref()).is_some();
+                require(known, count, "this is not an action", "docs/actions.md lists them");
+            }
+        }
+        for subject in self.subjects.values() {
+            for (_, successor) in subject.successors.iter().flat_map(|table| table.get_ref()) {
+                let known = ["exec", "adopt"].contains(&successor.by.get_ref().as_str());
+                require(
+                    known,
+                    &successor.by,
+                    "a successor is entered by exec or by adopt",
+                    "write by = \"exec\" or by = \"adopt\"",
+                );
+            }
+        }
+        if *self.bundle.profile.get_ref() != 1 {
+            found.push(
+                source
+                    .error(
+                        "profile",
+                        self.bundle.profile.span(),
+                        format!("this version knows profile 1 only, not {}", self.bundle.profile.get_ref()),
+                    )
+                    .help("write profile = 1"),
+            );
+        }
+    }
+}
+
+fn is_duration(text: &str) -> bool {
+    text.strip_suffix(['s', 'm', 'h', 'd'])
+        .is_some_and(|number| number.parse::<u32>().is_ok_and(|number| number > 0))
+}
+
+/// Numbers of fixed widths with a separator, each within its bounds.
+fn is_fields(text: &str, separator: char, bounds: &[(usize, u32, u32)]) -> bool {
+    let fields: Vec<_> = text.split(separator).collect();
+    fields.len() == bounds.len()
+        && fields.iter().zip(bounds).all(|(field, (width, low, high))| {
+            field.len() == *width
+                && field.bytes().all(|byte| byte.is_ascii_digit())
+                && field.parse().is_ok_and(|number| (*low..=*high).contains(&number))
+        })
+}
+
+fn is_time(text: &str) -> bool {
+    text == "24:00" || is_fields(text, ':', &[(2, 0, 23), (2, 0, 59)])
+}
+
+fn is_date(text: &str) -> bool {
+    is_fields(text, '-', &[(4, 1970, 9999), (2, 1, 12), (2, 1, 31)])
+}

@@ -2,16 +2,48 @@
 //!
 //! [`load`] reads and validates a directory; [`compile`] turns the result into a
 //! [`Generation`](crate::tables::Generation) for one host. Both are pure apart from reading the
-//! files: they need no privilege, no clock and no kernel.
+//! files and looking up paths and accounts: they need no privilege, no clock and no kernel.
+//!
+//! The way of a policy: `policies` parses it, `translate` makes it a `formula` over atoms, `layout`
+//! finds out which literals cover which places and addresses (`classes`), `features` numbers what
+//! remains, and `outcome` writes the truth table of every (subject, class) into `cells`.
 
 mod bundle;
+mod cells;
+mod classes;
 mod compile;
 mod diagnostics;
+mod features;
+mod formula;
 mod ids;
+mod includes;
+mod kind;
+mod layout;
+mod literals;
 mod manifest;
+mod network;
+mod outcome;
+mod places;
+mod policies;
+mod report;
+mod rules;
+mod schema;
+mod selectors;
+mod subjects;
+mod translate;
+mod trie;
+pub mod walk;
+mod world;
 
-pub use bundle::{Bundle, Mode, SubjectDefinition, load};
-pub use compile::{Compiled, ExecSelector, Facts, Names, TableSizes, compile, compile_with};
+#[cfg(test)]
+mod tests;
+
+pub use bundle::{Bundle, load};
+pub use compile::{Compiled, ExecSelector, Names, TableSizes, compile, compile_with};
 pub use diagnostics::{Diagnostic, Diagnostics, Place, Severity, Source};
 pub use ids::SubjectIds;
 pub use manifest::{FailMode, SelectorDefinition};
+pub use report::check_report;
+pub use schema::PRODUCT_SCHEMA;
+pub use subjects::{Mode, SubjectDefinition};
+pub use world::{FactValue, Facts, Peer};

@@ -1,0 +1,156 @@
+//! Classes: which literals cover a resource.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use guard_common::class::{self, Class};
+
+use super::formula::{Atom, AtomId, Atoms, Formula};
+use super::kind::Kind;
+use guard_common::tables::Attribute;
+
+/// What sort of thing a class holds: which types its resources can have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Sort {
+    /// Never asked about; everything is denied.
+    Unused,
+    /// Named by a path.
+    Path,
+    /// Files, directories and sockets without a path that policy could mean.
+    Pathless,
+    /// Executable memory.
+    Memory,
+    /// Protocols.
+    Protocol,
+    /// Unix sockets with an abstract name.
+    Abstract,
+    /// Addresses.
+    Net,
+}
+
+impl Sort {
+    /// The types a resource of this class can have.
+    pub(super) fn admits(self, kind: Kind) -> bool {
+        match self {
+            Self::Unused => false,
+            Self::Path | Self::Pathless => kind.has_path(),
+            Self::Memory => kind == Kind::Memory,
+            Self::Protocol => kind == Kind::Protocol,
+            Self::Abstract => kind == Kind::Unix,
+            Self::Net => kind == Kind::Endpoint,
+        }
+    }
+}
+
+/// A class.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct ClassInfo {
+    pub(super) sort: Sort,
+    /// The place atoms, and the names at any depth, that hold for the whole class; ascending.
+    pub(super) cover: Arc<[AtomId]>,
+}
+
+/// Classes by number, and numbers by cover.
+#[derive(Debug)]
+pub(super) struct Classes {
+    list: Vec<ClassInfo>,
+    numbers: HashMap<ClassInfo, Class>,
+}
+
+impl Classes {
+    /// The built-in classes; `builtin` gives the atoms that hold for each.
+    pub(super) fn new(builtin: impl Fn(Class) -> Vec<AtomId>) -> Self {
+        let list = (0..class::FIRST_COMPILED)
+            .map(|number| ClassInfo {
+                sort: match number {
+                    class::OWN_ANONYMOUS | class::UNNAMED_UNIX => Sort::Pathless,
+                    class::STDIO | class::TERMINAL | class::OWN_PROC | class::OWN_CGROUP => Sort::Path,
+                    class::ANONYMOUS_MEMORY => Sort::Memory,
+                    class::NETLINK_ROUTE | class::OTHER_PROTOCOL => Sort::Protocol,
+                    _ => Sort::Unused,
+                },
+                cover: sorted(builtin(number)),
+            })
+            .collect();
+        Self { list, numbers: HashMap::new() }
+    }
+
+    /// The class of this sort with exactly this cover.
+    pub(super) fn intern(&mut self, sort: Sort, cover: Vec<AtomId>) -> Class {
+        let info = ClassInfo { sort, cover: sorted(cover) };
+        if let Some(number) = self.numbers.get(&info) {
+            return *number;
+        }
+        let number = self.list.len() as Class;
+        self.list.push(info.clone());
+        self.numbers.insert(info, number);
+        number
+    }
+
+    pub(super) fn list(&self) -> &[ClassInfo] {
+        &self.list
+    }
+
+    /// Whether a class stands for paths, as opposed to built-in classes.
+    pub(super) fn is_compiled_path(&self, number: Class) -> bool {
+        number >= class::FIRST_COMPILED && self.list[number as usize].sort == Sort::Path
+    }
+
+    /// What falls into each class, for people.
+    pub(super) fn describe(&self, atoms: &Atoms) -> Vec<String> {
+        let literal = |id: &AtomId| match atoms.get(*id) {
+            Atom::At(path) => path.clone(),
+            Atom::Below(path) => format!("{path}/**"),
+            Atom::Builtin(number) => class::BUILTINS
+                .iter()
+                .find(|builtin| builtin.class == *number)
+                .map_or_else(|| number.to_string(), |builtin| builtin.id.to_owned()),
+            Atom::Net(text) | Atom::Dns(text) => text.clone(),
+            Atom::Abstract(name) => format!("@{name}"),
+            Atom::Name(name) => format!("**/{name}/**"),
+            other => format!("{other:?}"),
+        };
+        self.list
+            .iter()
+            .enumerate()
+            .map(|(number, info)| match number as Class {
+                class::UNKNOWN => "a file system that is not classified".to_owned(),
+                class::OTHER_PROTOCOL => "other protocols".to_owned(),
+                class::UNNAMED_UNIX => "unix sockets without a name".to_owned(),
+                number if number < class::FIRST_COMPILED => class::BUILTINS
+                    .iter()
+                    .find(|builtin| builtin.class == number)
+                    .map_or_else(String::new, |builtin| builtin.id.to_owned()),
+                _ => {
+                    let cover: Vec<_> = info.cover.iter().map(literal).collect();
+                    match (info.sort, cover.is_empty()) {
+                        (Sort::Net, true) => "other addresses".to_owned(),
+                        (Sort::Abstract, true) => "other abstract sockets".to_owned(),
+                        (_, true) => "other paths".to_owned(),
+                        (_, false) => cover.join(" and "),
+                    }
+                }
+            })
+            .collect()
+    }
+}
+
+fn sorted(mut cover: Vec<AtomId>) -> Arc<[AtomId]> {
+    cover.sort_unstable();
+    cover.dedup();
+    cover.into()
+}
+
+/// What is left of an atom once the class is known.
+pub(super) fn substitute(atoms: &Atoms, info: &ClassInfo, id: AtomId) -> Formula {
+    let covered = info.cover.binary_search(&id).is_ok();
+    match atoms.get(id) {
+        _ if covered => Formula::TRUE,
+        atom if atom.is_place() => Formula::FALSE,
+        Atom::Name(_) | Atom::Pattern { .. } if info.sort != Sort::Path => Formula::FALSE,
+        Atom::Attribute(attribute, value) if *attribute == Attribute::Abstract as u32 => {
+            Formula::Const((info.sort == Sort::Abstract) == (*value == 1))
+        }
+        _ => Formula::Atom(id),
+    }
+}

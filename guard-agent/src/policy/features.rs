@@ -1,0 +1,103 @@
+//! Feature bits: what a decision can depend on besides the class.
+
+use std::collections::BTreeSet;
+
+use guard_common::path::Pattern;
+use guard_common::tables::{AttributeTest, MAX_ATTRIBUTE_TESTS, MAX_FEATURES, MAX_PATTERNS, Ports};
+
+use super::diagnostics::Diagnostic;
+use super::formula::{Atom, AtomId, Atoms};
+
+/// The feature tables of a generation.
+#[derive(Debug, Default)]
+pub(super) struct Features {
+    /// Bit of each atom that has one, by atom number.
+    bits: Vec<Option<u8>>,
+    pub(super) count: usize,
+    pub(super) names: Vec<(String, u32)>,
+    pub(super) patterns: Vec<Pattern>,
+    pub(super) attributes: Vec<AttributeTest>,
+    pub(super) ports: Vec<Ports>,
+}
+
+impl Features {
+    /// Gives every atom that is not decided by the class a bit.
+    pub(super) fn assign(atoms: &Atoms, found: &mut Vec<Diagnostic>) -> Self {
+        let mut this = Self::default();
+        let mut port_tests = Vec::new();
+        for (_, atom, mention) in atoms.iter() {
+            if atom.is_place() {
+                this.bits.push(None);
+                continue;
+            }
+            let bit = this.count as u32;
+            if this.count == MAX_FEATURES {
+                found.push(too_many(
+                    mention,
+                    &format!("more than {MAX_FEATURES} names, patterns, ports and attribute values"),
+                ));
+                return this;
+            }
+            match atom {
+                Atom::Name(name) => this.names.push((name.clone(), bit)),
+                Atom::Pattern { prefix, suffix, exact } => {
+                    if this.patterns.len() as u32 == MAX_PATTERNS {
+                        found.push(too_many(
+                            mention,
+                            &format!("more than {MAX_PATTERNS} patterns over resource.name"),
+                        ));
+                        return this;
+                    }
+                    this.patterns.extend(Pattern::new(prefix.as_bytes(), suffix.as_bytes(), *exact, bit));
+                }
+                Atom::Attribute(attribute, value) => {
+                    if this.attributes.len() as u32 == MAX_ATTRIBUTE_TESTS {
+                        found.push(too_many(
+                            mention,
+                            &format!("more than {MAX_ATTRIBUTE_TESTS} attribute values"),
+                        ));
+                        return this;
+                    }
+                    this.attributes.push(AttributeTest { attribute: *attribute, bit, value: *value });
+                }
+                Atom::PortIs(port) => port_tests.push((u32::from(*port), u32::from(*port) + 1, bit)),
+                Atom::PortFrom(port) => port_tests.push((u32::from(*port), 1 << 16, bit)),
+                _ => {}
+            }
+            this.bits.push(Some(bit as u8));
+            this.count += 1;
+        }
+        this.ports = port_ranges(&port_tests);
+        this
+    }
+
+    pub(super) fn bit(&self, atom: AtomId) -> Option<u8> {
+        self.bits.get(atom as usize).copied().flatten()
+    }
+}
+
+fn too_many(mention: &Diagnostic, what: &str) -> Diagnostic {
+    Diagnostic {
+        code: "too-large",
+        message: format!("the bundle compares with {what}, the most the kernel tables hold"),
+        ..mention.clone()
+    }
+    .help("use fewer distinct values, or name directories and networks, of which there can be any number")
+}
+
+/// Ranges of ports by the bits of the tests (first, one past the last, bit) that hold in them.
+fn port_ranges(tests: &[(u32, u32, u32)]) -> Vec<Ports> {
+    let mut starts: BTreeSet<u32> = [0].into();
+    for (first, end, _) in tests {
+        starts.extend([*first, *end]);
+    }
+    starts
+        .into_iter()
+        .filter(|start| *start < 1 << 16)
+        .map(|start| {
+            let holds = |(first, end, _): &&(u32, u32, u32)| (*first..*end).contains(&start);
+            let features = tests.iter().filter(holds).fold(0, |bits, (_, _, bit)| bits | 1 << bit);
+            Ports { features, start, reserved: 0 }
+        })
+        .collect()
+}

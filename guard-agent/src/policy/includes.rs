@@ -1,0 +1,64 @@
+//! Includes: templates that a subject names, shipped with Guard or part of the bundle.
+
+use super::diagnostics::{Diagnostic, Source};
+use super::policies::{self, Policy};
+use super::subjects::SubjectDefinition;
+
+/// The templates that Guard ships.
+const SHIPPED: &[(&str, &str)] = &[
+    ("base.cedar", include_str!("../../includes/base.cedar")),
+    ("service.cedar", include_str!("../../includes/service.cedar")),
+    ("lang.cedar", include_str!("../../includes/lang.cedar")),
+    ("tool.cedar", include_str!("../../includes/tool.cedar")),
+];
+
+/// Parses the shipped templates.
+pub(super) fn shipped(found: &mut Vec<Diagnostic>) -> Vec<Policy> {
+    SHIPPED
+        .iter()
+        .flat_map(|(name, text)| {
+            let source = Source::new(format!("<guard>/includes/{name}"), *text);
+            policies::parse(&source, "include", found).templates
+        })
+        .collect()
+}
+
+/// The name a subject includes a template by: its id up to the colon.
+pub(super) fn name(id: &str) -> &str {
+    id.split_once(':').map_or(id, |(name, _)| name)
+}
+
+/// The templates that subjects include, with the subject each is linked for. A bundle's own
+/// templates replace the shipped ones of the same name.
+pub(super) fn link(
+    own: &[Policy],
+    shipped: &[Policy],
+    subjects: &[SubjectDefinition],
+    toml: &Source,
+    found: &mut Vec<Diagnostic>,
+) -> Vec<(Policy, String)> {
+    let mut linked = Vec::new();
+    for subject in subjects {
+        for (include, span) in subject.include.iter().zip(&subject.include_spans) {
+            let named = |templates: &[Policy]| -> Vec<Policy> {
+                templates.iter().filter(|template| name(&template.id) == include).cloned().collect()
+            };
+            let mut templates = named(own);
+            if templates.is_empty() {
+                templates = named(shipped);
+            }
+            if templates.is_empty() {
+                let mut known: Vec<_> =
+                    own.iter().chain(shipped).map(|template| name(&template.id)).collect();
+                known.sort_unstable();
+                known.dedup();
+                found.push(
+                    toml.error("unknown-include", span.clone(), format!("there is no include \"{include}\""))
+                        .help(format!("known: {}", known.join(" "))),
+                );
+            }
+            linked.extend(templates.into_iter().map(|template| (template, subject.name.clone())));
+        }
+    }
+    linked
+}

@@ -1,0 +1,171 @@
+//! Where literals lie on this host: trie nodes, address ranges and their classes.
+
+use std::path::{Path, PathBuf};
+
+use guard_common::class::{self, Class};
+use guard_common::tables::{Net4, Net6};
+
+use super::bundle::Bundle;
+use super::classes::{Classes, Sort};
+use super::diagnostics::{Diagnostic, Severity};
+use super::formula::{Atom, AtomId, Atoms};
+use super::literals::RESOLVERS;
+use super::network::{self, Range, pieces};
+use super::places::{Mounts, Place, resolve};
+use super::trie::{Trie, names};
+use crate::host::Host;
+
+/// Directories whose literals hold for a built-in class as well: the things in it usually lie there.
+const USUAL_PLACES: [(Class, &str); 3] =
+    [(class::OWN_PROC, "/proc"), (class::OWN_CGROUP, "/sys/fs/cgroup"), (class::TERMINAL, "/dev")];
+
+/// Adds every path literal to `trie` and returns the built-in classes.
+pub(super) fn paths(
+    host: &Host,
+    mounts: &Mounts<'_>,
+    atoms: &Atoms,
+    trie: &mut Trie,
+    found: &mut Vec<Diagnostic>,
+) -> Classes {
+    for device in mounts.devices() {
+        trie.root(device);
+    }
+    let visible: Vec<_> = mounts.visible().collect();
+    let mut builtin: Vec<(Class, AtomId)> = Vec::new();
+    for (id, atom, mention) in atoms.iter() {
+        match atom {
+            Atom::Builtin(number) => builtin.push((*number, id)),
+            Atom::Abstract(name) => trie.cover_abstract(name, id),
+            Atom::At(text) => {
+                if let Some((_, place)) = locate(host, mounts, text, mention, found) {
+                    trie.cover_at(&place, id);
+                }
+            }
+            Atom::Below(text) => {
+                let Some((path, place)) = locate(host, mounts, text, mention, found) else { continue };
+                trie.cover_below(&place, id);
+                for mount in visible.iter().filter(|mount| mount.point.starts_with(&path)) {
+                    trie.cover_below(&Place { device: mount.device, path: mount.root.clone() }, id);
+                }
+                builtin.extend(
+                    USUAL_PLACES
+                        .iter()
+                        .filter(|(_, usual)| Path::new(usual).starts_with(&path))
+                        .map(|(number, _)| (*number, id)),
+                );
+            }
+            Atom::Name(name) => {
+                for mount in
+                    visible.iter().filter(|mount| names(&mount.point).any(|part| part == name.as_bytes()))
+                {
+                    trie.cover_below(&Place { device: mount.device, path: mount.root.clone() }, id);
+                }
+            }
+            _ => {}
+        }
+    }
+    Classes::new(|number| builtin.iter().filter(|(of, _)| *of == number).map(|(_, id)| *id).collect())
+}
+
+/// Path without links, and place, of a literal.
+fn locate(
+    host: &Host,
+    mounts: &Mounts<'_>,
+    text: &str,
+    mention: &Diagnostic,
+    found: &mut Vec<Diagnostic>,
+) -> Option<(PathBuf, Place)> {
+    let at = |code, severity, message: String| Diagnostic { code, severity, message, ..mention.clone() };
+    let resolved = match resolve(host, Path::new(text)) {
+        Ok(resolved) => resolved,
+        Err((message, help)) => {
+            found.push(at("symbolic-link", Severity::Error, message).help(help));
+            return None;
+        }
+    };
+    if !resolved.links.is_empty() {
+        let message = format!("{text} leads to {}, which is what is meant", resolved.path.display());
+        found.push(at("resolved", Severity::Note, message));
+    }
+    if host.lookup.entry(&resolved.path).is_none() {
+        let message = format!("{text} does not exist on this host; it is judged by its name once it does");
+        found.push(at("unknown-path", Severity::Note, message));
+    }
+    if names(&resolved.path).count() > guard_common::path::MAX_COMPONENTS {
+        let message = format!(
+            "{} has more than {} components",
+            resolved.path.display(),
+            guard_common::path::MAX_COMPONENTS
+        );
+        found.push(at("literal", Severity::Error, message).help("name a directory above it"));
+        return None;
+    }
+    match mounts.locate(&resolved.path) {
+        Some(place) => Some((resolved.path, place)),
+        None => {
+            let message = format!("{text} lies on no file system that this host has mounted");
+            found.push(at("unknown-path", Severity::Error, message).help("name a path that can be reached"));
+            None
+        }
+    }
+}
+
+/// The address tables.
+pub(super) fn addresses(
+    bundle: &Bundle,
+    host: &Host,
+    atoms: &Atoms,
+    classes: &mut Classes,
+    found: &mut Vec<Diagnostic>,
+) -> (Vec<Net4>, Vec<Net6>) {
+    let (mut v4, mut v6) = (Vec::new(), Vec::new());
+    for (id, atom, mention) in atoms.iter() {
+        let note =
+            |code, message: String| Diagnostic { code, message, severity: Severity::Note, ..mention.clone() };
+        let ranges: Vec<Range> = match atom {
+            Atom::Net(text) if text == RESOLVERS => {
+                if host.resolvers.is_empty() {
+                    found.push(note(
+                        "unknown-address",
+                        format!(
+                            "this host has no resolvers in /etc/resolv.conf, so nothing is in {RESOLVERS}"
+                        ),
+                    ));
+                }
+                host.resolvers.iter().map(|address| network::single(*address)).collect()
+            }
+            Atom::Net(text) => network::parse(text).into_iter().collect(),
+            Atom::Dns(name) => match bundle.names.get(name) {
+                Some(ranges) => ranges.clone(),
+                None => {
+                    found.push(note(
+                        "unknown-address",
+                        format!("[names] does not say what {name} is, so nothing is in it"),
+                    ));
+                    Vec::new()
+                }
+            },
+            _ => continue,
+        };
+        for range in ranges {
+            match range {
+                Range::V4(first, last) => v4.push((first.into(), last.into(), id)),
+                Range::V6(first, last) => v6.push((first, last, id)),
+            }
+        }
+    }
+    let net4 = pieces(&v4, u32::MAX.into())
+        .into_iter()
+        .map(|(start, cover)| Net4 { start: start as u32, class: classes.intern(Sort::Net, cover) })
+        .collect();
+    let net6 = pieces(&v6, u128::MAX)
+        .into_iter()
+        .map(|(start, cover)| Net6 {
+            high: (start >> 64) as u64,
+            low: start as u64,
+            class: classes.intern(Sort::Net, cover),
+            reserved: 0,
+        })
+        .collect();
+    (net4, net6)
+}

@@ -1,0 +1,89 @@
+//! What `guardctl policy check` prints about a bundle that is fine.
+
+use std::fmt::Write;
+
+use guard_common::action::{GROUPS, TABLE, expand};
+use guard_common::tables::ALL_ACTIONS;
+
+use super::bundle::Bundle;
+use super::compile::Compiled;
+use super::diagnostics::Severity;
+use super::manifest::SelectorDefinition;
+use super::subjects::Mode;
+
+/// Subjects, sizes, resolved links and notes, for people.
+pub fn check_report(bundle: &Bundle, compiled: &Compiled) -> String {
+    let mut out = String::new();
+    let short = &bundle.digest[..bundle.digest.len().min(12)];
+    let _ = writeln!(out, "{} version {} ({short}) is valid", bundle.name, bundle.version);
+    let width = bundle.subjects().map(|subject| subject.name.len()).max().unwrap_or(0);
+    for subject in bundle.subjects() {
+        let mode = match subject.mode {
+            Mode::Enforce => "enforce",
+            Mode::Monitor => "monitor",
+        };
+        let selectors: Vec<_> = subject.selectors.iter().flat_map(describe).collect();
+        let selectors = if selectors.is_empty() { "no selector".to_owned() } else { selectors.join(", ") };
+        let _ = writeln!(
+            out,
+            "  {:width$}  {mode}  {selectors}  governs {}",
+            subject.name,
+            actions(subject.governs)
+        );
+    }
+    let sizes = &compiled.sizes;
+    let _ = writeln!(
+        out,
+        "tables: {} classes, {} trie nodes, {} + {} address ranges, {} cells, {} outcomes, {} of 64 features",
+        sizes.classes, sizes.nodes, sizes.net4, sizes.net6, sizes.cells, sizes.outcomes, sizes.features
+    );
+    let notes: Vec<_> = bundle.notes.iter().chain(&compiled.notes).collect();
+    for severity in [Severity::Warning, Severity::Note] {
+        for note in notes.iter().filter(|note| note.severity == severity) {
+            let place = note
+                .place
+                .as_ref()
+                .map_or_else(String::new, |place| format!("{}:{}: ", place.file, place.line));
+            let _ = writeln!(out, "{severity}: {place}{}", note.message);
+        }
+    }
+    out
+}
+
+fn describe(selector: &SelectorDefinition) -> Vec<String> {
+    let one = |key: &str, value: &Option<String>| value.as_ref().map(|value| format!("{key} {value}"));
+    let many = |key: &'static str, values: &[String]| {
+        values.iter().map(move |value| format!("{key} {value}")).collect::<Vec<_>>()
+    };
+    [
+        one("user", &selector.user),
+        one("group", &selector.group),
+        one("unit", &selector.unit),
+        one("cgroup", &selector.cgroup),
+    ]
+    .into_iter()
+    .flatten()
+    .chain(many("exe", &selector.exe))
+    .chain(many("exe_in", &selector.exe_in))
+    .collect()
+}
+
+/// The shortest list of groups and actions for a set of bits.
+fn actions(bits: u64) -> String {
+    if bits == ALL_ACTIONS {
+        return "*".to_owned();
+    }
+    let (mut left, mut names) = (bits, Vec::new());
+    let sizes = |name: &&(&'static str, &[&str])| std::cmp::Reverse(expand(name.0).unwrap_or(0).count_ones());
+    let mut groups: Vec<_> = GROUPS.iter().collect();
+    groups.sort_by_key(sizes);
+    for (name, _) in groups {
+        let group = expand(name).unwrap_or(0);
+        if group & bits == group && group & left != 0 {
+            names.push(*name);
+            left &= !group;
+        }
+    }
+    names.extend(TABLE.iter().filter(|row| left & row.action.bit() != 0).map(|row| row.name));
+    if names.is_empty() { "nothing".to_owned() } else { names.join(" ") }
+}

@@ -1,0 +1,309 @@
+//! Policies of the bundle as rules: one per (policy, subject, type of resource).
+
+use std::collections::{BTreeMap, HashMap};
+
+use cedar_policy_core::ast::{
+    EntityReference, Expr, ExprKind, Literal, PrincipalOrResourceConstraint as Scope, Var,
+};
+use guard_common::action::TABLE;
+
+use super::bundle::Bundle;
+use super::diagnostics::Diagnostic;
+use super::formula::{Atoms, Formula};
+use super::kind::Kind;
+use super::literals;
+use super::outcome::Rule;
+use super::policies::{Policy, eid};
+use super::subjects::SubjectDefinition;
+use super::translate::{Names, Translator};
+use super::world::{Facts, Mentions};
+
+/// The rules of every subject, and every atom they mention.
+#[derive(Debug, Default)]
+pub(super) struct Rules {
+    pub(super) atoms: Atoms,
+    /// By position of the subject in the bundle.
+    pub(super) by_subject: Vec<Vec<Rule>>,
+}
+
+/// Translates the effective policy set. Errors and notes go to `found`.
+pub(super) fn translate(bundle: &Bundle, facts: &Facts, found: &mut Vec<Diagnostic>) -> Rules {
+    let groups: BTreeMap<String, Vec<String>> =
+        bundle.subjects.iter().map(|subject| (subject.name.clone(), subject.groups.clone())).collect();
+    let names = Names { groups: &groups, approvals: &bundle.approvals, windows: &bundle.windows };
+    let policies: Vec<&Policy> = all_policies(bundle).collect();
+    let details: Vec<Details> =
+        policies.iter().map(|policy| Details::of(bundle, policy, facts, found)).collect();
+    let index = Index::new(bundle, &policies);
+    let mut rules = Rules::default();
+    for subject in &bundle.subjects {
+        let mut own = Vec::new();
+        for number in index.of(&subject.name) {
+            let job = Job {
+                bundle,
+                names: &names,
+                facts,
+                subject,
+                policy: policies[number],
+                number,
+                details: &details[number],
+            };
+            job.run(&mut rules.atoms, &mut own, found);
+        }
+        own.extend(generated(subject));
+        rules.by_subject.push(own);
+    }
+    rules
+}
+
+/// Policies by number: those of the bundle, then the included ones.
+pub(super) fn all_policies(bundle: &Bundle) -> impl Iterator<Item = &Policy> {
+    bundle.policies.iter().chain(bundle.linked.iter().map(|(policy, _)| policy))
+}
+
+/// The permit for what a subject does not govern, once per type of resource.
+fn generated(subject: &SubjectDefinition) -> impl Iterator<Item = Rule> {
+    let free = !subject.governs;
+    Kind::ALL.into_iter().filter_map(move |kind| {
+        let actions = kind.actions() & free;
+        (actions != 0).then_some(Rule {
+            kind,
+            actions,
+            permit: true,
+            enforced: true,
+            audit: false,
+            formula: Formula::TRUE,
+            policy: None,
+        })
+    })
+}
+
+/// Which policies can apply to which subject, so that not every pair is looked at.
+struct Index {
+    general: Vec<usize>,
+    named: HashMap<String, Vec<usize>>,
+}
+
+impl Index {
+    fn new(bundle: &Bundle, policies: &[&Policy]) -> Self {
+        let mut this = Self { general: Vec::new(), named: HashMap::new() };
+        for (number, policy) in policies.iter().enumerate() {
+            let linked = number.checked_sub(bundle.policies.len()).map(|at| bundle.linked[at].1.clone());
+            let only = linked.or_else(|| match policy.template.principal_constraint().as_inner() {
+                Scope::Eq(EntityReference::EUID(uid)) => Some(eid(uid).to_owned()),
+                _ => None,
+            });
+            match only {
+                Some(subject) => this.named.entry(subject).or_default().push(number),
+                None => this.general.push(number),
+            }
+        }
+        this
+    }
+
+    fn of(&self, subject: &str) -> impl Iterator<Item = usize> {
+        self.general.iter().copied().chain(self.named.get(subject).into_iter().flatten().copied())
+    }
+}
+
+/// What is the same for every subject a policy applies to.
+struct Details {
+    mentions: Mentions,
+    /// The condition depends on the action.
+    per_action: bool,
+    /// A session variable it names has no value, so it can never permit.
+    never: bool,
+}
+
+impl Details {
+    fn of(bundle: &Bundle, policy: &Policy, facts: &Facts, found: &mut Vec<Diagnostic>) -> Self {
+        let condition = policy.template.non_scope_constraints();
+        let parts = || condition.into_iter().flat_map(Expr::subexpressions);
+        let mentions = Mentions::of(condition);
+        let per_action = parts().any(|part| matches!(part.expr_kind(), ExprKind::Var(Var::Action)));
+        let mut unset = Vec::new();
+        let mut look = |id: &str| {
+            unset.extend(
+                literals::session_variables(id)
+                    .filter(|name| !facts.session.contains_key(*name))
+                    .map(str::to_owned),
+            );
+        };
+        match policy.template.resource_constraint().as_inner() {
+            Scope::Eq(EntityReference::EUID(uid))
+            | Scope::In(EntityReference::EUID(uid))
+            | Scope::IsIn(_, EntityReference::EUID(uid)) => {
+                look(eid(uid));
+            }
+            _ => {}
+        }
+        for part in parts() {
+            if let ExprKind::Lit(Literal::EntityUID(uid)) = part.expr_kind() {
+                look(eid(uid));
+            }
+        }
+        let this = Self { mentions, per_action, never: !unset.is_empty() };
+        if let Some(name) = unset.first() {
+            found.push(if policy.is_permit() {
+                policy.note("not-in-this-version", format!("{} never permits: sessions are not in this version, so ${{session.{name}}} has no value", policy.id))
+            } else {
+                policy
+                    .error("not-in-this-version", None, format!("{} cannot be enforced: ${{session.{name}}} has no value in this version", policy.id))
+                    .help("name the path itself")
+            });
+        }
+        this.remark(bundle, policy, facts, found);
+        this
+    }
+
+    /// Notes what the policy depends on that this version does not supply.
+    fn remark(&self, bundle: &Bundle, policy: &Policy, facts: &Facts, found: &mut Vec<Diagnostic>) {
+        let id = &policy.id;
+        let effect = if policy.is_permit() {
+            "where that would decide, it does not permit"
+        } else {
+            "where that would decide, it denies"
+        };
+        for (attribute, known) in
+            [("listener", facts.listener.is_some()), ("signed_by", facts.signed_by.is_some())]
+        {
+            if self.mentions.attribute(attribute) && !known {
+                found.push(policy.note(
+                    "not-in-this-version",
+                    format!("{id} depends on resource.{attribute}, which this version cannot tell; {effect}"),
+                ));
+            }
+        }
+        for (fact, _) in
+            self.mentions.facts(&bundle.facts).filter(|(fact, _)| !facts.posture.contains_key(*fact))
+        {
+            let rule = match (policy.is_permit(), policy.ignore_absent) {
+                (true, _) => "which is absent",
+                (false, true) => "which is absent and by @absent(\"ignore\") does not count",
+                (false, false) => "which is absent, so it denies where some value would",
+            };
+            found.push(policy.note("absent-fact", format!("{id} depends on the fact {fact}, {rule}")));
+        }
+        for (attribute, none) in [("leases", "no lease can be given"), ("windows", "no window opens")] {
+            let supplied =
+                if attribute == "leases" { !facts.leases.is_empty() } else { !facts.windows.is_empty() };
+            if self.mentions.attribute(attribute) && !supplied {
+                found.push(policy.note(
+                    "not-in-this-version",
+                    format!("{id} depends on context.{attribute}; in this version {none}"),
+                ));
+            }
+        }
+        if let Some((name, span)) = policy.approval() {
+            if !bundle.approvals.contains(&name) {
+                found.push(
+                    policy
+                        .source
+                        .error("approval", span, format!("guard.toml declares no approval \"{name}\""))
+                        .help("add it to [approvals]"),
+                );
+            } else if !self.mentions.attribute("leases") || !self.mentions.mentions_text(&name) {
+                found.push(
+                    policy
+                        .source
+                        .error(
+                            "approval",
+                            span,
+                            format!("the lease \"{name}\" cannot change what this policy says"),
+                        )
+                        .help(format!(
+                            "add `context.leases.contains(\"{name}\")` to its condition, or remove @approval"
+                        )),
+                );
+            }
+        }
+    }
+}
+
+/// One policy for one subject.
+struct Job<'a> {
+    bundle: &'a Bundle,
+    names: &'a Names<'a>,
+    facts: &'a Facts,
+    subject: &'a SubjectDefinition,
+    policy: &'a Policy,
+    number: usize,
+    details: &'a Details,
+}
+
+impl Job<'_> {
+    fn run(&self, atoms: &mut Atoms, rules: &mut Vec<Rule>, found: &mut Vec<Diagnostic>) {
+        if self.details.never || self.policy.actions == 0 {
+            return;
+        }
+        for kind in Kind::ALL {
+            let actions = self.policy.actions & kind.actions();
+            if actions == 0 {
+                continue;
+            }
+            // Without the action in the condition, one of them stands for all.
+            let groups: Vec<u64> = if self.details.per_action {
+                TABLE.iter().map(|row| row.action.bit()).filter(|bit| bit & actions != 0).collect()
+            } else {
+                vec![actions]
+            };
+            for actions in groups {
+                let name =
+                    TABLE.iter().find(|row| row.action.bit() & actions != 0).map_or("", |row| row.name);
+                match self.formula(kind, name, atoms) {
+                    Ok(Formula::Const(false)) => {}
+                    Ok(formula) => rules.push(Rule {
+                        kind,
+                        actions,
+                        permit: self.policy.is_permit(),
+                        enforced: !self.policy.monitor,
+                        audit: self.policy.audit,
+                        formula,
+                        policy: Some(self.number),
+                    }),
+                    Err(error) => found.push(*error),
+                }
+            }
+        }
+    }
+
+    /// The condition over all worlds: a permit must hold in every one, a forbid in some.
+    fn formula(
+        &self,
+        kind: Kind,
+        action: &'static str,
+        atoms: &mut Atoms,
+    ) -> Result<Formula, Box<Diagnostic>> {
+        let permit = self.policy.is_permit();
+        let vary_facts = !permit && !self.policy.ignore_absent;
+        let Some(worlds) =
+            self.details.mentions.worlds(self.facts, &self.bundle.facts, &self.subject.name, vary_facts)
+        else {
+            return Err(Box::new(
+                self.policy
+                    .error(
+                        "too-large",
+                        None,
+                        format!("{} depends on too many absent facts and constants at once", self.policy.id),
+                    )
+                    .help("split it into several policies"),
+            ));
+        };
+        let mut all = Formula::Const(permit);
+        for world in &worlds {
+            let one = Translator {
+                names: self.names,
+                policy: self.policy,
+                subject: &self.subject.name,
+                kind,
+                action,
+                facts: self.facts,
+                world,
+                atoms,
+            }
+            .policy()?;
+            all = if permit { all.and(one) } else { all.or(one) };
+        }
+        Ok(all)
+    }
+}

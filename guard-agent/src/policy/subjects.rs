@@ -1,0 +1,244 @@
+//! Subjects of `guard.toml`: checked, and stripped of what this version cannot honour.
+
+use std::ops::Range;
+
+use guard_common::action;
+use guard_common::tables::ALL_ACTIONS;
+use toml::Spanned;
+
+use super::diagnostics::{Diagnostic, Source};
+use super::manifest::{FailMode, Manifest, SelectorDefinition, Subject};
+
+/// The subject of the start-up canary; no bundle can define it.
+pub(super) const CANARY: &str = "guard-canary";
+
+/// Whether denials are enforced or only reported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Deny.
+    Enforce,
+    /// Allow, and report what would be denied.
+    Monitor,
+}
+
+/// One subject as the bundle defines it.
+#[derive(Clone, Debug)]
+pub struct SubjectDefinition {
+    /// Its name: the Cedar entity id.
+    pub name: String,
+    /// Enforce or monitor.
+    pub mode: Mode,
+    /// The groups it belongs to.
+    pub groups: Vec<String>,
+    /// Bits of the actions it governs.
+    pub governs: u64,
+    /// What it gets when its posture is stale.
+    pub fail_mode: FailMode,
+    /// The includes linked for it.
+    pub include: Vec<String>,
+    /// Its selectors.
+    pub selectors: Vec<SelectorDefinition>,
+    /// Where each selector is written.
+    pub(super) spans: Vec<Range<usize>>,
+    /// Where each include is named.
+    pub(super) include_spans: Vec<Range<usize>>,
+}
+
+/// Reads `[modes]` and `[subjects]`.
+pub(super) fn read(
+    manifest: &Manifest,
+    source: &Source,
+    found: &mut Vec<Diagnostic>,
+) -> Vec<SubjectDefinition> {
+    let mode_of = modes(manifest, source, found);
+    manifest
+        .subjects
+        .iter()
+        .filter_map(|(name, subject)| {
+            check_name(name, source, found);
+            let before = found.len();
+            let definition = one(manifest, source, name, subject, mode_of(name.get_ref()), found);
+            found[before..].iter_mut().for_each(|diagnostic| {
+                diagnostic.message = format!("{}: {}", name.get_ref(), diagnostic.message);
+            });
+            definition
+        })
+        .collect()
+}
+
+fn check_name(name: &Spanned<String>, source: &Source, found: &mut Vec<Diagnostic>) {
+    let text = name.get_ref();
+    let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_.".contains(c);
+    if text.is_empty() || text.len() > 64 || !text.chars().all(legal) {
+        found.push(
+            source
+                .error("subject-name", name.span(), format!("\"{text}\" is not a subject name"))
+                .help("use up to 64 lower-case letters, digits, -, _ and ."),
+        );
+    } else if text.starts_with("guard-") {
+        found.push(
+            source
+                .error("subject-name", name.span(), "names that begin with guard- belong to Guard")
+                .help("choose another name"),
+        );
+    }
+}
+
+fn modes<'a>(
+    manifest: &'a Manifest,
+    source: &Source,
+    found: &mut Vec<Diagnostic>,
+) -> impl Fn(&str) -> Mode + 'a {
+    for (name, mode) in &manifest.modes {
+        if name.get_ref() != "default" && !manifest.subjects.contains_key(name) {
+            found.push(
+                source
+                    .error(
+                        "unknown-subject",
+                        name.span(),
+                        format!("[modes] names {}, which is not a subject", name.get_ref()),
+                    )
+                    .help("add [subjects.NAME] or remove the line"),
+            );
+        }
+        if !matches!(mode.get_ref().as_str(), "enforce" | "monitor") {
+            found.push(
+                source
+                    .error("mode", mode.span(), format!("there is no mode \"{}\"", mode.get_ref()))
+                    .help("write \"enforce\" or \"monitor\""),
+            );
+        }
+    }
+    let get = |name: &str| {
+        manifest.modes.iter().find(|(key, _)| key.get_ref() == name).map(|(_, mode)| mode.get_ref().as_str())
+    };
+    move |name| {
+        if get(name).or(get("default")) == Some("monitor") { Mode::Monitor } else { Mode::Enforce }
+    }
+}
+
+fn one(
+    manifest: &Manifest,
+    source: &Source,
+    name: &Spanned<String>,
+    subject: &Subject,
+    mode: Mode,
+    found: &mut Vec<Diagnostic>,
+) -> Option<SubjectDefinition> {
+    let governs = governs(source, name, subject, found)?;
+    let mut selectors = Vec::new();
+    let mut spans = Vec::new();
+    for selector in [&subject.selector, &subject.also].into_iter().flatten() {
+        let definition = selector.get_ref();
+        if definition.start.as_deref().is_some_and(|start| start != "main") {
+            found.push(
+                source
+                    .error("not-in-this-version", selector.span(), "start can only be \"main\" in this version")
+                    .help("remove start; every process of the unit but the service manager's own helper is labelled"),
+            );
+        }
+        if !definition.adopt.is_empty() {
+            found.push(source.note(
+                "not-in-this-version",
+                selector.span(),
+                "not in this version: adopt; nobody can open a session",
+            ));
+        }
+        selectors.push(definition.clone());
+        spans.push(selector.span());
+    }
+    if !selectors.iter().any(SelectorDefinition::attaches) {
+        no_selector(manifest, source, name, !selectors.is_empty(), found);
+    }
+    for (present, what) in [
+        (
+            subject.session.as_ref().map(Spanned::span),
+            "session; policies that name a session variable never permit",
+        ),
+        (subject.successors.as_ref().map(Spanned::span), "successors; a label stays what it is"),
+        (subject.hide.as_ref().map(Spanned::span), "hide; what is denied answers EACCES"),
+    ] {
+        if let Some(span) = present {
+            found.push(source.note("not-in-this-version", span, format!("not in this version: {what}")));
+        }
+    }
+    for (successor, _) in subject.successors.iter().flat_map(|table| table.get_ref()) {
+        // A sub-agent may be defined by another bundle; sessions would find it by name.
+        if !manifest.subjects.contains_key(successor) {
+            found.push(source.note(
+                "unknown-subject",
+                successor.span(),
+                format!("the successor {} is not a subject of this bundle", successor.get_ref()),
+            ));
+        }
+    }
+    Some(SubjectDefinition {
+        name: name.get_ref().clone(),
+        mode,
+        groups: subject.groups.iter().map(|group| group.get_ref().clone()).collect(),
+        governs,
+        fail_mode: subject.fail_mode,
+        include: subject.include.iter().map(|include| include.get_ref().clone()).collect(),
+        selectors,
+        spans,
+        include_spans: subject.include.iter().map(Spanned::span).collect(),
+    })
+}
+
+fn governs(
+    source: &Source,
+    name: &Spanned<String>,
+    subject: &Subject,
+    found: &mut Vec<Diagnostic>,
+) -> Option<u64> {
+    let Some(list) = &subject.governs else {
+        found.push(
+            source
+                .error("no-governs", name.span(), "governs is missing: which actions does this subject's policy decide?")
+                .help("all: [\"*\"]; what a service usually needs: [\"exec.*\", \"net.*\", \"unix.*\", \"file.*\"]; programs and network only: [\"exec.*\", \"net.out\"]"),
+        );
+        return None;
+    };
+    let mut bits = 0;
+    for item in list {
+        match action::expand(item.get_ref()) {
+            Some(more) => bits |= more,
+            None => found.push(
+                source
+                    .error("unknown-action", item.span(), format!("there is no action or group \"{}\"", item.get_ref()))
+                    .help("docs/actions.md lists them; groups are read mutate file.* exec.* net.out net.in net.* unix.* proc.* sys.* and *"),
+            ),
+        }
+    }
+    Some(bits & ALL_ACTIONS)
+}
+
+fn no_selector(
+    manifest: &Manifest,
+    source: &Source,
+    name: &Spanned<String>,
+    adopt: bool,
+    found: &mut Vec<Diagnostic>,
+) {
+    let entered = manifest
+        .subjects
+        .values()
+        .flat_map(|subject| subject.successors.iter().flat_map(|table| table.get_ref().keys()))
+        .any(|successor| successor == name);
+    found.push(if entered && !adopt {
+        source.note(
+            "not-in-this-version",
+            name.span(),
+            "no process gets this label yet: successors are not in this version",
+        )
+    } else if adopt {
+        source
+            .error("no-selector", name.span(), "nothing attaches this label: adopt is not in this version")
+            .help("add `also = { user = \"NAME\" }`, or another selector")
+    } else {
+        source
+            .error("no-selector", name.span(), "nothing attaches this label")
+            .help("add `selector = { user = \"NAME\" }`, or group, unit, cgroup, exe, exe_in")
+    });
+}

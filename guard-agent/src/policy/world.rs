@@ -1,0 +1,193 @@
+//! What conditions depend on besides the resource, and which values of what is not known have to
+//! be considered.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cedar_policy_core::ast::{Expr, ExprKind, Literal, PatternElem};
+
+/// Value of a posture fact.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FactValue {
+    /// `Long`
+    Long(i64),
+    /// `String`
+    String(String),
+    /// `Bool`
+    Bool(bool),
+}
+
+/// Who is at the other end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// A process without a label.
+    Unlabelled,
+    /// A process of this subject.
+    Subject(String),
+}
+
+/// What conditions depend on besides the request. In this version the daemon has none: every
+/// fact is absent, no lease lives, no window is open, and who listens and who signed is unknown.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    /// Names of the live leases.
+    pub leases: BTreeSet<String>,
+    /// Names of the open change windows.
+    pub windows: BTreeSet<String>,
+    /// Posture facts that are present.
+    pub posture: BTreeMap<String, FactValue>,
+    /// Values of session variables.
+    pub session: BTreeMap<String, String>,
+    /// `resource.listener`, if something tells.
+    pub listener: Option<Peer>,
+    /// `resource.signed_by`, if something tells.
+    pub signed_by: Option<BTreeSet<String>>,
+}
+
+/// One complete assumption about what is not known.
+#[derive(Clone, Debug)]
+pub(super) struct World {
+    pub(super) posture: BTreeMap<String, FactValue>,
+    pub(super) listener: Peer,
+    pub(super) signed_by: BTreeSet<String>,
+}
+
+/// Most combinations that are considered for one policy.
+const MAX_WORLDS: usize = 4096;
+/// A subject that no bundle can define, for "some other subject".
+const SOMEBODY: &str = "guard-somebody";
+
+/// What a condition mentions.
+#[derive(Debug, Default)]
+pub(super) struct Mentions {
+    /// Attribute names, of anything.
+    attributes: BTreeSet<String>,
+    longs: BTreeSet<i64>,
+    /// String literals, and patterns with their wildcards removed.
+    strings: BTreeSet<String>,
+    subjects: BTreeSet<String>,
+}
+
+impl Mentions {
+    pub(super) fn of(condition: Option<&Expr>) -> Self {
+        let mut found = Self::default();
+        for part in condition.into_iter().flat_map(Expr::subexpressions) {
+            match part.expr_kind() {
+                ExprKind::GetAttr { attr, .. } | ExprKind::HasAttr { attr, .. } => {
+                    found.attributes.insert(attr.to_string());
+                }
+                ExprKind::ExtHasAttr { attrs, .. } => {
+                    found.attributes.extend(attrs.iter().map(ToString::to_string));
+                }
+                ExprKind::Lit(Literal::Long(number)) => {
+                    found.longs.insert((*number).into());
+                }
+                ExprKind::Lit(Literal::String(text)) => {
+                    found.strings.insert(text.to_string());
+                }
+                ExprKind::Like { pattern, .. } => {
+                    let fixed = pattern.iter().filter_map(|element| match element {
+                        PatternElem::Char(c) => Some(*c),
+                        PatternElem::Wildcard => None,
+                    });
+                    found.strings.insert(fixed.collect());
+                }
+                ExprKind::Lit(Literal::EntityUID(uid))
+                    if uid.entity_type().to_string() == "Guard::Subject" =>
+                {
+                    found.subjects.insert(super::policies::eid(uid).to_owned());
+                }
+                _ => {}
+            }
+        }
+        found
+    }
+
+    pub(super) fn attribute(&self, name: &str) -> bool {
+        self.attributes.contains(name)
+    }
+
+    /// Whether this string is one of the condition's constants.
+    pub(super) fn mentions_text(&self, text: &str) -> bool {
+        self.strings.contains(text)
+    }
+
+    /// Names of posture facts among `declared` that the condition mentions.
+    pub(super) fn facts<'a, T>(
+        &'a self,
+        declared: &'a BTreeMap<String, T>,
+    ) -> impl Iterator<Item = (&'a String, &'a T)> {
+        declared.iter().filter(|(name, _)| self.attributes.contains(*name))
+    }
+
+    /// Values of a fact of this type that a condition could tell apart.
+    fn values(&self, like: &FactValue) -> Vec<FactValue> {
+        match like {
+            FactValue::Bool(_) => vec![FactValue::Bool(false), FactValue::Bool(true)],
+            FactValue::Long(_) => {
+                let around = |n: &i64| [n.checked_sub(1), Some(*n), n.checked_add(1)].into_iter().flatten();
+                let mut values: BTreeSet<i64> = self.longs.iter().flat_map(around).collect();
+                values.insert(0);
+                values.into_iter().map(FactValue::Long).collect()
+            }
+            FactValue::String(_) => {
+                let mut values = self.strings.clone();
+                values.insert("\u{1}none of the above".to_owned());
+                values.into_iter().map(FactValue::String).collect()
+            }
+        }
+    }
+
+    /// The worlds to consider: all values of unknown attributes, and, if `vary_facts`, all values
+    /// of absent facts. `None` if there are too many.
+    pub(super) fn worlds(
+        &self,
+        facts: &Facts,
+        declared: &BTreeMap<String, FactValue>,
+        subject: &str,
+        vary_facts: bool,
+    ) -> Option<Vec<World>> {
+        let first = World {
+            posture: facts.posture.clone(),
+            listener: facts.listener.clone().unwrap_or(Peer::Unlabelled),
+            signed_by: facts.signed_by.clone().unwrap_or_default(),
+        };
+        let mut worlds = vec![first];
+        let mut cross = |options: &dyn Fn(&World) -> Vec<World>| -> Option<()> {
+            worlds = worlds.iter().flat_map(options).collect();
+            (worlds.len() <= MAX_WORLDS).then_some(())
+        };
+        for (name, like) in self.facts(declared) {
+            if !vary_facts || facts.posture.contains_key(name) {
+                continue;
+            }
+            let values = self.values(like);
+            cross(&|world| {
+                let with = |value: &FactValue| {
+                    let mut world = world.clone();
+                    world.posture.insert(name.clone(), value.clone());
+                    world
+                };
+                std::iter::once(world.clone()).chain(values.iter().map(with)).collect()
+            })?;
+        }
+        if facts.listener.is_none() && self.attribute("listener") {
+            let mut peers: BTreeSet<&str> = self.subjects.iter().map(String::as_str).collect();
+            peers.extend([subject, SOMEBODY]);
+            cross(&|world| {
+                let with =
+                    |name: &&str| World { listener: Peer::Subject((*name).to_owned()), ..world.clone() };
+                std::iter::once(world.clone()).chain(peers.iter().map(with)).collect()
+            })?;
+        }
+        if facts.signed_by.is_none() && self.attribute("signed_by") {
+            for key in &self.strings {
+                cross(&|world| {
+                    let mut with = world.clone();
+                    with.signed_by.insert(key.clone());
+                    vec![world.clone(), with]
+                })?;
+            }
+        }
+        Some(worlds)
+    }
+}
