@@ -1,2 +1,103 @@
-//! Tests that run inside guests, against the real kernel.
-fn main() {}
+//! Tests that run inside guests, as root, against the real kernel and the real daemon.
+//!
+//! Every attack is tried three times: without Guard (it must work, else the test proves nothing),
+//! by a labelled process under Guard (it must fail with the stated errno, leave the canary as it
+//! was, and be reported), and by an unlabelled process under Guard (it must work). Every family has
+//! permitted twins of its attacks that must work under Guard as well.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Result, ensure};
+use clap::{Parser, Subcommand};
+
+mod attempt;
+mod bundle;
+mod daemon;
+mod elf;
+mod events;
+mod exec;
+mod family;
+mod file;
+mod identity;
+mod layout;
+mod raw;
+mod report;
+mod step;
+mod users;
+
+/// The in-guest tests of Guard.
+#[derive(Parser)]
+struct Args {
+    #[command(subcommand)]
+    inner: Option<Inner>,
+    /// Run the dozen tests that every kernel series gets on every change.
+    #[arg(long, conflicts_with_all = ["full", "systemd"])]
+    smoke: bool,
+    /// Repeat races as often as their tests promise.
+    #[arg(long)]
+    full: bool,
+    /// Run the tests that need systemd as PID 1 instead of the others.
+    #[arg(long)]
+    systemd: bool,
+    /// Run the tests for a kernel that was booted without the bpf LSM instead of the others.
+    #[arg(long, conflicts_with_all = ["smoke", "systemd"])]
+    without_bpf_lsm: bool,
+    /// Run only the controls: every attack without Guard, where it must work.
+    #[arg(long)]
+    controls: bool,
+    /// Print the names of the tests instead of running them.
+    #[arg(long)]
+    list: bool,
+    /// Run only tests whose name contains this.
+    filter: Option<String>,
+}
+
+/// What the tests start this program for.
+#[derive(Subcommand)]
+enum Inner {
+    /// Take one step of an attack.
+    #[command(hide = true)]
+    Step {
+        #[command(subcommand)]
+        step: step::Step,
+    },
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    if let Some(Inner::Step { step }) = &args.inner {
+        return step.run();
+    }
+    match select_and_run(&args) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("guard-tests: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn select_and_run(args: &Args) -> Result<bool> {
+    let wanted = family::Wanted {
+        smoke: args.smoke,
+        place: match (args.systemd, args.without_bpf_lsm) {
+            (true, _) => family::Place::Systemd,
+            (_, true) => family::Place::WithoutBpfLsm,
+            _ => family::Place::Plain,
+        },
+        filter: args.filter.clone().unwrap_or_default(),
+    };
+    if args.list {
+        for name in family::names(&wanted) {
+            println!("{name}");
+        }
+        return Ok(true);
+    }
+    ensure!(
+        Path::new("/run/guard-vm").is_dir(),
+        "these tests change accounts and file systems, so they run in guests only: cargo xtask test"
+    );
+    family::run_all(&wanted, args.full, args.controls)
+}

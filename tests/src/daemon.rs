@@ -1,0 +1,202 @@
+//! The daemon under test, started as a child and waited for until it says it is ready.
+
+use std::fs::{self, File};
+use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::libc;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::bundle::Bundle;
+use crate::events::Events;
+
+/// Loading, verifying and attaching under emulation, on the slowest series.
+const START: Duration = Duration::from_secs(180);
+/// The daemon has nothing to do when it stops but to close its files.
+const STOP: Duration = Duration::from_secs(30);
+
+/// Where fixtures keep what the daemon reads and writes.
+pub(crate) const BASE: &str = "/run/guard-tests";
+
+/// A daemon that enforces.
+pub(crate) struct Daemon {
+    child: Child,
+    directory: PathBuf,
+    /// What it prints.
+    pub(crate) events: Events,
+}
+
+/// A daemon that may still refuse to start.
+pub(crate) struct Starting {
+    child: Child,
+    directory: PathBuf,
+    ready: UnixDatagram,
+}
+
+/// The configuration and the bundle of a fixture, on disk.
+pub(crate) fn configure(name: &str, bundle: &Bundle) -> Result<PathBuf> {
+    let directory = Path::new(BASE).join(name);
+    let _ = fs::remove_dir_all(&directory);
+    fs::create_dir_all(&directory).with_context(|| format!("create {}", directory.display()))?;
+    bundle.write(&directory.join("bundle"))?;
+    fs::write(
+        directory.join("agent.toml"),
+        "bundle = \"bundle\"\nrun_dir = \"run\"\nstate_dir = \"state\"\n",
+    )
+    .context("write agent.toml")?;
+    Ok(directory)
+}
+
+/// Starts the daemon on a directory of [`configure`] without waiting for it.
+pub(crate) fn spawn(directory: &Path) -> Result<Starting> {
+    let socket = directory.join("notify.sock");
+    let _ = fs::remove_file(&socket);
+    let ready = UnixDatagram::bind(&socket).context("bind the notification socket")?;
+    let events = File::options()
+        .create(true)
+        .append(true)
+        .open(directory.join("events.jsonl"))
+        .context("create the events file")?;
+    let log =
+        File::options().create(true).append(true).open(directory.join("log")).context("create the log")?;
+    let child = Command::new("guard-agent")
+        .arg("run")
+        .arg("--config")
+        .arg(directory.join("agent.toml"))
+        .env("NOTIFY_SOCKET", &socket)
+        .stdin(Stdio::null())
+        .stdout(events)
+        .stderr(log)
+        .spawn()
+        .context("start guard-agent")?;
+    Ok(Starting { child, directory: directory.to_owned(), ready })
+}
+
+impl Starting {
+    /// Waits until it is ready, or has ended.
+    pub(crate) fn ready(mut self) -> Result<Daemon> {
+        let process = pidfd(&self.child)?;
+        let deadline = Instant::now() + START;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let mut watched = [
+                PollFd::new(self.ready.as_fd(), PollFlags::POLLIN),
+                PollFd::new(process.as_fd(), PollFlags::POLLIN),
+            ];
+            let timeout = PollTimeout::try_from(left).context("time-out")?;
+            if poll(&mut watched, timeout).context("poll")? == 0 {
+                let _ = self.child.kill();
+                let _ = self.child.wait();
+                bail!("the daemon was not ready after {} s: {}", START.as_secs(), self.log());
+            }
+            let [message, end] = watched.map(|fd| fd.any().unwrap_or_default());
+            if message {
+                let mut buffer = [0; 4096];
+                let length = self.ready.recv(&mut buffer).context("receive a notification")?;
+                let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
+                if text.lines().any(|line| line == "READY=1") {
+                    let events = Events::watch(&self.directory.join("events.jsonl"))?;
+                    return Ok(Daemon { child: self.child, directory: self.directory, events });
+                }
+            } else if end {
+                let status = self.child.wait().context("wait for the daemon")?;
+                bail!("the daemon ended with {status}: {}", self.log());
+            }
+        }
+    }
+
+    /// Waits for it to end without ever having been ready; returns its status and log.
+    pub(crate) fn refused(mut self) -> Result<(ExitStatus, String)> {
+        let process = pidfd(&self.child)?;
+        let timeout = PollTimeout::try_from(START).context("time-out")?;
+        if poll(&mut [PollFd::new(process.as_fd(), PollFlags::POLLIN)], timeout).context("poll")? == 0 {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+            bail!("the daemon neither ended nor said why: {}", self.log());
+        }
+        let status = self.child.wait().context("wait for the daemon")?;
+        self.ready.set_nonblocking(true).context("look for a notification")?;
+        let mut buffer = [0; 4096];
+        while let Ok(length) = self.ready.recv(&mut buffer) {
+            ensure!(
+                !String::from_utf8_lossy(&buffer[..length]).contains("READY=1"),
+                "the daemon said it was ready, then ended with {status}"
+            );
+        }
+        Ok((status, self.log()))
+    }
+
+    fn log(&self) -> String {
+        log(&self.directory)
+    }
+}
+
+fn log(directory: &Path) -> String {
+    fs::read_to_string(directory.join("log")).unwrap_or_default().trim().to_owned()
+}
+
+impl Daemon {
+    /// Starts on a new directory and waits until ready.
+    pub(crate) fn start(name: &str, bundle: &Bundle) -> Result<Self> {
+        spawn(&configure(name, bundle)?)?.ready()
+    }
+
+    /// Its process.
+    pub(crate) fn pid(&self) -> Pid {
+        Pid::from_raw(self.child.id().cast_signed())
+    }
+
+    /// The fixture's directory.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// What it logged.
+    pub(crate) fn log(&self) -> String {
+        log(&self.directory)
+    }
+
+    /// Whether it still runs.
+    pub(crate) fn is_alive(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Asks it to end and waits for it.
+    pub(crate) fn stop(mut self) -> Result<ExitStatus> {
+        kill(self.pid(), Signal::SIGTERM).context("signal the daemon")?;
+        let process = pidfd(&self.child)?;
+        let timeout = PollTimeout::try_from(STOP).context("time-out")?;
+        if poll(&mut [PollFd::new(process.as_fd(), PollFlags::POLLIN)], timeout).context("poll")? == 0 {
+            bail!("the daemon did not stop within {} s", STOP.as_secs());
+        }
+        self.child.wait().context("wait for the daemon")
+    }
+
+    /// A `guardctl` command for this daemon.
+    pub(crate) fn control(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new("guardctl");
+        command.arg("--socket").arg(self.directory.join("run/admin.sock")).args(arguments);
+        command
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn pidfd(child: &Child) -> Result<OwnedFd> {
+    // SAFETY: takes numbers only.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, child.id(), 0) };
+    ensure!(fd >= 0, "pidfd_open: {}", std::io::Error::last_os_error());
+    // SAFETY: a new descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as libc::c_int) })
+}

@@ -1,0 +1,120 @@
+//! The daemon's standard output: events as JSON Lines in a file, waited for without polling.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use serde_json::Value;
+
+/// One event.
+#[derive(Clone, Debug)]
+pub(crate) struct Event(Value);
+
+impl Event {
+    fn text(&self, field: &str) -> &str {
+        self.0.get(field).and_then(Value::as_str).unwrap_or_default()
+    }
+
+    fn number(&self, field: &str) -> i64 {
+        self.0.get(field).and_then(Value::as_i64).unwrap_or_default()
+    }
+
+    /// The subject.
+    pub(crate) fn subject(&self) -> &str {
+        self.text("subject")
+    }
+
+    /// Why it was decided so.
+    pub(crate) fn reason(&self) -> &str {
+        self.text("reason")
+    }
+
+    /// Whether it reports a denial.
+    pub(crate) fn is_denial(&self) -> bool {
+        self.text("verdict") == "denied"
+    }
+
+    /// The error number that the caller got.
+    pub(crate) fn errno(&self) -> i64 {
+        self.number("errno")
+    }
+
+    /// Whether it is about this action.
+    pub(crate) fn is_about(&self, action: &str) -> bool {
+        let actions = self.0.get("actions").and_then(Value::as_array);
+        actions.is_some_and(|actions| actions.iter().any(|found| found.as_str() == Some(action)))
+    }
+
+    /// The path of the resource, if it has one.
+    pub(crate) fn path(&self) -> &str {
+        self.0.pointer("/resource/path").and_then(Value::as_str).unwrap_or_default()
+    }
+}
+
+/// The file that holds the events.
+pub(crate) struct Events {
+    path: PathBuf,
+    watch: Inotify,
+}
+
+impl Events {
+    /// Watches a file that exists.
+    pub(crate) fn watch(path: &Path) -> Result<Self> {
+        let watch = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).context("inotify")?;
+        watch.add_watch(path, AddWatchFlags::IN_MODIFY).context("watch the events")?;
+        Ok(Self { path: path.to_owned(), watch })
+    }
+
+    /// Where the next event will begin.
+    pub(crate) fn mark(&self) -> Result<u64> {
+        Ok(self.path.metadata().context("look at the events")?.len())
+    }
+
+    /// Complete events from `mark` on.
+    pub(crate) fn since(&self, mark: u64) -> Result<Vec<Event>> {
+        let mut file = File::open(&self.path).context("open the events")?;
+        file.seek(SeekFrom::Start(mark)).context("seek in the events")?;
+        let mut text = String::new();
+        file.read_to_string(&mut text).context("read the events")?;
+        let complete = text.rfind('\n').map_or("", |end| &text[..end]);
+        complete
+            .lines()
+            .map(|line| {
+                let value =
+                    serde_json::from_str(line).with_context(|| format!("an event is not JSON: {line}"))?;
+                Ok(Event(value))
+            })
+            .collect()
+    }
+
+    /// Waits for an event after `mark`.
+    pub(crate) fn wait(
+        &self,
+        mark: u64,
+        wait: Duration,
+        what: &str,
+        wanted: impl Fn(&Event) -> bool,
+    ) -> Result<Event> {
+        let deadline = Instant::now() + wait;
+        loop {
+            let found = self.since(mark)?;
+            if let Some(event) = found.iter().find(|event| wanted(event)) {
+                return Ok(event.clone());
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                let last: Vec<String> = found.iter().rev().take(3).map(|event| event.0.to_string()).collect();
+                bail!("no event for {what}; {} others, last: {}", found.len(), last.join(" "));
+            }
+            let timeout = PollTimeout::try_from(left).context("time-out")?;
+            poll(&mut [PollFd::new(self.watch.as_fd(), PollFlags::POLLIN)], timeout).context("poll")?;
+            // Only that something happened matters.
+            let _ = self.watch.read_events();
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! System calls that have no safe wrapper: the only unsafe code besides fork.
+
+use std::ffi::{CStr, CString};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use nix::libc::{self, c_int, c_long, c_void};
+
+/// Flag of execveat: only check whether the execution would be allowed (include/uapi/linux/fcntl.h).
+pub(crate) const AT_EXECVE_CHECK: c_int = 0x10000;
+
+/// Ends this process without running anything else.
+pub(crate) fn exit_now(status: c_int) -> ! {
+    // SAFETY: takes no memory and does not return.
+    unsafe { libc::_exit(status) }
+}
+
+fn checked(result: c_long) -> io::Result<c_long> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// A path as system calls want it.
+pub(crate) fn c_path(path: &Path) -> CString {
+    CString::new(path.as_os_str().as_bytes()).unwrap_or_default()
+}
+
+/// Makes `bits` effective, permitted, inheritable and ambient.
+pub(crate) fn set_capabilities(bits: u64) -> nix::Result<()> {
+    const VERSION_3: u32 = 0x2008_0522;
+    let header = [VERSION_3, 0];
+    let (low, high) = (bits as u32, (bits >> 32) as u32);
+    let data = [low, low, low, high, high, high];
+    // SAFETY: `struct __user_cap_header_struct` and two `struct __user_cap_data_struct` are plain
+    // words of these numbers and orders.
+    checked(unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), data.as_ptr()) })
+        .map_err(|_| nix::errno::Errno::last())?;
+    for capability in (0..64).filter(|bit| bits >> bit & 1 == 1) {
+        // SAFETY: takes numbers only.
+        let result =
+            unsafe { libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_RAISE, capability, 0, 0) };
+        nix::errno::Errno::result(result)?;
+    }
+    Ok(())
+}
+
+/// Sets the effective or file-system user id only.
+pub(crate) fn set_fs_uid(uid: u32) {
+    // SAFETY: takes a number only.
+    unsafe { libc::setfsuid(uid) };
+}
+
+/// openat2(2) with resolve flags.
+pub(crate) fn openat2(path: &Path, flags: c_int, resolve: u64) -> io::Result<OwnedFd> {
+    let path = c_path(path);
+    let how = [flags as u64, 0, resolve];
+    // SAFETY: the string is terminated; `struct open_how` is three 64-bit words.
+    let fd = checked(unsafe {
+        libc::syscall(libc::SYS_openat2, libc::AT_FDCWD, path.as_ptr(), how.as_ptr(), size_of_val(&how))
+    })?;
+    // SAFETY: a new descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as c_int) })
+}
+
+/// Room for `struct file_handle`.
+#[repr(C, align(8))]
+struct Handle {
+    bytes: u32,
+    kind: c_int,
+    data: [u8; 128],
+}
+
+/// Opens `path` by its file handle instead of its name; `directory` is any on the same mount.
+pub(crate) fn open_by_handle(directory: &File, path: &Path) -> io::Result<OwnedFd> {
+    let path = c_path(path);
+    let mut handle = Handle { bytes: 128, kind: 0, data: [0; 128] };
+    let mut mount_id: c_int = 0;
+    // SAFETY: the buffer has the layout and the size that its first field states.
+    checked(unsafe {
+        libc::syscall(
+            libc::SYS_name_to_handle_at,
+            libc::AT_FDCWD,
+            path.as_ptr(),
+            &raw mut handle,
+            &raw mut mount_id,
+            0,
+        )
+    })?;
+    // SAFETY: the kernel filled the handle.
+    let fd = checked(unsafe {
+        libc::syscall(libc::SYS_open_by_handle_at, directory.as_raw_fd(), &raw mut handle, libc::O_RDONLY)
+    })?;
+    // SAFETY: a new descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as c_int) })
+}
+
+/// execveat(2) of a descriptor, with an empty environment. Returns only on failure, or if only
+/// checked.
+pub(crate) fn execveat(fd: BorrowedFd<'_>, path: &CStr, flags: c_int) -> io::Result<()> {
+    let arguments = [c"program".as_ptr(), std::ptr::null()];
+    let environment = [std::ptr::null::<libc::c_char>()];
+    // SAFETY: the string and both arrays are terminated.
+    checked(unsafe {
+        libc::syscall(
+            libc::SYS_execveat,
+            fd.as_raw_fd(),
+            path.as_ptr(),
+            arguments.as_ptr(),
+            environment.as_ptr(),
+            flags,
+        )
+    })
+    .map(drop)
+}
+
+/// A new process that shares nothing but is a child of our parent.
+pub(crate) fn clone_parent() -> io::Result<libc::pid_t> {
+    let flags = libc::CLONE_PARENT as c_long;
+    // SAFETY: without CLONE_VM this is fork with another parent; this program has one thread.
+    checked(unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) }).map(|pid| pid as libc::pid_t)
+}
+
+/// Maps one page, and unmaps it again.
+pub(crate) fn map_page(fd: Option<BorrowedFd<'_>>, protection: c_int) -> io::Result<()> {
+    let (flags, fd) = match fd {
+        Some(fd) => (libc::MAP_PRIVATE, fd.as_raw_fd()),
+        None => (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1),
+    };
+    // SAFETY: a new mapping at an address of the kernel's choice; nothing refers to it.
+    unsafe {
+        let address = libc::mmap(std::ptr::null_mut(), 4096, protection, flags, fd, 0);
+        if address == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        libc::munmap(address, 4096);
+    }
+    Ok(())
+}
+
+/// Connects a socket to the raw bytes of an address.
+pub(crate) fn connect(fd: BorrowedFd<'_>, address: &[u8]) -> io::Result<()> {
+    // SAFETY: the kernel copies as many bytes as the slice has.
+    checked(unsafe {
+        libc::connect(fd.as_raw_fd(), address.as_ptr().cast(), address.len() as libc::socklen_t) as c_long
+    })
+    .map(drop)
+}
+
+/// A socket.
+pub(crate) fn socket(family: c_int, kind: c_int, protocol: c_int) -> io::Result<OwnedFd> {
+    // SAFETY: takes numbers only.
+    let fd = checked(unsafe { libc::socket(family, kind | libc::SOCK_CLOEXEC, protocol) } as c_long)?;
+    // SAFETY: a new descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as c_int) })
+}
+
+/// A page of memory that forked processes share.
+pub(crate) struct SharedCounters {
+    address: *mut c_void,
+}
+
+impl SharedCounters {
+    const COUNT: usize = 16;
+
+    /// A page of zeros.
+    pub(crate) fn new() -> io::Result<Self> {
+        // SAFETY: a new mapping at an address of the kernel's choice.
+        let address = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                4096,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED | libc::MAP_ANONYMOUS,
+                -1,
+                0,
+            )
+        };
+        if address == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(Self { address }) }
+    }
+
+    /// One of the counters on it.
+    pub(crate) fn at(&self, index: usize) -> &std::sync::atomic::AtomicU64 {
+        assert!(index < Self::COUNT, "there are {} counters", Self::COUNT);
+        // SAFETY: the page lives as long as `self`, is aligned, and is only used through atomics.
+        unsafe { &*self.address.cast::<std::sync::atomic::AtomicU64>().add(index) }
+    }
+}
+
+impl Drop for SharedCounters {
+    fn drop(&mut self) {
+        // SAFETY: the mapping of `new`, to which no reference can be left.
+        unsafe { libc::munmap(self.address, 4096) };
+    }
+}

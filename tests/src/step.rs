@@ -1,0 +1,68 @@
+//! What this same program does when a test executes a copy of it: one step of an attack, whose
+//! exit status is 0 or the errno that it met.
+
+use std::io;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode, ExitStatus};
+
+use clap::Subcommand;
+
+/// A step.
+#[derive(Subcommand)]
+pub(crate) enum Step {
+    /// Opens a file for reading and reads from it.
+    Read {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Reads a file as a child of this process.
+    ReadInChild {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Says that it runs, waits for a line, then reads a file.
+    ReadWhenTold {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+/// Exit status for a failure that was no system call's.
+const BROKE: u8 = 255;
+
+impl Step {
+    /// Takes the step.
+    pub(crate) fn run(&self) -> ExitCode {
+        match self.take() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                let number = error.raw_os_error().and_then(|number| u8::try_from(number).ok());
+                ExitCode::from(number.unwrap_or(BROKE))
+            }
+        }
+    }
+
+    fn take(&self) -> io::Result<()> {
+        match self {
+            Self::Read { path } => crate::file::read(path),
+            Self::ReadInChild { path } => {
+                let program = std::env::current_exe()?;
+                result(Command::new(program).args(["step", "read"]).arg(path).status()?)
+            }
+            Self::ReadWhenTold { path } => {
+                println!("running");
+                io::stdin().read_line(&mut String::new())?;
+                crate::file::read(path)
+            }
+        }
+    }
+}
+
+/// The result that the exit status of a step stands for.
+pub(crate) fn result(status: ExitStatus) -> io::Result<()> {
+    match status.code() {
+        Some(0) => Ok(()),
+        Some(number) if number < i32::from(BROKE) => Err(io::Error::from_raw_os_error(number)),
+        _ => Err(io::Error::other(format!("the step ended with {status}"))),
+    }
+}

@@ -1,0 +1,68 @@
+//! Accounts of the tests, and who an attempt is made as.
+
+use std::fs;
+
+use anyhow::{Context, Result};
+
+/// Who makes an attempt.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Identity {
+    /// The subject the attempt is reported as, or the name of the unlabelled account.
+    pub(crate) name: &'static str,
+    /// User and group id.
+    pub(crate) uid: u32,
+    /// Capabilities kept over the change of user, as bits.
+    pub(crate) capabilities: u64,
+}
+
+/// The subject with the narrowest policy.
+pub(crate) const AGENT: Identity = Identity::new("agent", 2001);
+/// A second subject, with a wider policy.
+pub(crate) const CI: Identity = Identity::new("ci", 2002);
+/// The user of the web server.
+pub(crate) const WEBSRV: Identity = Identity::new("websrv", 2003);
+/// A user that no policy names.
+pub(crate) const FREE: Identity = Identity::new("free", 2999);
+/// Root; attempts made as root are reported as the subject that what they execute selects.
+pub(crate) const ROOT: Identity = Identity::new("root", 0);
+
+/// `CAP_SETUID`, `CAP_SYS_CHROOT`, `CAP_SYS_ADMIN`, `CAP_DAC_READ_SEARCH`, `CAP_DAC_OVERRIDE`
+/// (include/uapi/linux/capability.h).
+pub(crate) const SETUID: u64 = 1 << 7;
+pub(crate) const CHROOT: u64 = 1 << 18;
+pub(crate) const ADMIN: u64 = 1 << 21;
+pub(crate) const READ_SEARCH: u64 = 1 << 2;
+
+impl Identity {
+    const fn new(name: &'static str, uid: u32) -> Self {
+        Self { name, uid, capabilities: 0 }
+    }
+
+    /// The same, with capabilities.
+    pub(crate) const fn with(self, capabilities: u64) -> Self {
+        Self { capabilities, ..self }
+    }
+
+    /// The same process, reported as another subject: what it executes attaches that label.
+    pub(crate) const fn becoming(self, name: &'static str) -> Self {
+        Self { name, ..self }
+    }
+}
+
+/// Adds the accounts to the guest's own, which are a copy of the host's.
+pub(crate) fn create() -> Result<()> {
+    let mut passwd = fs::read_to_string("/etc/passwd").context("read /etc/passwd")?;
+    let mut group = fs::read_to_string("/etc/group").context("read /etc/group")?;
+    let mut shadow = fs::read_to_string("/etc/shadow").context("read /etc/shadow")?;
+    for Identity { name, uid, .. } in [AGENT, CI, WEBSRV, FREE] {
+        if passwd.lines().any(|line| line.starts_with(&format!("{name}:"))) {
+            continue;
+        }
+        passwd.push_str(&format!("{name}:x:{uid}:{uid}::/home/{name}:/bin/sh\n"));
+        group.push_str(&format!("{name}:x:{uid}:\n"));
+        shadow.push_str(&format!("{name}:*:20000:0:99999:7:::\n"));
+    }
+    fs::write("/etc/passwd", passwd).context("write /etc/passwd")?;
+    fs::write("/etc/group", group).context("write /etc/group")?;
+    fs::write("/etc/shadow", shadow).context("write /etc/shadow")
+}
