@@ -3,6 +3,8 @@
 //! Data flows one way: a bundle is compiled (`policy`) into tables, the tables are loaded
 //! (`kernel`), labels are attached (`subject`), and what the programs report is read (`events`).
 
+pub mod doctor;
+pub mod events;
 pub mod host;
 pub mod kernel;
 pub mod policy;

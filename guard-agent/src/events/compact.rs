@@ -1,0 +1,159 @@
+//! Records as lines for people.
+
+use super::escape::{line, word};
+use super::record::{Record, ResourceRecord};
+
+const RESET: &str = "\x1b[0m";
+
+impl Record {
+    /// The record as one line: time, id, verdict, subject, actions, resource, reason, who.
+    ///
+    /// Nothing in it can reach a terminal as a control character, also if the record was read from
+    /// somewhere else.
+    pub fn compact(&self, colour: bool) -> String {
+        let (verdict, code) = match self.verdict.as_str() {
+            "denied" => ("DENIED", "\x1b[31m"),
+            "would_deny" => ("WOULD-DENY", "\x1b[33m"),
+            "audited" => ("AUDITED", "\x1b[36m"),
+            other => (other, ""),
+        };
+        let verdict = word(verdict);
+        let verdict = if colour && !code.is_empty() { format!("{code}{verdict}{RESET}") } else { verdict };
+        let time = self.time.split_once('T').map_or(self.time.as_str(), |(_, clock)| clock);
+        let time = time.split_once('.').map_or(time, |(seconds, _)| seconds);
+        let mut subject = match &self.subject {
+            Some(name) => word(name),
+            None => format!("#{}", self.subject_id),
+        };
+        if let Some(session) = self.session {
+            subject.push_str(&format!("/{session}"));
+        }
+        let actions = word(&self.actions.join("+"));
+        let why = if self.reason == "policy" { String::new() } else { format!("  ({})", line(&self.reason)) };
+        let errno = self.errno.as_ref().map_or(String::new(), |errno| format!(" {}", line(errno)));
+        format!(
+            "{} {} {verdict}{errno}  {subject}  {actions}  {}{why}  {}[{}] uid {} gen {}",
+            line(time),
+            line(&self.id),
+            resource(&self.resource),
+            word(&self.comm),
+            self.pid,
+            self.uid,
+            self.generation,
+        )
+    }
+}
+
+/// The resource in as few words as tell it apart.
+fn resource(resource: &ResourceRecord) -> String {
+    if let Some(path) = &resource.path {
+        return word(path);
+    }
+    if let Some(path) = &resource.fs_path {
+        // Seen from here the file has no path: say which file system it counts from.
+        let device = resource.device.as_deref().unwrap_or("?");
+        let cut = if resource.path_truncated { "…" } else { "" };
+        return format!("[{}]{}{cut}", line(device), word(path));
+    }
+    if let Some(name) = &resource.abstract_name {
+        return word(&format!("@{name}"));
+    }
+    if let Some(address) = &resource.address {
+        let address = if address.contains(':') { format!("[{}]", line(address)) } else { line(address) };
+        let port = resource.port.map_or(String::new(), |port| format!(":{port}"));
+        let protocol = resource.protocol.as_deref().map_or(String::new(), |name| format!("/{}", line(name)));
+        return format!("{address}{port}{protocol}");
+    }
+    match &resource.builtin {
+        Some(name) => word(name),
+        None => format!("({})", line(&resource.kind)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record() -> Record {
+        Record {
+            schema: Record::SCHEMA.to_owned(),
+            id: "d-7K3F2Q".to_owned(),
+            time: "2026-05-04T03:02:01.123456Z".to_owned(),
+            boot_ns: 1,
+            verdict: "denied".to_owned(),
+            subject: Some("nginx".to_owned()),
+            subject_id: 3,
+            session: None,
+            actions: vec!["file.read".to_owned()],
+            resource: ResourceRecord {
+                kind: "file".to_owned(),
+                path: Some("/srv/private/x".to_owned()),
+                fs_path: Some("/private/x".to_owned()),
+                device: Some("0:40".to_owned()),
+                ..ResourceRecord::default()
+            },
+            reason: "policy".to_owned(),
+            errno: Some("EACCES".to_owned()),
+            pid: 812,
+            tid: 812,
+            uid: 33,
+            comm: "nginx".to_owned(),
+            cgroup: 9,
+            generation: 2,
+            sequence: 4,
+            cpu: 0,
+        }
+    }
+
+    #[test]
+    fn a_denial_is_one_line() {
+        assert_eq!(
+            record().compact(false),
+            "03:02:01 d-7K3F2Q DENIED EACCES  nginx  file.read  /srv/private/x  nginx[812] uid 33 gen 2"
+        );
+        assert!(record().compact(true).contains("\x1b[31mDENIED\x1b[0m"), "the word stays beside the colour");
+    }
+
+    #[test]
+    fn a_path_of_another_namespace_names_its_file_system() {
+        let mut event = record();
+        (event.resource.path, event.resource.path_truncated) = (None, true);
+        assert!(event.compact(false).contains("  [0:40]/private/x…  "));
+    }
+
+    #[test]
+    fn a_hostile_record_stays_on_its_line() {
+        let mut event = record();
+        let hostile = "x\x1b[2J\ny\u{202e}z".to_owned();
+        event.comm = hostile.clone();
+        event.subject = Some(hostile.clone());
+        event.resource.path = Some(hostile.clone());
+        event.reason = hostile.clone();
+        event.verdict = hostile.clone();
+        event.id = hostile.clone();
+        event.time = hostile.clone();
+        event.errno = Some(hostile.clone());
+        event.actions = vec![hostile];
+        let text = event.compact(false);
+        assert!(!text.contains(['\x1b', '\n', '\u{202e}']), "{text}");
+    }
+
+    #[test]
+    fn endpoints_and_sockets_read_as_people_write_them() {
+        let of = |record: ResourceRecord| resource(&record);
+        let endpoint = |address: &str| ResourceRecord {
+            address: Some(address.to_owned()),
+            port: Some(443),
+            protocol: Some("tcp".to_owned()),
+            ..ResourceRecord::default()
+        };
+        assert_eq!(of(endpoint("192.0.2.7")), "192.0.2.7:443/tcp");
+        assert_eq!(of(endpoint("2001:db8::1")), "[2001:db8::1]:443/tcp");
+        let name = ResourceRecord { abstract_name: Some("bus 1".to_owned()), ..ResourceRecord::default() };
+        assert_eq!(of(name), "\"@bus 1\"");
+        let builtin =
+            ResourceRecord { builtin: Some("guard:own-proc".to_owned()), ..ResourceRecord::default() };
+        assert_eq!(of(builtin), "guard:own-proc");
+        assert_eq!(of(ResourceRecord { kind: "memory".to_owned(), ..ResourceRecord::default() }), "(memory)");
+    }
+}

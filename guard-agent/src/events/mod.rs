@@ -1,0 +1,21 @@
+//! Events for people and programs: what the kernel reported, as records, JSON Lines and text.
+//!
+//! [`Renderer`] turns the kernel's event into a [`Record`]; the record is all that leaves the agent.
+//! Everything that a process can choose (paths, its command name, socket names) is made harmless
+//! here, before anyone prints it, and without losing a byte: see [`escape`].
+#![forbid(unsafe_code)]
+
+mod compact;
+pub mod escape;
+mod id;
+mod lost;
+mod mounts;
+mod record;
+mod render;
+pub mod time;
+
+pub use id::event_id;
+pub use lost::{Lost, SequenceTracker};
+pub use mounts::{MountPoint, Mounts};
+pub use record::{ParseError, Record, ResourceRecord};
+pub use render::Renderer;

@@ -1,0 +1,121 @@
+//! The record of one event: what `guard-agent` prints and `guardctl events` shows.
+
+use serde::{Deserialize, Serialize};
+
+/// One event. Fields are only ever added; `docs/events.md` describes them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// [`Record::SCHEMA`].
+    pub schema: String,
+    /// Short id, to be typed; see [`super::event_id`].
+    pub id: String,
+    /// RFC 3339 in UTC, with microseconds.
+    pub time: String,
+    /// Nanoseconds of CLOCK_BOOTTIME.
+    pub boot_ns: u64,
+    /// `denied`, `would_deny` or `audited`.
+    pub verdict: String,
+    /// Name of the subject, or null for an id that the agent does not know.
+    pub subject: Option<String>,
+    /// Id of the subject.
+    pub subject_id: u32,
+    /// Session of the label, or null without one.
+    pub session: Option<u64>,
+    /// Dotted names of the actions concerned.
+    pub actions: Vec<String>,
+    /// What they were taken on.
+    pub resource: ResourceRecord,
+    /// Why it was decided so.
+    pub reason: String,
+    /// Name of the error number the caller got, or null if the operation was allowed.
+    pub errno: Option<String>,
+    /// Process id (thread-group id) in the initial PID namespace.
+    pub pid: u32,
+    /// Thread id in the initial PID namespace.
+    pub tid: u32,
+    /// Real user id in the initial user namespace.
+    pub uid: u32,
+    /// What the task calls itself, escaped: for display only.
+    pub comm: String,
+    /// Cgroup id.
+    pub cgroup: u64,
+    /// Generation that decided.
+    pub generation: u64,
+    /// Number of the event on its CPU.
+    pub sequence: u64,
+    /// The CPU.
+    pub cpu: u32,
+}
+
+/// The resource of an event. What does not apply is null.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResourceRecord {
+    /// `file`, `memory`, `endpoint`, `protocol`, `unix`, `process`, `capability`, `machine`, `other`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The built-in class that a policy would name, such as `guard:own-proc`.
+    #[serde(default)]
+    pub builtin: Option<String>,
+    /// Path on this host, escaped.
+    pub path: Option<String>,
+    /// The bytes of `path` in hexadecimal, if it had to be escaped.
+    #[serde(default)]
+    pub path_bytes: Option<String>,
+    /// Path from the root of the file system, escaped.
+    pub fs_path: Option<String>,
+    /// The bytes of `fs_path` in hexadecimal, if it had to be escaped.
+    #[serde(default)]
+    pub fs_path_bytes: Option<String>,
+    /// Device of the file system, `major:minor`.
+    pub device: Option<String>,
+    /// `fs_path` is not the whole path.
+    pub path_truncated: bool,
+    /// Name of an abstract unix socket without its leading zero byte, escaped.
+    pub abstract_name: Option<String>,
+    /// The bytes of `abstract_name` in hexadecimal, if it had to be escaped.
+    #[serde(default)]
+    pub abstract_name_bytes: Option<String>,
+    /// IP address.
+    pub address: Option<String>,
+    /// Port.
+    pub port: Option<u16>,
+    /// IP protocol: `tcp`, `udp` and so on, or its number.
+    pub protocol: Option<String>,
+}
+
+/// Why a line is not a record.
+#[derive(Debug, thiserror::Error)]
+pub enum ParseError {
+    /// It is no JSON, or fields are missing.
+    #[error("not an event: {0}")]
+    Json(#[from] serde_json::Error),
+    /// It says that it is something else.
+    #[error("not an event but {0:?}")]
+    Schema(String),
+}
+
+impl Record {
+    /// The schema of the record.
+    pub const SCHEMA: &str = "guard.event/1";
+
+    /// The record as one line of JSON, without a line end.
+    pub fn to_json_line(&self) -> String {
+        json_line(self)
+    }
+
+    /// Reads a line that [`Record::to_json_line`] wrote.
+    ///
+    /// # Errors
+    /// If it is something else.
+    pub fn from_json_line(line: &str) -> Result<Self, ParseError> {
+        let record: Self = serde_json::from_str(line)?;
+        if record.schema == Self::SCHEMA { Ok(record) } else { Err(ParseError::Schema(record.schema)) }
+    }
+}
+
+/// A value as one line of JSON. Writing numbers, strings and lists cannot fail.
+pub(super) fn json_line<T: Serialize>(value: &T) -> String {
+    serde_json::to_string(value).unwrap_or_else(|error| {
+        serde_json::json!({ "schema": "guard.error/1", "message": error.to_string() }).to_string()
+    })
+}

@@ -1,0 +1,168 @@
+//! From the kernel's event to its record.
+
+use super::escape::lossless;
+use super::mounts::{MountPoint, Mounts};
+use super::record::{Record, ResourceRecord};
+use super::time::{Clock, rfc3339};
+use super::{escape, event_id};
+use guard_common::action::{Action, EACCES, EAGAIN, EPERM, Resource};
+use guard_common::class::{ANONYMOUS_MEMORY, BUILTINS};
+use guard_common::decide::Reason;
+use guard_common::event::{Event, FLAG_ABSTRACT, FLAG_PATH, FLAG_PATH_CUT, Verdict};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+const AF_INET: u16 = 2;
+const AF_INET6: u16 = 10;
+/// Bits of the minor number in the kernel's device numbers (`include/linux/kdev_t.h`).
+const MINOR_BITS: u32 = 20;
+
+/// Turns events into records. Make a new one when a new generation or a mount changes the names.
+#[derive(Clone, Debug)]
+pub struct Renderer {
+    names: Arc<BTreeMap<u32, String>>,
+    mounts: Mounts,
+    clock: Clock,
+}
+
+impl Renderer {
+    /// A renderer that knows these names of subjects and these mounts.
+    pub fn new(names: impl Into<Arc<BTreeMap<u32, String>>>, mounts: Vec<MountPoint>) -> Self {
+        Self { names: names.into(), mounts: Mounts::new(mounts), clock: Clock::Host }
+    }
+
+    /// The same, with a clock of its own.
+    #[must_use]
+    pub fn with_clock(self, clock: Clock) -> Self {
+        Self { clock, ..self }
+    }
+
+    /// The record of an event. Numbers that this version does not know become `unknown`.
+    pub fn record(&self, event: &Event) -> Record {
+        let comm = event.comm.split(|byte| *byte == 0).next().unwrap_or_default();
+        Record {
+            schema: Record::SCHEMA.to_owned(),
+            id: event_id(event.cpu, event.sequence, event.boot_ns),
+            time: rfc3339(self.clock.wall(event.boot_ns)),
+            boot_ns: event.boot_ns,
+            verdict: verdict_name(event.verdict).to_owned(),
+            subject: self.names.get(&event.subject).cloned(),
+            subject_id: event.subject,
+            session: (event.session != 0).then_some(event.session),
+            actions: actions(event.actions).map(|action| action.row().name.to_owned()).collect(),
+            resource: self.resource(event),
+            reason: Reason::from_number(event.reason).map_or("unknown", Reason::name).to_owned(),
+            errno: (event.errno != 0).then(|| errno_name(i32::from(event.errno))),
+            pid: event.tgid,
+            tid: event.tid,
+            uid: event.uid,
+            comm: escape::escape(comm),
+            cgroup: event.cgroup,
+            generation: event.generation,
+            sequence: event.sequence,
+            cpu: event.cpu,
+        }
+    }
+
+    fn resource(&self, event: &Event) -> ResourceRecord {
+        let bytes = event.path.get(..usize::from(event.path_len)).unwrap_or(&event.path);
+        let mut record = ResourceRecord { kind: kind(event).to_owned(), ..ResourceRecord::default() };
+        record.builtin = BUILTINS.iter().find(|row| row.class == event.class).map(|row| row.id.to_owned());
+        if event.device != 0 {
+            let (major, minor) = (event.device >> MINOR_BITS, event.device & ((1 << MINOR_BITS) - 1));
+            record.device = Some(format!("{major}:{minor}"));
+        }
+        if event.flags & FLAG_PATH != 0 {
+            let path = if bytes.is_empty() { b"/" } else { bytes };
+            let (text, hex) = lossless(path);
+            (record.fs_path, record.fs_path_bytes) = (Some(text), hex);
+            record.path_truncated = event.flags & FLAG_PATH_CUT != 0;
+            // A cut path may lack its beginning: it would be another file's path.
+            let whole = (!record.path_truncated).then_some(path);
+            if let Some(host) = whole.and_then(|path| self.mounts.host_path(event.device, path)) {
+                let (text, hex) = lossless(&host);
+                (record.path, record.path_bytes) = (Some(text), hex);
+            }
+        } else if event.flags & FLAG_ABSTRACT != 0 {
+            let (text, hex) = lossless(bytes);
+            (record.abstract_name, record.abstract_name_bytes) = (Some(text), hex);
+        }
+        if let Some(address) = address(event) {
+            record.address = Some(address.to_string());
+            record.port = Some(event.port);
+        }
+        if record.address.is_some() || event.protocol != 0 {
+            record.protocol = Some(protocol_name(event.protocol));
+        }
+        record
+    }
+}
+
+/// The actions whose bits are set, in the order of the table.
+fn actions(mask: u64) -> impl Iterator<Item = Action> {
+    (0..64).filter(move |index| mask >> index & 1 == 1).filter_map(Action::from_index)
+}
+
+fn verdict_name(number: u8) -> &'static str {
+    match Verdict::from_number(number) {
+        Some(Verdict::Denied) => "denied",
+        Some(Verdict::WouldDeny) => "would_deny",
+        Some(Verdict::Audited) => "audited",
+        Some(Verdict::Attached) => "attached",
+        None => "unknown",
+    }
+}
+
+/// The kind of resource, by what the first action of the event is taken on.
+fn kind(event: &Event) -> &'static str {
+    match actions(event.actions).next().map(|action| action.row().resource) {
+        Some(Resource::FileOrMemory) if event.class == ANONYMOUS_MEMORY => "memory",
+        Some(Resource::File | Resource::Dir | Resource::FileOrDir | Resource::FileOrMemory) => "file",
+        Some(Resource::Endpoint) => "endpoint",
+        Some(Resource::Protocol) => "protocol",
+        Some(Resource::Unix) => "unix",
+        Some(Resource::Process) => "process",
+        Some(Resource::Capability) => "capability",
+        Some(Resource::Machine) => "machine",
+        None => "other",
+    }
+}
+
+fn address(event: &Event) -> Option<IpAddr> {
+    let [a, b, c, d, ..] = event.address;
+    match event.family {
+        AF_INET => Some(Ipv4Addr::new(a, b, c, d).into()),
+        AF_INET6 => Some(Ipv6Addr::from(event.address).into()),
+        _ => None,
+    }
+}
+
+fn errno_name(errno: i32) -> String {
+    match errno {
+        EPERM => "EPERM".to_owned(),
+        EAGAIN => "EAGAIN".to_owned(),
+        EACCES => "EACCES".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+/// The names of the IANA registry that programs meet; 262 is Linux's own number for MPTCP.
+fn protocol_name(number: u16) -> String {
+    let name = match number {
+        1 => "icmp",
+        6 => "tcp",
+        17 => "udp",
+        33 => "dccp",
+        58 => "icmpv6",
+        132 => "sctp",
+        136 => "udplite",
+        262 => "mptcp",
+        other => return other.to_string(),
+    };
+    name.to_owned()
+}
+
+#[cfg(test)]
+#[path = "render_tests.rs"]
+mod tests;
