@@ -1,0 +1,192 @@
+//! `guardctl`: what it understands and what it answers.
+//!
+//! Standard output is the answer and standard error the rest. Every command ends with a code of
+//! [`Exit`], whose table is the same for all of them.
+#![forbid(unsafe_code)]
+
+mod apply;
+mod check;
+mod client;
+mod doctor;
+mod events;
+mod exit;
+mod failure;
+mod screen;
+mod status;
+
+pub use exit::Exit;
+pub use failure::CliError;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use client::Client;
+use screen::Screen;
+use std::path::PathBuf;
+
+/// Where the daemon listens.
+const SOCKET: &str = "/run/guard/admin.sock";
+
+/// The command line of `guardctl`.
+#[derive(Debug, Parser)]
+#[command(
+    name = "guardctl",
+    version,
+    about = "Ask and steer the Guard agent of this host",
+    disable_help_subcommand = true,
+    after_help = "Exit codes: 0 yes, 1 a clean no, 2 usage, 3 daemon unreachable, 4 degraded, \
+                  5 not permitted, 6 invalid input, 7 internal."
+)]
+pub struct Cli {
+    /// The daemon's admin socket.
+    #[arg(long, global = true, env = "GUARD_SOCKET", value_name = "PATH", default_value = SOCKET)]
+    socket: PathBuf,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Is this host enforcing, what, and since when?
+    Status(Json),
+    /// Policy bundles.
+    #[command(subcommand)]
+    Policy(Policy),
+    /// What was denied, or would have been.
+    Events(EventsArgs),
+    /// Can this host enforce, and if not, what has to be done? Needs no daemon.
+    Doctor(DoctorArgs),
+}
+
+#[derive(Debug, Subcommand)]
+enum Policy {
+    /// Read, validate and compile a bundle for this host. Changes nothing, needs no daemon and no root.
+    Check(Bundle),
+    /// Make a bundle the live policy, without a gap. An invalid one leaves the live policy untouched.
+    Apply(Bundle),
+}
+
+#[derive(Debug, Args)]
+struct Json {
+    /// Answer with one JSON value.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct Bundle {
+    /// The bundle: a directory with a guard.toml and *.cedar files.
+    #[arg(value_name = "DIR")]
+    directory: PathBuf,
+    #[command(flatten)]
+    output: Json,
+}
+
+#[derive(Debug, Args)]
+struct EventsArgs {
+    /// Go on with every event that happens, until interrupted.
+    #[arg(short, long)]
+    follow: bool,
+    /// How an event is written.
+    #[arg(short, long, value_enum, default_value_t = Format::Compact)]
+    output: Format,
+}
+
+#[derive(Debug, Args)]
+struct DoctorArgs {
+    #[command(flatten)]
+    output: Json,
+    /// Examine the files below this directory instead of the host's; the programs are not tried.
+    #[arg(long, value_name = "DIR")]
+    root: Option<PathBuf>,
+}
+
+/// How events are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// One line of text for people.
+    Compact,
+    /// One line of JSON.
+    Json,
+}
+
+/// Runs `guardctl` with the arguments of this process.
+pub fn main() -> Exit {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are answers. If nobody reads them, nothing is left to say.
+            let _ = error.print();
+            return if error.use_stderr() { Exit::Usage } else { Exit::Yes };
+        }
+    };
+    let json = cli.json();
+    cli.run().unwrap_or_else(|error| error.report(json))
+}
+
+impl Cli {
+    /// Whether the answer is to be JSON.
+    fn json(&self) -> bool {
+        match &self.command {
+            Command::Status(output) => output.json,
+            Command::Policy(Policy::Check(bundle) | Policy::Apply(bundle)) => bundle.output.json,
+            Command::Events(events) => events.output == Format::Json,
+            Command::Doctor(doctor) => doctor.output.json,
+        }
+    }
+
+    fn run(self) -> Result<Exit, CliError> {
+        let screen = Screen::stdout();
+        let client = Client::new(self.socket);
+        match self.command {
+            Command::Status(output) => wait(status::run(&client, &screen, output.json)),
+            Command::Policy(Policy::Check(bundle)) => {
+                check::run(&bundle.directory, &screen, bundle.output.json)
+            }
+            Command::Policy(Policy::Apply(bundle)) => {
+                wait(apply::run(&client, &screen, &bundle.directory, bundle.output.json))
+            }
+            Command::Events(args) => wait(events::run(&client, &screen, args.follow, args.output)),
+            Command::Doctor(args) => doctor::run(&screen, args.root.as_deref(), args.output.json),
+        }
+    }
+}
+
+/// Runs a conversation with the daemon on this thread.
+fn wait(conversation: impl Future<Output = Result<Exit, CliError>>) -> Result<Exit, CliError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| CliError::internal(format!("cannot start: {error}")))?.block_on(conversation)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_documented_commands_are_understood() {
+        for line in [
+            "guardctl status --json",
+            "guardctl policy check examples/quickstart/policy",
+            "guardctl policy apply . --json --socket /tmp/x.sock",
+            "guardctl events -f -o json",
+            "guardctl events --follow --output compact",
+            "guardctl doctor --root /tmp",
+        ] {
+            assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");
+        }
+        assert!(Cli::try_parse_from(["guardctl", "policy"]).is_err());
+    }
+
+    #[test]
+    fn the_help_names_every_exit_code() {
+        let help = Cli::command().render_help().to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+        for (exit, meaning) in Exit::TABLE {
+            let summary = meaning.split([':', ',', ';']).next().unwrap_or_default();
+            assert!(help.contains(&format!("{} {summary}", exit.code())), "{help}");
+        }
+    }
+}

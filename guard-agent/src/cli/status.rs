@@ -1,0 +1,162 @@
+//! `guardctl status`: one screen.
+
+use super::client::Client;
+use super::screen::{Screen, grouped, short, wrapped};
+use super::{CliError, Exit};
+use crate::api::types::{Status, SubjectStatus};
+use crate::events::escape::line;
+use crate::events::time;
+
+/// Columns of the screen.
+const WIDTH: usize = 100;
+
+/// Asks the daemon and prints the answer.
+pub(super) async fn run(client: &Client, screen: &Screen, json: bool) -> Result<Exit, CliError> {
+    let body = client.get("/v1/status").await?;
+    let status: Status = serde_json::from_slice(&body)
+        .map_err(|error| CliError::internal(format!("the daemon's status is not understood: {error}")))?;
+    if json {
+        screen.answer(String::from_utf8_lossy(&body).trim_end())?;
+    } else {
+        screen.answer(&render(&status, *screen, time::now()))?;
+    }
+    Ok(if status.state == "enforcing" { Exit::Yes } else { Exit::Degraded })
+}
+
+/// The screen.
+fn render(status: &Status, screen: Screen, now: i64) -> String {
+    let colour = if status.state == "enforcing" { "32" } else { "33" };
+    let since = match time::parse(&status.since) {
+        Some(since) => format!("{} ({})", people_time(&status.since), time::ago(since, now)),
+        None => line(&status.since),
+    };
+    let mut lines =
+        vec![format!("{} since {since}", screen.paint(colour, &format!("● {}", line(&status.state))))];
+    lines.extend(status.degraded.iter().map(|reason| format!("  degraded  {}", line(reason))));
+    let (bundle, counters) = (&status.bundle, &status.counters);
+    lines.push(format!("  kernel    {}", line(&status.kernel)));
+    lines.push(format!("  agent     {} (pid {})", line(&status.version), status.pid));
+    lines.push(format!(
+        "  policy    {} version {} ({}…), generation {}",
+        line(&bundle.name),
+        bundle.version,
+        line(&short(&bundle.digest)),
+        status.generation
+    ));
+    lines.push(format!("  from      {}", line(&bundle.directory)));
+    let attached = status.programs.iter().filter(|program| program.attached).count();
+    lines.push(format!("  programs  {attached} attached"));
+    lines.push(format!(
+        "  decided   {}, denied {}, would deny {}, denied for want of a decision {}",
+        grouped(counters.decided),
+        grouped(counters.denied),
+        grouped(counters.would_deny),
+        grouped(counters.internal_denied)
+    ));
+    lines.push(format!(
+        "  events    {} sent, {} lost",
+        grouped(counters.events_sent),
+        grouped(counters.events_lost)
+    ));
+    lines.push(format!("  labelled  {} by selectors", grouped(counters.labelled)));
+    lines.push(String::new());
+    lines.extend(subjects(&status.subjects));
+    lines.join("\n")
+}
+
+/// The table of subjects.
+fn subjects(subjects: &[SubjectStatus]) -> Vec<String> {
+    if subjects.is_empty() {
+        return vec!["  no subjects: nothing is governed".to_owned()];
+    }
+    let widest = |header: &str, cells: &mut dyn Iterator<Item = usize>| cells.fold(header.len(), usize::max);
+    let name = widest("SUBJECT", &mut subjects.iter().map(|subject| line(&subject.name).chars().count()));
+    let mode = widest("MODE", &mut subjects.iter().map(|subject| line(&subject.mode).chars().count()));
+    let indent = name + mode + 6;
+    let mut lines = vec![format!("  {:name$}  {:mode$}  NOT ENFORCED IN THIS VERSION", "SUBJECT", "MODE")];
+    for subject in subjects {
+        let missing: Vec<String> = subject.not_enforced.iter().map(|action| line(action)).collect();
+        let missing = if missing.is_empty() { "—".to_owned() } else { wrapped(&missing, indent, WIDTH) };
+        lines.push(format!("  {:name$}  {:mode$}  {missing}", line(&subject.name), line(&subject.mode)));
+    }
+    lines
+}
+
+/// `2026-01-02 03:04:05 UTC` of an RFC 3339 time in UTC.
+fn people_time(text: &str) -> String {
+    let seconds = text.split(['.', 'Z']).next().unwrap_or(text);
+    format!("{} UTC", line(&seconds.replacen('T', " ", 1)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::types::{BundleStatus, Counters, ProgramStatus};
+
+    fn status() -> Status {
+        let subject = |name: &str, not_enforced: &[&str]| SubjectStatus {
+            name: name.to_owned(),
+            id: 16,
+            mode: "enforce".to_owned(),
+            not_enforced: not_enforced.iter().map(|action| (*action).to_owned()).collect(),
+        };
+        Status {
+            schema: "guard.status/1".to_owned(),
+            state: "enforcing".to_owned(),
+            degraded: Vec::new(),
+            since: "2026-01-02T03:04:05.123456Z".to_owned(),
+            version: "0.1.0".to_owned(),
+            pid: 412,
+            kernel: "6.12.48".to_owned(),
+            generation: 2,
+            bundle: BundleStatus {
+                name: "quickstart".to_owned(),
+                version: 1,
+                digest: "0123456789abcdef".to_owned(),
+                directory: "/etc/guard/policy".to_owned(),
+            },
+            subjects: vec![subject("ai-coder", &["file.create", "sys.bpf"]), subject("nginx", &[])],
+            programs: vec![ProgramStatus {
+                name: "file_open".to_owned(),
+                hook: "file_open".to_owned(),
+                instructions_verified: 9,
+                attached: true,
+            }],
+            counters: Counters { decided: 12_345, denied: 12, ..Counters::default() },
+        }
+    }
+
+    #[test]
+    fn one_screen_says_it_all() {
+        let now = time::parse("2026-01-02T03:06:10Z").unwrap();
+        let text = render(&status(), Screen { colour: false }, now);
+        let wanted = "\
+● enforcing since 2026-01-02 03:04:05 UTC (2 min ago)
+  kernel    6.12.48
+  agent     0.1.0 (pid 412)
+  policy    quickstart version 1 (0123456789ab…), generation 2
+  from      /etc/guard/policy
+  programs  1 attached
+  decided   12 345, denied 12, would deny 0, denied for want of a decision 0
+  events    0 sent, 0 lost
+  labelled  0 by selectors
+
+  SUBJECT   MODE     NOT ENFORCED IN THIS VERSION
+  ai-coder  enforce  file.create sys.bpf
+  nginx     enforce  —";
+        assert_eq!(text, wanted);
+    }
+
+    #[test]
+    fn what_is_degraded_is_said_and_hostile_names_are_harmless() {
+        let mut status = status();
+        status.state = "degraded".to_owned();
+        status.degraded = vec!["hook\x1b[2J gone".to_owned()];
+        status.bundle.directory = "/a\nb".to_owned();
+        status.since = "soon".to_owned();
+        status.subjects.clear();
+        let text = render(&status, Screen { colour: false }, 0);
+        assert!(text.starts_with("● degraded since soon\n  degraded  hook\\x1b[2J gone\n"), "{text}");
+        assert!(text.contains("/a\\x0ab") && text.contains("no subjects"), "{text}");
+    }
+}
