@@ -1,6 +1,7 @@
 //! PID 1: mounts what a Linux system has, then runs the command or becomes systemd.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::thread;
@@ -30,6 +31,10 @@ pub(super) fn power_off() -> Result<ExitCode> {
 }
 
 fn pseudo_filesystems() -> Result<()> {
+    for (link, target) in [("fd", "/proc/self/fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2")]
+    {
+        symlink(target, Path::new("/dev").join(link)).with_context(|| format!("create /dev/{link}"))?;
+    }
     for (kind, target, options) in [
         ("devpts", "/dev/pts", Some("mode=620,gid=5,ptmxmode=666")),
         ("tmpfs", "/dev/shm", Some("mode=1777")),

@@ -27,11 +27,10 @@ pub(super) fn run(config: &Config) -> Result<()> {
         Ok((child, input)) => {
             forward_input(host.try_clone()?, input);
             drop(command);
-            let ended = reap_until(child)?;
+            let mut ended = reap_until(child)?;
             forward_output(&mut host, &mut streams, &ended)?;
             let mut status = [0];
             // The reaper closes the pipe only after it wrote the status.
-            let mut ended = ended;
             ended.read_exact(&mut status).context("learn the command's exit status")?;
             status[0]
         }
@@ -137,49 +136,48 @@ fn reap_until(child: u32) -> Result<PipeReader> {
 /// Carries output until the command has ended and what it wrote before is read. Processes that it
 /// left behind may hold the streams open: they are not waited for.
 fn forward_output(host: &mut File, streams: &mut Streams, ended: &PipeReader) -> Result<()> {
-    let mut draining = false;
-    let mut buffer = vec![0; MAX_PAYLOAD];
-    while !streams.open.is_empty() || !draining {
+    loop {
         let mut fds: Vec<PollFd> = streams.open.iter().map(|(_, file)| readable(file.as_fd())).collect();
-        if !draining {
-            fds.push(readable(ended.as_fd()));
-        }
+        fds.push(readable(ended.as_fd()));
         match poll(&mut fds, PollTimeout::NONE) {
             Err(Errno::EINTR) => continue,
             other => other.context("wait for output")?,
         };
-        let has_ended = !draining && fds.last().is_some_and(|fd| fd.any().unwrap_or(false));
         let ready: Vec<bool> = fds.iter().map(|fd| fd.any().unwrap_or(false)).collect();
-        let mut number = 0;
-        let mut failed = None;
-        streams.open.retain_mut(|(kind, file)| {
-            let is_ready = draining || ready[number];
-            number += 1;
-            if !is_ready {
-                return true;
-            }
-            match file.read(&mut buffer) {
-                Ok(0) => false,
-                Ok(len) => {
-                    failed = write_frame(host, *kind, &buffer[..len]).err();
-                    true
-                }
-                Err(error) if error.kind() == ErrorKind::Interrupted => true,
-                // Drained, or a terminal whose other side is closed.
-                Err(_) => false,
-            }
-        });
-        if let Some(error) = failed {
-            return Err(error).context("write to the host");
+        if ready.last() == Some(&true) {
+            break;
         }
-        if has_ended {
-            draining = true;
-            for (_, file) in &streams.open {
-                fcntl(file, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).context("drain the output")?;
-            }
-        }
+        streams.pass_on(&ready, host)?;
+    }
+    for (_, file) in &streams.open {
+        fcntl(file, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).context("drain the output")?;
+    }
+    while !streams.open.is_empty() {
+        streams.pass_on(&[true; 2], host)?;
     }
     Ok(())
+}
+
+impl Streams {
+    /// Reads once from each stream that is ready; forgets those that have ended or are drained.
+    fn pass_on(&mut self, ready: &[bool], host: &mut File) -> Result<()> {
+        let mut buffer = vec![0; MAX_PAYLOAD];
+        let mut still_open = Vec::new();
+        for ((kind, mut file), is_ready) in self.open.drain(..).zip(ready) {
+            if *is_ready {
+                match file.read(&mut buffer) {
+                    Ok(0) => continue,
+                    Ok(len) => write_frame(host, kind, &buffer[..len]).context("write to the host")?,
+                    Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                    // Drained, or a terminal whose other side is closed.
+                    Err(_) => continue,
+                }
+            }
+            still_open.push((kind, file));
+        }
+        self.open = still_open;
+        Ok(())
+    }
 }
 
 fn readable(fd: BorrowedFd<'_>) -> PollFd<'_> {

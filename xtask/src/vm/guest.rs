@@ -100,7 +100,7 @@ impl Guest {
             }
         };
         let keep = !matches!(ended, Ended::Exit(_)) || !complaints.warnings.is_empty();
-        let console = keep.then(|| dir.keep().join("console.log"));
+        let console = keep.then(|| keep_console(dir));
         Ok(Outcome { ended, warnings: complaints.warnings, console })
     }
 
@@ -206,6 +206,16 @@ impl Guest {
             }
         }
     }
+}
+
+/// Keeps the console log of a run, and nothing else of it.
+fn keep_console(dir: TempDir) -> PathBuf {
+    let dir = dir.keep();
+    for name in ["initramfs", "xtask"] {
+        // Left-overs cost space only.
+        let _ = fs::remove_file(dir.join(name));
+    }
+    dir.join("console.log")
 }
 
 /// The command's environment: a login of root, with the built binaries first.
