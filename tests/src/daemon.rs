@@ -21,6 +21,9 @@ const START: Duration = Duration::from_secs(180);
 /// The daemon has nothing to do when it stops but to close its files.
 const STOP: Duration = Duration::from_secs(30);
 
+/// Lines of the log that say why it ended.
+const LOG_LINES: usize = 8;
+
 /// Where fixtures keep what the daemon reads and writes.
 pub(crate) const BASE: &str = "/run/guard-tests";
 
@@ -70,6 +73,7 @@ pub(crate) fn spawn(directory: &Path) -> Result<Starting> {
         .arg("--config")
         .arg(directory.join("agent.toml"))
         .env("NOTIFY_SOCKET", &socket)
+        .env("NO_COLOR", "1")
         .stdin(Stdio::null())
         .stdout(events)
         .stderr(log)
@@ -137,8 +141,11 @@ impl Starting {
     }
 }
 
+/// The end of the log: what went wrong is said last.
 fn log(directory: &Path) -> String {
-    fs::read_to_string(directory.join("log")).unwrap_or_default().trim().to_owned()
+    let text = fs::read_to_string(directory.join("log")).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(LOG_LINES)..].join("\n")
 }
 
 impl Daemon {

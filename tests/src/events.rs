@@ -20,8 +20,12 @@ impl Event {
         self.0.get(field).and_then(Value::as_str).unwrap_or_default()
     }
 
-    fn number(&self, field: &str) -> i64 {
-        self.0.get(field).and_then(Value::as_i64).unwrap_or_default()
+    fn resource(&self, field: &str) -> &str {
+        self.0
+            .get("resource")
+            .and_then(|resource| resource.get(field))
+            .and_then(Value::as_str)
+            .unwrap_or_default()
     }
 
     /// The subject.
@@ -39,9 +43,9 @@ impl Event {
         self.text("verdict") == "denied"
     }
 
-    /// The error number that the caller got.
-    pub(crate) fn errno(&self) -> i64 {
-        self.number("errno")
+    /// Name of the error number that the caller got.
+    pub(crate) fn errno(&self) -> &str {
+        self.text("errno")
     }
 
     /// Whether it is about this action.
@@ -50,9 +54,12 @@ impl Event {
         actions.is_some_and(|actions| actions.iter().any(|found| found.as_str() == Some(action)))
     }
 
-    /// The path of the resource, if it has one.
-    pub(crate) fn path(&self) -> &str {
-        self.0.pointer("/resource/path").and_then(Value::as_str).unwrap_or_default()
+    /// Whether the resource is the one that `name` describes: the end of its path, of the path on
+    /// its file system or of its abstract name, escaped; or `ADDRESS:PORT`.
+    pub(crate) fn is_at(&self, name: &str) -> bool {
+        let port = self.0.pointer("/resource/port").and_then(Value::as_u64).unwrap_or_default();
+        ["path", "fs_path", "abstract_name"].iter().any(|field| self.resource(field).ends_with(name))
+            || format!("{}:{port}", self.resource("address")) == name
     }
 }
 

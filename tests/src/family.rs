@@ -11,7 +11,7 @@ use crate::bundle::Bundle;
 use crate::daemon::Daemon;
 use crate::report::{Report, Verdict};
 use crate::users::{FREE, Identity};
-use crate::{exec, file, identity, layout, users};
+use crate::{exec, file, identity, layout, mounts, network, path, stdio, unix, users};
 
 /// One test: run once without Guard and once under it.
 #[derive(Clone, Copy)]
@@ -72,7 +72,16 @@ const FAMILIES: &[Family] = &[Family {
     name: "core",
     place: Place::Plain,
     has_daemon: true,
-    parts: &[identity::PART, exec::PART, file::PART],
+    parts: &[
+        identity::PART,
+        exec::PART,
+        file::PART,
+        mounts::PART,
+        path::PART,
+        network::PART,
+        unix::PART,
+        stdio::PART,
+    ],
 }];
 
 /// Which tests to run.
@@ -143,7 +152,7 @@ fn run(family: &Family, tests: &[Test], full: bool, only_controls: bool, report:
         .iter()
         .try_for_each(|part| (part.prepare)().with_context(|| format!("prepare {}", part.name)));
     if let Err(error) = prepared {
-        return fail_all(tests, &error, report);
+        return fail_all(family, tests, &error, report);
     }
     let case = Case { daemon: None, full };
     let controls: Vec<(Result<()>, Duration)> = tests
@@ -163,7 +172,7 @@ fn run(family: &Family, tests: &[Test], full: bool, only_controls: bool, report:
     let bundle = family.parts.iter().try_fold(Bundle::new(family.name), |bundle, part| (part.bundle)(bundle));
     let mut daemon = match bundle.and_then(|bundle| Daemon::start(family.name, &bundle)) {
         Ok(daemon) => daemon,
-        Err(error) => return fail_all(tests, &error, report),
+        Err(error) => return fail_all(family, tests, &error, report),
     };
     report.note(&format!("{}: enforcing after {:.1} s", family.name, begin.elapsed().as_secs_f64()));
     for (test, (control, before)) in tests.iter().zip(controls) {
@@ -186,9 +195,11 @@ fn timed(test: &Test, case: &Case<'_>) -> (Result<()>, Duration) {
     (result.and(restored), begin.elapsed())
 }
 
-fn fail_all(tests: &[Test], error: &Error, report: &mut Report) {
+fn fail_all(family: &Family, tests: &[Test], error: &Error, report: &mut Report) {
+    report.note(&format!("{}: {error:#}", family.name));
     for test in tests {
-        report.add(test.name, Verdict::Failed(format!("{error:#}")), Duration::ZERO);
+        let reason = format!("the family {} could not be set up", family.name);
+        report.add(test.name, Verdict::Failed(reason), Duration::ZERO);
     }
 }
 
@@ -198,7 +209,7 @@ pub(crate) struct Refusal {
     who: Identity,
     action: &'static str,
     errno: Errno,
-    path: Option<String>,
+    place: Option<String>,
     reason: &'static str,
     unlabelled: Option<Identity>,
 }
@@ -206,13 +217,13 @@ pub(crate) struct Refusal {
 /// `action` by `who` must be refused with EACCES by policy.
 pub(crate) fn refusal(who: Identity, action: &'static str) -> Refusal {
     let unlabelled = Some(FREE.with(who.capabilities));
-    Refusal { who, action, errno: Errno::EACCES, path: None, reason: "policy", unlabelled }
+    Refusal { who, action, errno: Errno::EACCES, place: None, reason: "policy", unlabelled }
 }
 
 impl Refusal {
-    /// The event must name a path that ends like this.
+    /// The event must name a path that ends like this, or this `ADDRESS:PORT`.
     pub(crate) fn at(mut self, path: impl AsRef<std::path::Path>) -> Self {
-        self.path = Some(path.as_ref().to_string_lossy().into_owned());
+        self.place = Some(path.as_ref().to_string_lossy().into_owned());
         self
     }
 
@@ -259,14 +270,14 @@ impl<'a> Case<'a> {
             refusal.errno
         );
         self.canaries_are_untouched()?;
-        let what = format!("{} of {:?} refused to {}", refusal.action, refusal.path, refusal.who.name);
+        let what = format!("{} of {:?} refused to {}", refusal.action, refusal.place, refusal.who.name);
         daemon.events.wait(mark, EVENT, &what, |event| {
             event.is_denial()
                 && event.subject() == refusal.who.name
                 && event.is_about(refusal.action)
-                && event.errno() == i64::from(refusal.errno as i32)
+                && event.errno() == format!("{:?}", refusal.errno)
                 && event.reason() == refusal.reason
-                && refusal.path.as_ref().is_none_or(|path| event.path().ends_with(path))
+                && refusal.place.as_ref().is_none_or(|place| event.is_at(place))
         })?;
         match refusal.unlabelled {
             Some(other) => {

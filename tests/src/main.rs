@@ -21,9 +21,15 @@ mod family;
 mod file;
 mod identity;
 mod layout;
+mod mounts;
+mod network;
+mod path;
 mod raw;
 mod report;
+mod stdio;
 mod step;
+mod unix;
+mod uring;
 mod users;
 
 /// The in-guest tests of Guard.

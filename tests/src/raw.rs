@@ -64,6 +64,23 @@ pub(crate) fn openat2(path: &Path, flags: c_int, resolve: u64) -> io::Result<Own
     Ok(unsafe { OwnedFd::from_raw_fd(fd as c_int) })
 }
 
+/// Opens what is at `path`, whatever it is, for reference only.
+pub(crate) fn open_path(path: &Path) -> io::Result<OwnedFd> {
+    use std::os::unix::fs::OpenOptionsExt;
+    File::options().read(true).custom_flags(libc::O_PATH).open(path).map(OwnedFd::from)
+}
+
+/// A copy of the mount at `path` that is mounted nowhere.
+pub(crate) fn open_tree_clone(path: &Path) -> io::Result<OwnedFd> {
+    const OPEN_TREE_CLONE: c_int = 1;
+    let path = c_path(path);
+    let flags = OPEN_TREE_CLONE | libc::O_CLOEXEC | libc::AT_RECURSIVE;
+    // SAFETY: the string is terminated.
+    let fd = checked(unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), flags) })?;
+    // SAFETY: a new descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as c_int) })
+}
+
 /// Room for `struct file_handle`.
 #[repr(C, align(8))]
 struct Handle {

@@ -1,0 +1,103 @@
+//! What shells and ordinary programs need: pipes, redirections, devices, their own /proc.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result};
+
+use crate::bundle::{Bundle, one_of, permit, within};
+use crate::family::{Case, Part, refusal, tests};
+use crate::file::read;
+use crate::layout::{self, path, which};
+use crate::users::{AGENT, CI, Identity, ROOT};
+
+pub(crate) const PART: Part = Part {
+    name: "stdio",
+    bundle,
+    prepare: layout::create,
+    tests: tests!(
+        others: [
+            a_pipeline_into_a_file_works,
+            a_redirection_to_a_refused_file_is_refused,
+            here_documents_and_substitutions_work,
+            ordinary_devices_can_be_used_and_others_not,
+            the_own_proc_directory_can_be_read_and_others_not,
+            a_pipe_between_two_subjects_works,
+        ],
+    ),
+};
+
+fn bundle(bundle: Bundle) -> Result<Bundle> {
+    let mut policy = String::new();
+    let programs = ["sh", "cat", "id", "tr", "sleep"].map(which).into_iter().collect::<Result<Vec<_>>>()?;
+    for subject in ["agent", "ci"] {
+        policy += &permit(&format!("stdio-{subject}"), subject, &["file.read", "exec"], &one_of(&programs));
+        let accounts = one_of(&["/etc/passwd", "/etc/group"]);
+        policy += &permit(&format!("accounts-{subject}"), subject, &["file.read"], &accounts);
+        policy += &permit(&format!("tmp-{subject}"), subject, &["file.*"], &within(&["/tmp"]));
+    }
+    Ok(bundle.policy("stdio", policy))
+}
+
+/// Runs a shell script as `who`, whose status must be 0.
+fn shell(script: &str) -> io::Result<()> {
+    let output = Command::new("/bin/sh").args(["-euc", script]).stdin(Stdio::null()).output()?;
+    let message = String::from_utf8_lossy(&output.stderr);
+    match output.status.code() {
+        Some(0) => Ok(()),
+        _ if message.contains("Permission denied") => Err(nix::errno::Errno::EACCES.into()),
+        status => Err(io::Error::other(format!("{status:?}: {message}"))),
+    }
+}
+
+fn a_pipeline_into_a_file_works(case: &Case<'_>) -> Result<()> {
+    let result = path("open/pipeline");
+    let _ = fs::remove_file(&result);
+    let script = format!("id -u | cat | tr 0-9 a-j > {0}; test \"$(cat {0})\" = caab", result.display());
+    case.allowed(AGENT, || shell(&script))
+}
+
+fn a_redirection_to_a_refused_file_is_refused(case: &Case<'_>) -> Result<()> {
+    let script = format!("id | cat >> {}", layout::canary(layout::ROOT).display());
+    case.refused(refusal(AGENT, "file.append").at("shut/secret"), || shell(&script))
+}
+
+fn here_documents_and_substitutions_work(case: &Case<'_>) -> Result<()> {
+    case.allowed(AGENT, || shell("test \"$(cat <<END\nhere\nEND\n)\" = here"))?;
+    case.allowed(AGENT, || shell("cat < /dev/null > /dev/null 2>&1; id 2>/dev/null | cat >/dev/null"))
+}
+
+fn ordinary_devices_can_be_used_and_others_not(case: &Case<'_>) -> Result<()> {
+    let open = |name: &str| File::options().read(true).write(true).open(name).map(drop);
+    for name in ["/dev/null", "/dev/zero", "/dev/urandom", "/dev/random"] {
+        case.allowed(AGENT, || open(name)).context(name)?;
+    }
+    layout::mode(&PathBuf::from("/dev/kmsg"), 0o666)?;
+    case.refused(refusal(AGENT, "file.write").at("kmsg"), || {
+        File::options().write(true).open("/dev/kmsg").map(drop)
+    })
+}
+
+fn the_own_proc_directory_can_be_read_and_others_not(case: &Case<'_>) -> Result<()> {
+    for name in ["/proc/self/status", "/proc/self/maps", "/proc/thread-self/stat", "/proc/self/cmdline"] {
+        case.allowed(AGENT, || read(name)).context(name)?;
+    }
+    let own = std::process::id();
+    for name in ["/proc/1/status".to_owned(), format!("/proc/{own}/cmdline"), format!("/proc/{own}/status")] {
+        case.refused(refusal(AGENT, "file.read"), || read(&name)).context(name)?;
+    }
+    case.refused(refusal(AGENT, "dir.list"), || fs::read_dir("/proc").map(drop))
+}
+
+fn a_pipe_between_two_subjects_works(case: &Case<'_>) -> Result<()> {
+    // A shell of root's joins the two; what they inherit was open before they had a label.
+    let both = |first: Identity, second: Identity| {
+        let run = |who: Identity| format!("setpriv --reuid {0} --regid {0} --clear-groups", who.uid);
+        let script = format!("{} id -u | {} cat > /dev/null", run(first), run(second));
+        shell(&script)
+    };
+    case.allowed(ROOT, || both(AGENT, CI))?;
+    case.allowed(ROOT, || both(CI, AGENT))
+}
