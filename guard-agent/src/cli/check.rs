@@ -95,11 +95,13 @@ fn render(bundle: &Bundle, compiled: &Compiled, notes: usize) -> String {
         bundle.version,
         line(&short(&bundle.digest))
     )];
+    let width =
+        bundle.subjects().map(|subject| line(&subject.name).chars().count()).max().unwrap_or_default();
     for subject in bundle.subjects() {
         let all = governed(subject.governs, |_| true).len();
         let missing = governed(subject.governs, |coverage| matches!(coverage, Coverage::NotYet)).len();
         lines.push(format!(
-            "  {}  {}  governs {all} actions, {missing} of them not enforced in this version",
+            "  {:width$}  {}  governs {all} actions, {missing} of them not enforced in this version",
             line(&subject.name),
             mode_name(subject.mode)
         ));
@@ -113,7 +115,8 @@ fn render(bundle: &Bundle, compiled: &Compiled, notes: usize) -> String {
         sizes.net4 + sizes.net6
     ));
     if notes > 0 {
-        lines.push(format!("  {notes} notes above"));
+        let plural = if notes == 1 { "note" } else { "notes" };
+        lines.push(format!("  {notes} {plural} on standard error"));
     }
     lines.join("\n")
 }

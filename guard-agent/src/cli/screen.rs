@@ -67,26 +67,6 @@ pub(super) fn grouped(number: u64) -> String {
     out
 }
 
-/// Words in lines of at most `width` characters, for a column that begins at `indent`.
-pub(super) fn wrapped(words: &[String], indent: usize, width: usize) -> String {
-    let mut out = String::new();
-    let mut column = indent;
-    for word in words {
-        let length = word.chars().count();
-        if column > indent && column + 1 + length > width {
-            out.push('\n');
-            out.push_str(&" ".repeat(indent));
-            column = indent;
-        } else if column > indent {
-            out.push(' ');
-            column += 1;
-        }
-        out.push_str(word);
-        column += length;
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -96,14 +76,6 @@ mod tests {
         for (number, text) in [(0, "0"), (999, "999"), (1_000, "1 000"), (1_204_819, "1 204 819")] {
             assert_eq!(grouped(number), text);
         }
-    }
-
-    #[test]
-    fn words_wrap_below_their_column() {
-        let words: Vec<String> = ["aaa", "bbb", "ccc"].map(str::to_owned).to_vec();
-        assert_eq!(wrapped(&words, 2, 9), "aaa bbb\n  ccc");
-        assert_eq!(wrapped(&words, 2, 3), "aaa\n  bbb\n  ccc");
-        assert_eq!(wrapped(&[], 2, 9), "");
     }
 
     #[test]

@@ -1,11 +1,11 @@
 //! `guardctl status`: one screen.
 
 use super::client::Client;
-use super::screen::{Screen, grouped, short, wrapped};
+use super::screen::{Screen, grouped, short};
 use super::{CliError, Exit};
 use crate::api::types::{Status, SubjectStatus};
 use crate::events::escape::line;
-use crate::events::time;
+use crate::events::{time, wrapped};
 
 /// Columns of the screen.
 const WIDTH: usize = 100;

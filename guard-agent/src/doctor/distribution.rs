@@ -34,10 +34,10 @@ impl Distribution {
 
     /// The steps that put `parameter` on the kernel's command line, ready to be followed.
     pub fn steps(self, parameter: &str) -> Vec<String> {
-        let steps = match self {
+        match self {
             Self::Debian => vec![
                 format!(
-                    "in /etc/default/grub add it to GRUB_CMDLINE_LINUX: GRUB_CMDLINE_LINUX=\"{parameter}\""
+                    "in /etc/default/grub add it to GRUB_CMDLINE_LINUX: GRUB_CMDLINE_LINUX=\"… {parameter}\""
                 ),
                 "sudo update-grub && sudo reboot".to_owned(),
             ],
@@ -46,7 +46,7 @@ impl Distribution {
             }
             Self::Suse => vec![
                 format!(
-                    "in /etc/default/grub add it to GRUB_CMDLINE_LINUX: GRUB_CMDLINE_LINUX=\"{parameter}\""
+                    "in /etc/default/grub add it to GRUB_CMDLINE_LINUX: GRUB_CMDLINE_LINUX=\"… {parameter}\""
                 ),
                 "sudo grub2-mkconfig -o /boot/grub2/grub.cfg && sudo reboot".to_owned(),
             ],
@@ -57,8 +57,7 @@ impl Distribution {
                 "systemd-boot: the options line in the entries below /boot/loader/entries".to_owned(),
                 "then reboot".to_owned(),
             ],
-        };
-        steps
+        }
     }
 }
 

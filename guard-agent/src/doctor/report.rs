@@ -1,6 +1,7 @@
 //! What the doctor says.
 
 use super::{Check, State};
+use crate::events::wrapped;
 use guard_common::action::{Coverage, TABLE};
 use serde::Serialize;
 use serde_json::json;
@@ -74,12 +75,15 @@ impl Report {
 
 /// What this version decides, by the action table.
 fn coverage() -> Vec<String> {
-    let mut lines = Vec::new();
+    const INDENT: usize = 12;
     let names = |wanted: &dyn Fn(&Coverage) -> bool| {
-        TABLE.iter().filter(|row| wanted(&row.coverage)).map(|row| row.name).collect::<Vec<_>>().join(" ")
+        let rows = TABLE.iter().filter(|row| wanted(&row.coverage));
+        wrapped(&rows.map(|row| row.name).collect::<Vec<_>>(), INDENT, 100)
     };
-    lines.push("actions of this version".to_owned());
-    lines.push(format!("  enforced  {}", names(&|coverage| matches!(coverage, Coverage::Enforced))));
+    let mut lines = vec![
+        "actions of this version".to_owned(),
+        format!("  enforced  {}", names(&|coverage| matches!(coverage, Coverage::Enforced))),
+    ];
     let mut partly: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for row in TABLE {
         if let Coverage::Partly(why) = row.coverage {

@@ -13,9 +13,11 @@ mod mounts;
 mod record;
 mod render;
 pub mod time;
+mod wrap;
 
 pub use id::event_id;
 pub use lost::{Lost, SequenceTracker};
 pub use mounts::{MountPoint, Mounts};
 pub use record::{ParseError, Record, ResourceRecord};
 pub use render::Renderer;
+pub use wrap::wrapped;
