@@ -12,16 +12,21 @@ use super::Config;
 
 const UNITS: &str = "/etc/systemd/system";
 /// Units of the host that only cost time in a guest.
-const MASKED: [&str; 9] = [
-    "systemd-timesyncd.service",
-    "systemd-random-seed.service",
-    "systemd-update-utmp.service",
+const MASKED: [&str; 14] = [
+    "apt-daily.timer",
+    "dev-hugepages.mount",
+    "e2scrub_all.timer",
+    "kmod-static-nodes.service",
+    "man-db.timer",
+    "modprobe@.service",
+    "systemd-binfmt.service",
     "systemd-journal-flush.service",
     "systemd-pcrphase-sysinit.service",
+    "systemd-random-seed.service",
     "systemd-remount-fs.service",
-    "apt-daily.timer",
-    "e2scrub_all.timer",
-    "man-db.timer",
+    "systemd-sysusers.service",
+    "systemd-timesyncd.service",
+    "systemd-update-utmp.service",
 ];
 const TARGET: &str = "[Unit]
 Description=The guest's command
