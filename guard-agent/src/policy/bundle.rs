@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use cedar_policy_core::ast::{EntityUID, PolicyID, PolicySet, SlotId, Template};
-use cedar_policy_core::validator::{ValidationMode, Validator, ValidatorSchema};
+use cedar_policy_core::validator::{ValidationMode, Validator};
 use guard_common::action::TABLE;
 use guard_common::tables::ALL_ACTIONS;
 use sha2::{Digest, Sha256};
@@ -304,7 +304,9 @@ fn names(manifest: &Manifest, toml: &Source, found: &mut Vec<Diagnostic>) -> BTr
 
 /// The schema of a bundle, for tests that ask Cedar itself.
 #[cfg(test)]
-pub(super) fn product_schema(dir: &Path) -> Result<ValidatorSchema, Vec<Diagnostic>> {
+pub(super) fn product_schema(
+    dir: &Path,
+) -> Result<cedar_policy_core::validator::ValidatorSchema, Vec<Diagnostic>> {
     let toml = read(&dir.join("guard.toml")).map_err(|error| vec![error])?;
     let manifest = manifest::parse(&toml).map_err(|error| vec![error])?;
     let mut found = Vec::new();

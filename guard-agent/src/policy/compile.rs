@@ -15,8 +15,10 @@ use super::bundle::Bundle;
 use super::cells::Cells;
 use super::diagnostics::{Diagnostic, Diagnostics, Severity};
 use super::features::Features;
+use super::formula::Formula;
 use super::ids::SubjectIds;
 use super::layout;
+use super::merge;
 use super::outcome::{Outcomes, Table, TooManyFeatures};
 use super::places::Mounts;
 use super::rules;
@@ -110,11 +112,15 @@ pub fn compile_with(
     for subject in &bundle.subjects {
         ids.assign(&subject.name);
     }
-    let rules = rules::translate(bundle, facts, &mut found);
-    let features = Features::assign(&rules.atoms, &mut found);
+    let mut rules = rules::translate(bundle, facts, &mut found);
+    let groups = merge::representatives(&rules.atoms, &rules.by_subject);
+    for rule in rules.by_subject.iter_mut().flatten() {
+        rule.formula = rule.formula.substitute(&|id| Formula::Atom(groups[id as usize]));
+    }
+    let features = Features::assign(&rules.atoms, &groups, &mut found);
     let mounts = Mounts::new(&host.mounts);
     let mut trie = Trie::new();
-    let mut classes = layout::paths(host, &mounts, &rules.atoms, &mut trie, &mut found);
+    let mut classes = layout::paths(host, &mounts, &rules.atoms, &groups, &mut trie, &mut found);
     let selected = selectors::compile(bundle, host, &mounts, ids, &mut trie, &mut found);
     let (edges, nodes) = trie.finish(&mut classes, &features.names);
     let (net4, net6) = layout::addresses(bundle, host, &rules.atoms, &mut classes, &mut found);

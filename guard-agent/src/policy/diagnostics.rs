@@ -166,9 +166,11 @@ impl fmt::Display for Diagnostic {
 pub struct Diagnostics(Vec<Diagnostic>);
 
 impl Diagnostics {
-    /// `found` as a refusal if it holds an error.
-    pub fn refuse_if_errors(found: Vec<Diagnostic>) -> Result<Vec<Diagnostic>, Self> {
+    /// `found` as a refusal if it holds an error. Notes about a bundle that is refused are left out:
+    /// they would bury what has to be mended.
+    pub fn refuse_if_errors(mut found: Vec<Diagnostic>) -> Result<Vec<Diagnostic>, Self> {
         if found.iter().any(|diagnostic| diagnostic.severity == Severity::Error) {
+            found.retain(|diagnostic| diagnostic.severity != Severity::Note);
             Err(Self(found))
         } else {
             Ok(found)

@@ -21,17 +21,19 @@ pub(super) struct Features {
 }
 
 impl Features {
-    /// Gives every atom that is not decided by the class a bit.
-    pub(super) fn assign(atoms: &Atoms, found: &mut Vec<Diagnostic>) -> Self {
+    /// Gives every atom that is not decided by the class a bit; atoms of one group have the same.
+    pub(super) fn assign(atoms: &Atoms, groups: &[AtomId], found: &mut Vec<Diagnostic>) -> Self {
         let mut this = Self::default();
         let mut port_tests = Vec::new();
-        for (_, atom, mention) in atoms.iter() {
+        for (id, atom, mention) in atoms.iter() {
             if atom.is_place() {
                 this.bits.push(None);
                 continue;
             }
-            let bit = this.count as u32;
-            if this.count == MAX_FEATURES {
+            let first = groups.get(id as usize).copied().unwrap_or(id);
+            let shared = if first == id { None } else { this.bit(first) };
+            let bit = shared.map_or(this.count as u32, u32::from);
+            if shared.is_none() && this.count == MAX_FEATURES {
                 found.push(too_many(
                     mention,
                     &format!("more than {MAX_FEATURES} names, patterns, ports and attribute values"),
@@ -65,7 +67,7 @@ impl Features {
                 _ => {}
             }
             this.bits.push(Some(bit as u8));
-            this.count += 1;
+            this.count += usize::from(shared.is_none());
         }
         this.ports = port_ranges(&port_tests);
         this

@@ -24,6 +24,7 @@ pub(super) fn paths(
     host: &Host,
     mounts: &Mounts<'_>,
     atoms: &Atoms,
+    groups: &[AtomId],
     trie: &mut Trie,
     found: &mut Vec<Diagnostic>,
 ) -> Classes {
@@ -58,7 +59,10 @@ pub(super) fn paths(
                 for mount in
                     visible.iter().filter(|mount| names(&mount.point).any(|part| part == name.as_bytes()))
                 {
-                    trie.cover_below(&Place { device: mount.device, path: mount.root.clone() }, id);
+                    trie.cover_below(
+                        &Place { device: mount.device, path: mount.root.clone() },
+                        groups[id as usize],
+                    );
                 }
             }
             _ => {}

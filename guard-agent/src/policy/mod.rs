@@ -21,6 +21,7 @@ mod kind;
 mod layout;
 mod literals;
 mod manifest;
+mod merge;
 mod network;
 mod outcome;
 mod places;
