@@ -250,10 +250,17 @@ fn validate<'a>(
         let _ = added;
     }
     let result = validator.validate(&set, ValidationMode::Strict);
-    found.extend(result.validation_errors().map(|error| from_miette(source, "validation", error)));
-    found.extend(
-        result.validation_warnings().map(|warning| from_miette(source, "validation", warning).into_warning()),
-    );
+    let errors = result.validation_errors().map(|error| from_miette(source, "validation", error));
+    let warnings =
+        result.validation_warnings().map(|warning| from_miette(source, "validation", warning).into_warning());
+    let mut all: Vec<Diagnostic> = errors.chain(warnings).collect();
+    // Cedar checks a policy once per type of resource, in no particular order, and repeats itself.
+    let order = |one: &Diagnostic| {
+        (one.severity, one.place.as_ref().map(|place| (place.line, place.column)), one.message.clone())
+    };
+    all.sort_by_key(order);
+    all.dedup_by(|a, b| a.severity == b.severity && a.place.is_some() && a.place == b.place);
+    found.append(&mut all);
 }
 
 fn unique<'a>(policies: impl Iterator<Item = &'a Policy>, found: &mut Vec<Diagnostic>) {
@@ -300,16 +307,4 @@ fn names(manifest: &Manifest, toml: &Source, found: &mut Vec<Diagnostic>) -> BTr
         names.insert(name.get_ref().clone(), ranges);
     }
     names
-}
-
-/// The schema of a bundle, for tests that ask Cedar itself.
-#[cfg(test)]
-pub(super) fn product_schema(
-    dir: &Path,
-) -> Result<cedar_policy_core::validator::ValidatorSchema, Vec<Diagnostic>> {
-    let toml = read(&dir.join("guard.toml")).map_err(|error| vec![error])?;
-    let manifest = manifest::parse(&toml).map_err(|error| vec![error])?;
-    let mut found = Vec::new();
-    let files = schema_files(dir, &manifest, &toml, &mut found);
-    schema::build(&manifest, &toml, &files)
 }

@@ -29,7 +29,7 @@ pub struct Diagnostic {
     pub message: String,
     /// Where, if it has a place.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
-    pub place: Option<Place>,
+    pub place: Option<Box<Place>>,
     /// What to do about it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub help: Option<String>,
@@ -84,7 +84,7 @@ impl Source {
 
     /// An error at a range of bytes.
     pub fn error(&self, code: &'static str, span: Range<usize>, message: impl Into<String>) -> Diagnostic {
-        Diagnostic { place: Some(self.place(span)), ..Diagnostic::error(code, message) }
+        Diagnostic { place: Some(Box::new(self.place(span))), ..Diagnostic::error(code, message) }
     }
 
     /// A note at a range of bytes.

@@ -8,6 +8,7 @@
 //! finds out which literals cover which places and addresses (`classes`), `features` numbers what
 //! remains, and `outcome` writes the truth table of every (subject, class) into `cells`.
 
+mod actions;
 mod bundle;
 mod cells;
 mod classes;
@@ -39,6 +40,7 @@ mod world;
 #[cfg(test)]
 mod tests;
 
+pub use actions::actions_reference;
 pub use bundle::{Bundle, load};
 pub use compile::{Compiled, ExecSelector, Names, TableSizes, compile, compile_with};
 pub use diagnostics::{Diagnostic, Diagnostics, Place, Severity, Source};

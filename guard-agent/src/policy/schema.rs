@@ -55,11 +55,10 @@ pub(super) fn build(
         return Err(errors);
     }
     let place = files.first().unwrap_or(toml);
-    let lowered: Result<Vec<_>, _> =
-        fragments.into_iter().map(ValidatorSchemaFragment::from_schema_fragment).collect();
-    lowered
-        .and_then(|fragments| ValidatorSchema::from_schema_fragments(fragments, Extensions::all_available()))
-        .map_err(|error| vec![from_miette(place, "schema", &error)])
+    let refuse = |error| vec![from_miette(place, "schema", &error)];
+    let lowered = fragments.into_iter().map(ValidatorSchemaFragment::from_schema_fragment);
+    let lowered = lowered.collect::<Result<Vec<_>, _>>().map_err(refuse)?;
+    ValidatorSchema::from_schema_fragments(lowered, Extensions::all_available()).map_err(refuse)
 }
 
 fn fragment(source: &Source) -> Result<Fragment<RawName>, Diagnostic> {

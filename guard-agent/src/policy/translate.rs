@@ -159,7 +159,7 @@ impl Translator<'_> {
     fn term(&mut self, expr: &Expr) -> Result<Term> {
         Ok(match expr.expr_kind() {
             ExprKind::Lit(Literal::Bool(value)) => Term::Bool(Formula::Const(*value)),
-            ExprKind::Lit(Literal::Long(number)) => Term::Long((*number).into()),
+            ExprKind::Lit(Literal::Long(number)) => Term::Long(*number),
             ExprKind::Lit(Literal::String(text)) => Term::Text(text.to_string()),
             ExprKind::Lit(Literal::EntityUID(uid)) => Term::Entity((**uid).clone()),
             ExprKind::Var(Var::Principal) => Term::Subject(self.subject.to_owned()),
@@ -279,14 +279,6 @@ impl Translator<'_> {
                     expr,
                     "tags have no counterpart in the kernel",
                     "use an attribute of the schema",
-                );
-            }
-            #[allow(unreachable_patterns)]
-            _ => {
-                return self.fail(
-                    expr,
-                    "this operator has no counterpart in the kernel",
-                    "use == < <= in contains like",
                 );
             }
         };

@@ -79,7 +79,7 @@ impl Mentions {
                     found.attributes.extend(attrs.iter().map(ToString::to_string));
                 }
                 ExprKind::Lit(Literal::Long(number)) => {
-                    found.longs.insert((*number).into());
+                    found.longs.insert(*number);
                 }
                 ExprKind::Lit(Literal::String(text)) => {
                     found.strings.insert(text.to_string());

@@ -1,0 +1,69 @@
+//! The reference of actions, generated from the action table and the built-in classes.
+
+use std::fmt::Write;
+
+use guard_common::action::{Coverage, GROUPS, Resource, TABLE};
+use guard_common::class::BUILTINS;
+
+/// `docs/actions.md`.
+pub fn actions_reference() -> String {
+    let mut out = String::from(
+        "# Actions\n\nGenerated from the action table in `guard-common`; a test compares this file with it. To write it again: \
+         `GUARD_BLESS=1 cargo test -p guard-agent --lib actions`.\n\n\
+         | action | groups | on | a denied caller gets | decided by | in this version |\n|---|---|---|---|---|---|\n",
+    );
+    for row in TABLE {
+        let errno = if row.errno == guard_common::action::EPERM { "EPERM" } else { "EACCES" };
+        let (hook, coverage) = match row.coverage {
+            Coverage::Enforced => (row.hook, "enforced"),
+            Coverage::Partly(text) => (row.hook, text),
+            Coverage::NotYet => ("", "accepted in policy, decided by nothing"),
+        };
+        let _ = writeln!(
+            out,
+            "| `{}` | `{}` | {} | {errno} | {hook} | {coverage} |",
+            row.name,
+            row.groups.join("` `"),
+            resource(row.resource)
+        );
+    }
+    out.push_str("\n## Groups\n\n| group | belongs to |\n|---|---|\n");
+    for (name, parents) in GROUPS {
+        let parents: Vec<_> = parents.iter().map(|parent| format!("`{parent}`")).collect();
+        let _ = writeln!(out, "| `{name}` | {} |", parents.join(" "));
+    }
+    out.push_str("\n## Built-in classes\n\nResources that have no path that policy could name.\n\n| entity | holds |\n|---|---|\n");
+    for builtin in BUILTINS {
+        let _ = writeln!(out, "| `Guard::{}::\"{}\"` | {} |", builtin.entity_type, builtin.id, builtin.holds);
+    }
+    out
+}
+
+fn resource(resource: Resource) -> &'static str {
+    match resource {
+        Resource::File => "File",
+        Resource::Dir => "Dir",
+        Resource::FileOrDir => "File, Dir",
+        Resource::FileOrMemory => "File, Memory",
+        Resource::Endpoint => "Endpoint",
+        Resource::Protocol => "Protocol",
+        Resource::Unix => "Unix",
+        Resource::Process => "Process",
+        Resource::Capability => "Capability",
+        Resource::Machine => "Machine",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_reference_agrees_with_the_table() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/actions.md");
+        let wanted = super::actions_reference();
+        if std::env::var_os("GUARD_BLESS").is_some() {
+            std::fs::write(&path, &wanted).unwrap();
+        }
+        let found = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(found == wanted, "docs/actions.md is out of date: run the test with GUARD_BLESS=1");
+    }
+}
