@@ -11,8 +11,9 @@ use std::{env, fs, thread};
 use anyhow::{Context, Result};
 use tempfile::TempDir;
 
+use super::accelerator::Accelerator;
 use super::console::{self, Complaints};
-use super::machine::{Accelerator, Machine};
+use super::machine::Machine;
 use super::{initramfs, terminal};
 use crate::channel::{Kind, MAX_PAYLOAD, read_frame, write_frame};
 use crate::guest::{Config, ScratchDisk};
@@ -24,7 +25,11 @@ const BOOT: Duration = Duration::from_secs(180);
 /// Variables of the caller that mean the same inside.
 const PASSED: [&str; 6] = ["TERM", "COLORTERM", "NO_COLOR", "RUST_BACKTRACE", "RUST_LOG", "GUARD_LOG"];
 
+/// How long the trial of an accelerator may take: in hardware a guest needs two seconds.
+const TRIAL: Duration = Duration::from_secs(20);
+
 /// What to run and how.
+#[derive(Clone)]
 pub(crate) struct Guest {
     pub(crate) cpus: u32,
     pub(crate) memory_mib: u32,
@@ -71,14 +76,50 @@ pub(crate) struct Outcome {
 }
 
 impl Guest {
+    /// A guest for `command`, with one processor, no terminal, no input and nothing in /scratch but
+    /// a tmpfs.
+    pub(crate) fn new<S: Into<OsString>>(command: impl IntoIterator<Item = S>) -> Self {
+        Self {
+            cpus: 1,
+            memory_mib: 2048,
+            icount: false,
+            systemd: false,
+            timeout: None,
+            scratch: Vec::new(),
+            append: Vec::new(),
+            command: command.into_iter().map(Into::into).collect(),
+            stdin: false,
+            terminal: false,
+        }
+    }
+
     /// Boots, runs the command, and passes what it writes to `output`.
     pub(crate) fn run(
         &self,
         environment: &GuestEnvironment,
         output: &mut dyn FnMut(Stream, &[u8]) -> io::Result<()>,
     ) -> Result<Outcome> {
+        let accelerator = if self.icount {
+            Accelerator::InstructionCount
+        } else {
+            Accelerator::detect(environment, |accelerator| {
+                let trial = Self { timeout: Some(TRIAL), ..Self::new(["true"]) };
+                let outcome = trial.run_with(environment, accelerator, TRIAL, &mut |_, _| Ok(()))?;
+                Ok(matches!(outcome.ended, Ended::Exit(0)))
+            })?
+        };
+        self.run_with(environment, accelerator, BOOT, output)
+    }
+
+    fn run_with(
+        &self,
+        environment: &GuestEnvironment,
+        accelerator: Accelerator,
+        boot: Duration,
+        output: &mut dyn FnMut(Stream, &[u8]) -> io::Result<()>,
+    ) -> Result<Outcome> {
         let dir = self.prepare(environment)?;
-        let machine = self.machine(environment, dir.path());
+        let machine = Machine { quiet: boot == TRIAL, ..self.machine(environment, accelerator, dir.path()) };
         let (child, channel) = machine.start(&environment.qemu)?;
         let mut child = KilledOnDrop(child);
         let raw_mode = if self.terminal { terminal::RawMode::enter() } else { None };
@@ -87,7 +128,7 @@ impl Guest {
         } else {
             write_frame(&mut &channel, Kind::StdinEnd, &[])?;
         }
-        let ended = self.follow(channel, output);
+        let ended = self.follow(channel, boot, output);
         drop(raw_mode);
         child.kill();
         let complaints = Complaints::read(&machine.console);
@@ -99,7 +140,8 @@ impl Guest {
                 Ended::Crash(format!("it went away without a word; the end of its console:\n{tail}"))
             }
         };
-        let keep = !matches!(ended, Ended::Exit(_)) || !complaints.warnings.is_empty();
+        let is_trial = machine.quiet;
+        let keep = !is_trial && (!matches!(ended, Ended::Exit(_)) || !complaints.warnings.is_empty());
         let console = keep.then(|| keep_console(dir));
         Ok(Outcome { ended, warnings: complaints.warnings, console })
     }
@@ -142,7 +184,12 @@ impl Guest {
         })
     }
 
-    fn machine<'a>(&self, environment: &'a GuestEnvironment, dir: &Path) -> Machine<'a> {
+    fn machine<'a>(
+        &self,
+        environment: &'a GuestEnvironment,
+        accelerator: Accelerator,
+        dir: &Path,
+    ) -> Machine<'a> {
         let mut append = self.append.clone();
         if self.systemd {
             append.push("systemd.show_status=no systemd.journald.forward_to_console=no".into());
@@ -150,8 +197,9 @@ impl Guest {
         Machine {
             kernel: &environment.kernel,
             initramfs: dir.join("initramfs"),
-            accelerator: if self.icount { Accelerator::InstructionCount } else { Accelerator::Emulation },
+            accelerator,
             cpus: if self.icount { 1 } else { self.cpus },
+            quiet: false,
             memory_mib: self.memory_mib,
             packages: environment.packages.root().to_owned(),
             disks: environment.disks.iter().map(|disk| disk.image.clone()).collect(),
@@ -164,9 +212,10 @@ impl Guest {
     fn follow(
         &self,
         mut channel: UnixStream,
+        boot: Duration,
         output: &mut dyn FnMut(Stream, &[u8]) -> io::Result<()>,
     ) -> Result<Option<Ended>> {
-        let mut deadline = Some(Instant::now() + BOOT);
+        let mut deadline = Some(Instant::now() + boot);
         let mut is_up = false;
         loop {
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
@@ -194,7 +243,7 @@ impl Guest {
                     return Ok(Some(Ended::TimedOut(if is_up {
                         format!("the command still ran after {seconds} s")
                     } else {
-                        format!("the guest did not reach user space in {} s", BOOT.as_secs())
+                        format!("the guest did not reach user space in {} s", boot.as_secs())
                     })));
                 }
                 Err(error)

@@ -7,21 +7,11 @@ use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result};
 
+use super::accelerator::Accelerator;
 use crate::command;
 use crate::guest::PORT;
 use crate::kernels::Kernel;
 use crate::qemu::Qemu;
-
-/// How the guest's processors are run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Accelerator {
-    /// In hardware.
-    Kvm,
-    /// By translation.
-    Emulation,
-    /// By translation, with a clock that counts instructions.
-    InstructionCount,
-}
 
 /// Everything that makes up one virtual machine.
 pub(super) struct Machine<'a> {
@@ -35,6 +25,8 @@ pub(super) struct Machine<'a> {
     /// Disk images, written to in temporary copies only.
     pub(super) disks: Vec<PathBuf>,
     pub(super) console: PathBuf,
+    /// Whether what QEMU says is worth showing.
+    pub(super) quiet: bool,
     /// Kernel parameters besides those that every guest gets.
     pub(super) append: Vec<String>,
 }
@@ -45,6 +37,9 @@ impl Machine<'_> {
         let (ours, theirs) = UnixStream::pair()?;
         let mut command = with_our_death(&self.command(qemu));
         command.stdin(Stdio::from(OwnedFd::from(theirs))).stdout(Stdio::null());
+        if self.quiet {
+            command.stderr(Stdio::null());
+        }
         let child = command.spawn().context("start QEMU")?;
         Ok((child, ours))
     }

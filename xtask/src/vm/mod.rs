@@ -11,6 +11,7 @@ use crate::command::say;
 use crate::kernels::Series;
 use crate::{build, setup};
 
+mod accelerator;
 mod console;
 mod guest;
 mod initramfs;
