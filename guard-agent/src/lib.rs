@@ -3,11 +3,10 @@
 //! Data flows one way: a bundle is compiled (`policy`) into tables, the tables are loaded
 //! (`kernel`), labels are attached (`subject`), and what the programs report is read (`events`).
 
-/// The admin API.
-pub mod api {
-    pub mod types;
-}
+pub mod api;
 pub mod cli;
+pub mod config;
+pub mod daemon;
 pub mod doctor;
 pub mod events;
 pub mod host;

@@ -61,8 +61,15 @@ pub struct Step {
 pub struct Walk {
     /// The ring: entry `i % MAX_COMPONENTS` is the `i`-th dentry from the leaf.
     pub steps: [Step; MAX_COMPONENTS],
+    /// First bytes of the last component, for patterns.
+    pub front: [u64; 4],
+    /// Last bytes of the last component, right-aligned in the first 24; the rest is room for the
+    /// verifier's bound.
+    pub back: [u64; 8],
     /// The dentry to look at next.
     pub dentry: u64,
+    /// Its parent.
+    pub parent: u64,
     /// Address of the name that is being followed.
     pub name: u64,
     /// Address of the sequence count that must not change meanwhile.
@@ -95,8 +102,8 @@ pub struct Walk {
     pub exec_subject: u32,
     /// `NODE_*` flags of the file itself, once the walk is over.
     pub flags: u32,
-    /// Keeps the layout free of hidden padding.
-    pub reserved: u32,
+    /// Times that this walk began anew because something was renamed.
+    pub attempts: u32,
     /// First entry that a binary search still considers.
     pub found: u32,
     /// Distance of the next entry that a binary search tries.
@@ -217,7 +224,7 @@ const _: () = {
     assert!(size_of::<EdgeKey>() == 32);
     assert!(size_of::<Node>() == 24);
     assert!(size_of::<Pattern>() == 112);
-    assert!(size_of::<Walk>() == 16 * MAX_COMPONENTS + 96);
+    assert!(size_of::<Walk>() == 16 * MAX_COMPONENTS + 200);
     assert!(PATTERN_MAX == CHUNK);
 };
 

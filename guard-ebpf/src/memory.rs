@@ -25,12 +25,16 @@ pub fn read_at<T: Copy>(address: u64) -> Result<T, Reason> {
     Ok(unsafe { value.assume_init() })
 }
 
-/// Copies `len` bytes from a kernel address to `to`.
+/// Copies `len` bytes from a kernel address to `to`. `len` is masked with `MASK`, one less than a
+/// power of two, where the verifier can see it: it does not follow how the compiler derived the
+/// length, and the compiler would drop a mask that it knows to change nothing.
 ///
 /// # Safety
-/// `to` must be valid for `len` bytes; the verifier checks it.
+/// `to` must be valid for `MASK` bytes; the verifier checks it.
 #[inline(always)]
-pub unsafe fn copy(to: *mut u8, len: u32, address: u64) -> Result<(), Reason> {
+pub unsafe fn copy<const MASK: u32>(to: *mut u8, len: u32, address: u64) -> Result<(), Reason> {
+    // SAFETY: a reference is valid for reads.
+    let len = unsafe { core::ptr::read_volatile(&len) } & MASK;
     // SAFETY: by the contract of this function.
     if unsafe { bpf_probe_read_kernel(to.cast(), len, address as *const _) } == 0 {
         Ok(())

@@ -49,6 +49,8 @@ struct SocketAddress {
     flow: u32,
     high: u64,
     low: u64,
+    /// Room for the verifier's bound on the length.
+    slack: u64,
 }
 
 #[inline(always)]
@@ -60,11 +62,11 @@ fn connect(socket: u64, address: u64, length: u32, label: *mut Label) -> Result<
     let (generation, header) = live()?;
     // SAFETY: the buffer of the running task's own label.
     let walk = unsafe { &raw mut (*label).walk };
-    let mut given = SocketAddress { family: 0, port: 0, flow: 0, high: 0, low: 0 };
+    let mut given = SocketAddress { family: 0, port: 0, flow: 0, high: 0, low: 0, slack: 0 };
     let used = if length > SOCKADDR_BYTES { SOCKADDR_BYTES } else { length };
     // SAFETY: `used` is at most the size of the structure. The kernel has copied the address, so
     // nobody changes it any more.
-    unsafe { copy((&raw mut given).cast(), used & 31, address)? };
+    unsafe { copy::<31>((&raw mut given).cast(), used, address)? };
     let sock: u64 = read(socket, &SOCKET_SK)?;
     let protocol: u16 = read(sock, &SOCK_PROTOCOL)?;
     let mut resource = Resource::unknown();

@@ -2,10 +2,13 @@
 //!
 //! First up: every ancestor is passed, the last [`MAX_COMPONENTS`] of them are remembered, and names
 //! that policy asks for at any depth are looked up. Then down from the root, edge by edge, as far as
-//! the trie goes. Both ways are `bpf_loop`s, which the verifier checks once, whatever their length.
+//! the trie goes.
+//!
+//! All of it is one `bpf_loop` over a small state machine: the verifier checks the callback once,
+//! whatever the length of the path, because the state is in map memory, of which it assumes nothing.
 //!
 //! A rename in the middle of it shows in the dentry's sequence count, which is compared after its
-//! name was read; the walk is then done again.
+//! name was read; the walk then begins anew.
 
 use crate::generation::Generation;
 use crate::maps::{EDGES, NODES, PATTERNS};
@@ -24,14 +27,46 @@ use guard_common::tables::{HAS_NAMES, Header, MAX_PATTERNS};
 
 /// Chunks of the longest component, 255 bytes.
 const MAX_CHUNKS: u32 = 11;
+/// Chunks of the longest abstract name, 107 bytes.
+const MAX_ABSTRACT_CHUNKS: u32 = 5;
 /// Walks that are tried before a path counts as unstable.
 const ATTEMPTS: u32 = 3;
 const RING: u32 = MAX_COMPONENTS as u32;
+/// Steps that are enough for every attempt of the longest walk.
+const MAX_STEPS: u32 =
+    ATTEMPTS * ((MAX_ANCESTORS + 1) * (MAX_CHUNKS + 1) + MAX_PATTERNS + RING * MAX_CHUNKS + 8);
+
+/// Begin with the leaf.
+const START: u32 = 0;
+/// Go to the parent.
+const CLIMB: u32 = 1;
+/// Look up one chunk of the dentry's name among the names at any depth.
+const NAME: u32 = 2;
+/// The top is reached.
+const TOP: u32 = 3;
+/// Compare the last component with one pattern.
+const MATCH: u32 = 4;
+/// Enter the trie of the file system.
+const ENTER: u32 = 5;
+/// Follow one edge.
+const DESCEND: u32 = 6;
+/// The walk is over: found, or why not.
+const DONE: u32 = 7;
+const UNSTABLE: u32 = 8;
+const TOO_DEEP: u32 = 9;
+const UNREADABLE: u32 = 10;
+
+/// Context of the callback.
+struct Task {
+    walk: *mut Walk,
+    dentry: u64,
+    slot: u32,
+    names: u32,
+    patterns: u32,
+}
 
 /// Classifies the file at `dentry`: afterwards the walk buffer holds its class, what executing it
 /// selects, and the path for an event; the features of its names are added to `resource`.
-///
-/// Everything that the walk finds goes through the buffer, so the verifier sees one state after it.
 #[inline(always)]
 pub fn classify(
     generation: &Generation,
@@ -47,17 +82,21 @@ pub fn classify(
         names: header.flags & HAS_NAMES,
         patterns: header.patterns.min(MAX_PATTERNS),
     };
+    // The callback changes the buffer through the context, so no reference to it may live across the
+    // call: the compiler would take its content for unchanged.
     // SAFETY: the callback's context is `task`, which outlives the call, and `walk` points to a
     // whole buffer that belongs to this task or was claimed.
     let walk = unsafe {
-        bpf_loop(ATTEMPTS, attempt as *mut c_void, (&raw mut task).cast(), 0);
+        (*walk).state = START;
+        (*walk).attempts = 0;
+        bpf_loop(MAX_STEPS, step as *mut c_void, (&raw mut task).cast(), 0);
         &mut *walk
     };
     match walk.state {
         DONE => {}
         UNSTABLE => return Err(Reason::PathUnstable),
-        TOO_DEEP => return Err(Reason::PathTooDeep),
-        _ => return Err(Reason::Unreadable),
+        UNREADABLE => return Err(Reason::Unreadable),
+        _ => return Err(Reason::PathTooDeep),
     }
     resource.has_path = true;
     resource.features |= walk.features;
@@ -65,87 +104,213 @@ pub fn classify(
     Ok(())
 }
 
-/// One whole walk; another one is needed if something was renamed meanwhile.
-extern "C" fn attempt(_: u32, task: *mut Task) -> i64 {
+extern "C" fn step(_: u32, task: *mut Task) -> i64 {
     // SAFETY: the only caller passes a valid pointer to a valid buffer.
-    let (task, walk) = unsafe { (&mut *task, &mut *(*task).walk) };
-    walk.state = match walk_once(task, walk) {
-        Ok(()) => DONE,
-        Err(Reason::PathUnstable) => {
-            walk.state = UNSTABLE;
-            return 0;
-        }
-        Err(Reason::PathTooDeep) => TOO_DEEP,
-        Err(_) => UNREADABLE,
+    let (task, walk) = unsafe { (&*task, &mut *(*task).walk) };
+    let result = match walk.state {
+        START => start(task, walk),
+        CLIMB => climb(task, walk),
+        NAME => name(task, walk),
+        TOP => top(task, walk),
+        MATCH => match_pattern(task, walk),
+        ENTER => enter(task, walk),
+        DESCEND => descend(task, walk),
+        _ => return 1,
     };
-    1
+    match result {
+        Ok(next) => walk.state = next,
+        Err(Reason::PathUnstable) => {
+            walk.attempts += 1;
+            walk.state = if walk.attempts >= ATTEMPTS { UNSTABLE } else { START };
+        }
+        Err(Reason::PathTooDeep) => walk.state = TOO_DEEP,
+        Err(_) => walk.state = UNREADABLE,
+    }
+    (walk.state >= DONE) as i64
 }
 
 #[inline(always)]
-fn walk_once(task: &mut Task, walk: &mut Walk) -> Result<(), Reason> {
+fn start(task: &Task, walk: &mut Walk) -> Result<u32, Reason> {
     walk.dentry = task.dentry;
     walk.features = 0;
     walk.count = 0;
     walk.class = UNKNOWN;
     walk.exec_subject = 0;
     walk.flags = 0;
-    walk.state = CLIMBING;
-    // SAFETY: the callback's context outlives the call, here and below.
-    unsafe { bpf_loop(MAX_ANCESTORS, climb as *mut c_void, core::ptr::from_mut(task).cast(), 0) };
-    match walk.state {
-        AT_ROOT => {}
-        UNSTABLE => return Err(Reason::PathUnstable),
-        UNREADABLE => return Err(Reason::Unreadable),
-        _ => return Err(Reason::PathTooDeep),
+    Ok(CLIMB)
+}
+
+#[inline(always)]
+fn climb(task: &Task, walk: &mut Walk) -> Result<u32, Reason> {
+    if walk.count >= MAX_ANCESTORS {
+        return Err(Reason::PathTooDeep);
     }
+    let dentry = walk.dentry;
+    walk.sequence = read(dentry, &DENTRY_SEQ)?;
+    walk.parent = read(dentry, &DENTRY_PARENT)?;
+    if walk.parent == dentry {
+        return Ok(TOP);
+    }
+    let index = (walk.count & (RING - 1)) as usize;
+    // SAFETY: the index is masked to the ring.
+    let step = unsafe { walk.steps.get_unchecked_mut(index) };
+    step.dentry = dentry;
+    step.sequence = walk.sequence;
+    walk.count += 1;
+    if task.names == 0 {
+        walk.dentry = walk.parent;
+        return Ok(CLIMB);
+    }
+    walk.name = read(dentry, &DENTRY_NAME)?;
+    walk.length = read(dentry, &DENTRY_NAME_LEN)?;
+    walk.offset = 0;
+    walk.node = NODE_NAMES;
+    Ok(NAME)
+}
+
+#[inline(always)]
+fn name(task: &Task, walk: &mut Walk) -> Result<u32, Reason> {
+    let (key, last) = chunk_key(walk.node, walk.name, walk.length, walk.offset)?;
+    if read::<u32>(walk.dentry, &DENTRY_SEQ)? != walk.sequence {
+        return Err(Reason::PathUnstable);
+    }
+    match edge(task.slot, &key) {
+        Some(bit) if last => walk.features |= 1 << (bit & 63),
+        Some(node) => {
+            walk.node = node;
+            walk.offset += CHUNK as u32;
+            return Ok(NAME);
+        }
+        None => {}
+    }
+    walk.dentry = walk.parent;
+    Ok(CLIMB)
+}
+
+#[inline(always)]
+fn top(task: &Task, walk: &mut Walk) -> Result<u32, Reason> {
     let superblock: u64 = read(task.dentry, &DENTRY_SB)?;
-    let root: u64 = read(superblock, &SB_ROOT)?;
     walk.device = read(superblock, &SB_DEV)?;
-    patterns(task, walk)?;
-    if walk.dentry != root {
-        // Not connected to its file system's root, so it has no name that policy could mean.
-        return Ok(());
+    if task.patterns == 0 {
+        return Ok(ENTER);
     }
-    let Some(root_node) = file_system_node(task.slot, walk.device) else {
-        return Ok(());
+    let sequence: u32 = read(task.dentry, &DENTRY_SEQ)?;
+    let name: u64 = read(task.dentry, &DENTRY_NAME)?;
+    walk.length = read(task.dentry, &DENTRY_NAME_LEN)?;
+    let used = if walk.length > CHUNK as u32 { CHUNK as u32 } else { walk.length };
+    walk.front = [0; 4];
+    walk.back = [0; 8];
+    // SAFETY: `used` is at most 24, so both copies stay inside their arrays.
+    unsafe {
+        copy::<31>(walk.front.as_mut_ptr().cast(), used, name)?;
+        let gap = core::ptr::read_volatile(&(CHUNK as u32 - used)) & 31;
+        let start = walk.back.as_mut_ptr().cast::<u8>().add(gap as usize);
+        copy::<31>(start, used, name + (walk.length - used) as u64)?;
+    }
+    if read::<u32>(task.dentry, &DENTRY_SEQ)? != sequence || sequence & 1 != 0 {
+        return Err(Reason::PathUnstable);
+    }
+    walk.step = 0;
+    Ok(MATCH)
+}
+
+#[inline(always)]
+fn match_pattern(task: &Task, walk: &mut Walk) -> Result<u32, Reason> {
+    if walk.step >= task.patterns {
+        return Ok(ENTER);
+    }
+    let pattern =
+        PATTERNS.get(task.slot).and_then(|patterns| patterns.get(walk.step)).ok_or(Reason::TableMiss)?;
+    let front = [walk.front[0], walk.front[1], walk.front[2]];
+    let back = [walk.back[0], walk.back[1], walk.back[2]];
+    if pattern.matches(&front, &back, walk.length) {
+        walk.features |= 1 << (pattern.bit & 63);
+    }
+    walk.step += 1;
+    Ok(MATCH)
+}
+
+#[inline(always)]
+fn enter(task: &Task, walk: &mut Walk) -> Result<u32, Reason> {
+    let superblock: u64 = read(task.dentry, &DENTRY_SB)?;
+    if read::<u64>(superblock, &SB_ROOT)? != walk.dentry {
+        // Not connected to its file system's root, so it has no name that policy could mean.
+        return Ok(DONE);
+    }
+    let Some(root) = file_system_node(task.slot, walk.device) else {
+        return Ok(DONE);
     };
-    walk.node = root_node;
-    walk.complete = root_node;
+    walk.node = root;
+    walk.complete = root;
     walk.remaining = walk.count;
     walk.floor = if walk.count > RING { walk.count - RING } else { 0 };
     walk.offset = 0;
-    walk.state = DESCENDING;
-    // SAFETY: as above.
-    unsafe { bpf_loop(RING * MAX_CHUNKS + 1, descend as *mut c_void, core::ptr::from_mut(task).cast(), 0) };
-    let exact = match walk.state {
-        AT_LEAF => true,
-        LEFT_TRIE => false,
-        UNSTABLE => return Err(Reason::PathUnstable),
-        _ => return Err(Reason::Unreadable),
+    Ok(DESCEND)
+}
+
+#[inline(always)]
+fn descend(task: &Task, walk: &mut Walk) -> Result<u32, Reason> {
+    if walk.offset == 0 {
+        if walk.remaining <= walk.floor {
+            return arrive(task, walk, walk.remaining == 0);
+        }
+        // The leaf is entry 0 of the walk, so the component below the root is the last one.
+        let index = ((walk.remaining - 1) & (RING - 1)) as usize;
+        // SAFETY: the index is masked to the ring.
+        let step = unsafe { walk.steps.get_unchecked(index) };
+        let dentry = step.dentry;
+        walk.sequence = step.sequence;
+        walk.name = read(dentry, &DENTRY_NAME)?;
+        walk.length = read(dentry, &DENTRY_NAME_LEN)?;
+        walk.sequence_at = dentry + get(&DENTRY_SEQ);
+    }
+    let (key, last) = chunk_key(walk.node, walk.name, walk.length, walk.offset)?;
+    if read_at::<u32>(walk.sequence_at)? != walk.sequence || walk.sequence & 1 != 0 {
+        return Err(Reason::PathUnstable);
+    }
+    let Some(next) = edge(task.slot, &key) else {
+        return arrive(task, walk, false);
     };
+    walk.node = next;
+    if last {
+        walk.complete = next;
+        walk.offset = 0;
+        walk.remaining -= 1;
+    } else {
+        walk.offset += CHUNK as u32;
+    }
+    Ok(DESCEND)
+}
+
+/// Takes the class from the deepest node; `exact` says that the path ends there.
+#[inline(always)]
+fn arrive(task: &Task, walk: &mut Walk, exact: bool) -> Result<u32, Reason> {
     let node = NODES.get(task.slot).and_then(|nodes| nodes.get(walk.complete)).ok_or(Reason::TableMiss)?;
     walk.class = if exact { node.exact } else { node.below };
     walk.exec_subject =
         if exact && node.exec_subject != 0 { node.exec_subject } else { node.exec_subject_below };
     walk.flags = if exact { node.flags } else { 0 };
-    Ok(())
+    Ok(DONE)
 }
 
 /// The class of an abstract socket name of `len` bytes at `name`.
 #[inline(always)]
 pub fn abstract_class(generation: &Generation, name: u64, len: u32) -> Result<u32, Reason> {
-    match follow(generation.slot, NODE_ABSTRACT, name, len)? {
-        Some(node) => NODES
-            .get(generation.slot)
-            .and_then(|nodes| nodes.get(node))
-            .map(|node| node.exact)
-            .ok_or(Reason::TableMiss),
-        None => NODES
-            .get(generation.slot)
-            .and_then(|nodes| nodes.get(NODE_ABSTRACT))
-            .map(|node| node.below)
-            .ok_or(Reason::TableMiss),
+    let (mut node, mut offset, mut chunk, mut exact) = (NODE_ABSTRACT, 0, 0, false);
+    while chunk < MAX_ABSTRACT_CHUNKS {
+        let (key, last) = chunk_key(node, name, len, offset)?;
+        let Some(next) = edge(generation.slot, &key) else { break };
+        node = next;
+        if last {
+            exact = true;
+            break;
+        }
+        offset += CHUNK as u32;
+        chunk += 1;
     }
+    let nodes = NODES.get(generation.slot).ok_or(Reason::TableMiss)?;
+    let node = nodes.get(if exact { node } else { NODE_ABSTRACT }).ok_or(Reason::TableMiss)?;
+    Ok(if exact { node.exact } else { node.below })
 }
 
 #[inline(always)]
@@ -165,23 +330,6 @@ fn file_system_node(slot: u32, device: u32) -> Option<u32> {
     edge(slot, &key)
 }
 
-/// Follows one whole component from `node`. `None` if the trie does not have it.
-#[inline(always)]
-fn follow(slot: u32, node: u32, name: u64, len: u32) -> Result<Option<u32>, Reason> {
-    let (mut node, mut offset, mut chunk) = (node, 0, 0);
-    while chunk < MAX_CHUNKS {
-        let (key, last) = chunk_key(node, name, len, offset)?;
-        match edge(slot, &key) {
-            None => return Ok(None),
-            Some(next) if last => return Ok(Some(next)),
-            Some(next) => node = next,
-        }
-        offset += CHUNK as u32;
-        chunk += 1;
-    }
-    Ok(None)
-}
-
 /// The key of the chunk at `offset` of a name of `len` bytes, and whether it is the last one.
 #[inline(always)]
 fn chunk_key(node: u32, name: u64, len: u32, offset: u32) -> Result<(EdgeKey, bool), Reason> {
@@ -190,9 +338,8 @@ fn chunk_key(node: u32, name: u64, len: u32, offset: u32) -> Result<(EdgeKey, bo
     let used = if last { rest } else { CHUNK as u32 };
     let tag = if last { used } else { used | TAG_MORE };
     let mut padded = PaddedKey { key: EdgeKey { node, tag, bytes: [0; CHUNK] }, slack: 0 };
-    // SAFETY: `used` is at most CHUNK; the mask tells the verifier that it is below 32, and that
-    // many bytes there are with the slack.
-    unsafe { copy(padded.key.bytes.as_mut_ptr(), used & 31, name + offset as u64)? };
+    // SAFETY: `used` is at most CHUNK, and the slack makes room for the verifier's bound.
+    unsafe { copy::<31>(padded.key.bytes.as_mut_ptr(), used, name + offset as u64)? };
     Ok((padded.key, last))
 }
 
@@ -200,160 +347,4 @@ fn chunk_key(node: u32, name: u64, len: u32, offset: u32) -> Result<(EdgeKey, bo
 struct PaddedKey {
     key: EdgeKey,
     slack: u64,
-}
-
-const CLIMBING: u32 = 0;
-const AT_ROOT: u32 = 1;
-const UNSTABLE: u32 = 2;
-const UNREADABLE: u32 = 3;
-const DESCENDING: u32 = 4;
-const LEFT_TRIE: u32 = 5;
-const AT_LEAF: u32 = 6;
-const TOO_DEEP: u32 = 7;
-const DONE: u32 = 8;
-
-/// Context of the callbacks.
-struct Task {
-    walk: *mut Walk,
-    dentry: u64,
-    slot: u32,
-    names: u32,
-    patterns: u32,
-}
-
-extern "C" fn climb(_: u32, task: *mut Task) -> i64 {
-    // SAFETY: the only caller passes a valid pointer to a valid buffer.
-    let (task, walk) = unsafe { (&*task, &mut *(*task).walk) };
-    match climb_one(task, walk) {
-        Ok(stop) => stop,
-        Err(reason) => stop_with(walk, reason),
-    }
-}
-
-extern "C" fn descend(_: u32, task: *mut Task) -> i64 {
-    // SAFETY: the only caller passes a valid pointer to a valid buffer.
-    let (task, walk) = unsafe { (&*task, &mut *(*task).walk) };
-    match descend_one(task, walk) {
-        Ok(stop) => stop,
-        Err(reason) => stop_with(walk, reason),
-    }
-}
-
-#[inline(always)]
-fn stop_with(walk: &mut Walk, reason: Reason) -> i64 {
-    walk.state = if matches!(reason, Reason::PathUnstable) { UNSTABLE } else { UNREADABLE };
-    1
-}
-
-#[inline(always)]
-fn climb_one(task: &Task, walk: &mut Walk) -> Result<i64, Reason> {
-    let dentry = walk.dentry;
-    let sequence: u32 = read(dentry, &DENTRY_SEQ)?;
-    let parent: u64 = read(dentry, &DENTRY_PARENT)?;
-    if parent == dentry {
-        walk.state = AT_ROOT;
-        return Ok(1);
-    }
-    let index = (walk.count & (RING - 1)) as usize;
-    // SAFETY: the index is masked to the ring.
-    let step = unsafe { walk.steps.get_unchecked_mut(index) };
-    step.dentry = dentry;
-    step.sequence = sequence;
-    if task.names != 0 {
-        let name: u64 = read(dentry, &DENTRY_NAME)?;
-        let len: u32 = read(dentry, &DENTRY_NAME_LEN)?;
-        if let Some(bit) = follow(task.slot, NODE_NAMES, name, len)? {
-            walk.features |= 1 << (bit & 63);
-        }
-        if read::<u32>(dentry, &DENTRY_SEQ)? != sequence {
-            return Err(Reason::PathUnstable);
-        }
-    }
-    walk.count += 1;
-    walk.dentry = parent;
-    Ok(0)
-}
-
-#[inline(always)]
-fn descend_one(task: &Task, walk: &mut Walk) -> Result<i64, Reason> {
-    if walk.offset == 0 {
-        if walk.remaining <= walk.floor {
-            walk.state = if walk.remaining == 0 { AT_LEAF } else { LEFT_TRIE };
-            return Ok(1);
-        }
-        // The leaf is entry 0 of the walk, so the component below the root is the last one.
-        let index = ((walk.remaining - 1) & (RING - 1)) as usize;
-        // SAFETY: the index is masked to the ring.
-        let step = unsafe { walk.steps.get_unchecked(index) };
-        let dentry = step.dentry;
-        walk.sequence = step.sequence;
-        walk.name = read(dentry, &DENTRY_NAME)?;
-        walk.length = read(dentry, &DENTRY_NAME_LEN)?;
-        walk.sequence_at = dentry + get(&DENTRY_SEQ);
-    }
-    let (key, last) = chunk_key(walk.node, walk.name, walk.length, walk.offset)?;
-    if read_at::<u32>(walk.sequence_at)? != walk.sequence || walk.sequence & 1 != 0 {
-        return Err(Reason::PathUnstable);
-    }
-    let Some(next) = edge(task.slot, &key) else {
-        walk.state = LEFT_TRIE;
-        return Ok(1);
-    };
-    walk.node = next;
-    if last {
-        walk.complete = next;
-        walk.offset = 0;
-        walk.remaining -= 1;
-    } else {
-        walk.offset += CHUNK as u32;
-    }
-    Ok(0)
-}
-
-/// Adds the features that the patterns on the last component give.
-#[inline(always)]
-fn patterns(task: &Task, walk: &mut Walk) -> Result<(), Reason> {
-    if task.patterns == 0 {
-        return Ok(());
-    }
-    let sequence: u32 = read(task.dentry, &DENTRY_SEQ)?;
-    let name: u64 = read(task.dentry, &DENTRY_NAME)?;
-    let length: u32 = read(task.dentry, &DENTRY_NAME_LEN)?;
-    let mut ends = Ends { front: [0; 4], back: [0; 8], walk, length, slot: task.slot };
-    let used = if length > CHUNK as u32 { CHUNK as u32 } else { length };
-    // The back is right-aligned in the first 24 bytes; the rest is room for the verifier's bound.
-    // SAFETY: `used` is at most 24, so both copies stay inside their arrays.
-    unsafe {
-        copy(ends.front.as_mut_ptr().cast(), used & 31, name)?;
-        let start = ends.back.as_mut_ptr().cast::<u8>().add(((CHUNK as u32 - used) & 31) as usize);
-        copy(start, used & 31, name + (length - used) as u64)?;
-    }
-    if read::<u32>(task.dentry, &DENTRY_SEQ)? != sequence {
-        return Err(Reason::PathUnstable);
-    }
-    // SAFETY: the callback's context is `ends`, which outlives the call.
-    unsafe { bpf_loop(task.patterns, match_pattern as *mut c_void, (&raw mut ends).cast(), 0) };
-    Ok(())
-}
-
-struct Ends {
-    front: [u64; 4],
-    back: [u64; 8],
-    walk: *mut Walk,
-    length: u32,
-    slot: u32,
-}
-
-extern "C" fn match_pattern(index: u32, ends: *mut Ends) -> i64 {
-    // SAFETY: the only caller passes a valid pointer to a valid buffer.
-    let (ends, walk) = unsafe { (&*ends, &mut *(*ends).walk) };
-    let Some(pattern) = PATTERNS.get(ends.slot).and_then(|patterns| patterns.get(index)) else {
-        return 1;
-    };
-    let front = [ends.front[0], ends.front[1], ends.front[2]];
-    let back = [ends.back[0], ends.back[1], ends.back[2]];
-    if pattern.matches(&front, &back, ends.length) {
-        walk.features |= 1 << (pattern.bit & 63);
-    }
-    0
 }

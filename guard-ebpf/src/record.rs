@@ -152,10 +152,10 @@ extern "C" fn append(_: u32, state: *mut PathState) -> i64 {
 #[inline(always)]
 unsafe fn write_abstract(event: *mut Event, resource: &Resource) {
     // A unix socket's name has at most 108 bytes (`include/uapi/linux/un.h`).
-    let len = resource.abstract_len & 127;
+    let len = resource.abstract_len;
     // SAFETY: by the caller, the event is whole; the path is longer than 127 bytes.
     unsafe {
-        if copy((&raw mut (*event).path).cast(), len, resource.abstract_name).is_ok() {
+        if copy::<127>((&raw mut (*event).path).cast(), len, resource.abstract_name).is_ok() {
             (*event).path_len = len as u16;
             (*event).flags |= FLAG_ABSTRACT;
         }

@@ -6,11 +6,13 @@ use crate::maps::{SELECT_CGROUP, SELECT_GROUP, SELECT_USER, SHARED_WALKS, Shared
 use crate::memory::read;
 use crate::offsets::*;
 use crate::path::classify;
+use crate::record::{Report, count, send};
 use crate::resource::Resource;
 use crate::task;
 use aya_ebpf::helpers::generated::{bpf_get_current_cgroup_id, bpf_get_current_pid_tgid};
-use guard_common::action::EAGAIN;
+use guard_common::action::{Action, EAGAIN};
 use guard_common::decide::Reason;
+use guard_common::event::{Counter, Verdict};
 use guard_common::label::NO_SUBJECT;
 use guard_common::path::NODE_NEVER_SELECTS;
 use guard_common::tables::HAS_EXEC_SELECTORS;
@@ -43,7 +45,7 @@ pub fn at_exec(bprm: u64) -> i32 {
             }
             // The path cannot be read right now. A subject known otherwise is attached all the
             // same; without one the caller may try again, as for any shortage.
-            Err(_) if subject == NO_SUBJECT => return -EAGAIN,
+            Err(reason) if subject == NO_SUBJECT => return refuse(&generation, reason),
             Err(_) => {}
         }
     }
@@ -52,11 +54,20 @@ pub fn at_exec(bprm: u64) -> i32 {
     }
     let label = task::create(task::current());
     if label.is_null() {
-        return -EAGAIN;
+        return refuse(&generation, Reason::NoMemory);
     }
     // SAFETY: the storage of the running task.
     unsafe { (*label).prepared = subject };
     0
+}
+
+/// The exec must not go on, because it might have to attach a label and cannot.
+#[inline(always)]
+fn refuse(generation: &Generation, reason: Reason) -> i32 {
+    count(Counter::InternalDenied);
+    let report = Report { verdict: Verdict::Denied, reason, actions: Action::Exec.bit(), errno: EAGAIN };
+    send(generation, core::ptr::null_mut(), &Resource::unknown(), &report);
+    -EAGAIN
 }
 
 /// An earlier exec that failed may have left a prepared label.

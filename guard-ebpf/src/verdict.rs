@@ -93,7 +93,7 @@ fn errno(denied: u64) -> i32 {
     }
 }
 
-/// Decides that at least one of two actions is allowed; a denial is reported as the second.
+/// Decides that at least one of two actions is allowed; a denial is reported as the first.
 #[inline(always)]
 pub fn judge_either(
     generation: &Generation,
@@ -108,8 +108,8 @@ pub fn judge_either(
         Query { subject, class: resource.class, features: resource.features, required: first | second };
     // SAFETY: the helper has no requirements.
     let mut decision = decide(generation, &query, || unsafe { bpf_ktime_get_boot_ns() });
-    decision.denied = if decision.denied == first | second { second } else { 0 };
-    decision.would_deny = if decision.would_deny == first | second { second } else { 0 };
+    decision.denied = if decision.denied == first | second { first } else { 0 };
+    decision.would_deny = if decision.would_deny == first | second { first } else { 0 };
     decision.audit = 0;
-    answer(generation, label, resource, second, decision)
+    answer(generation, label, resource, first, decision)
 }

@@ -6,6 +6,7 @@ mod barrier;
 mod btf;
 mod error;
 mod events;
+mod labels;
 mod live;
 mod load;
 mod pod;
@@ -16,5 +17,6 @@ mod slot;
 
 pub use error::KernelError;
 pub use events::EventStream;
+pub use labels::LabelReader;
 pub use load::{Kernel, ProgramInfo};
 pub use probe::probe;

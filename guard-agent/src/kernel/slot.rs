@@ -19,7 +19,7 @@ impl Kernel {
     /// Switches to `generation` and returns its number.
     ///
     /// The tables are written into the slot that no program reads, then one atomic store makes them
-    /// live. Selectors that are new are installed before, those that are gone are removed after.
+    /// live. Selectors follow.
     ///
     /// # Errors
     /// On any error the generation that was live stays live.
@@ -30,8 +30,14 @@ impl Kernel {
         // slot can be filled anew.
         barrier::wait(&mut self.ebpf)?;
         fill(&mut self.ebpf, slot, generation, number)?;
-        self.add_selectors(&generation.selectors)?;
+        let before = if self.generation == 0 { 0 } else { live_word(self.generation, 1 - slot) };
         self.live.store(live_word(number, slot));
+        // A new subject's label must not meet a generation that does not know it, so selectors come
+        // after the switch; tasks that start in between are found by the iteration over all tasks.
+        if let Err(error) = self.add_selectors(&generation.selectors) {
+            self.live.store(before);
+            return Err(error);
+        }
         self.generation = number;
         self.remove_selectors(&generation.selectors)?;
         Ok(number)

@@ -1,0 +1,155 @@
+//! The server's side.
+
+use super::types::{ApplyRequest, Failure};
+use crate::daemon::{ApplyError, Shared};
+use axum::Json;
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::connect_info::Connected;
+use axum::extract::{ConnectInfo, Query, Request, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::serve::IncomingStream;
+use serde::{Deserialize, Serialize};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use tokio::net::UnixListener;
+use tokio::sync::broadcast::error::RecvError;
+
+/// Makes the admin socket: only its owner, root, can connect.
+///
+/// # Errors
+/// If the socket cannot be made.
+pub fn bind(path: &Path) -> io::Result<UnixListener> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    // The directory is already closed to others, so nobody gets in before the mode is set.
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// Who is at the other end.
+#[derive(Clone, Copy, Debug)]
+struct Peer {
+    uid: Option<u32>,
+    pid: Option<i32>,
+}
+
+impl Connected<IncomingStream<'_, UnixListener>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
+        let credentials = stream.io().peer_cred().ok();
+        Self { uid: credentials.as_ref().map(|c| c.uid()), pid: credentials.and_then(|c| c.pid()) }
+    }
+}
+
+/// Serves until the daemon ends.
+///
+/// # Errors
+/// If the listener fails.
+pub async fn serve(listener: UnixListener, shared: Shared) -> io::Result<()> {
+    let router = Router::new()
+        .route("/v1/status", get(status))
+        .route("/v1/policy/apply", post(apply))
+        .route("/v1/events", get(events))
+        .layer(middleware::from_fn_with_state(shared.clone(), only_unlabelled_root))
+        .with_state(shared);
+    axum::serve(listener, router.into_make_service_with_connect_info::<Peer>()).await
+}
+
+/// Root may use the API, unless it carries a label: a subject never changes its own policy.
+async fn only_unlabelled_root(
+    State(shared): State<Shared>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    request: Request,
+    next: Next,
+) -> Response {
+    if peer.uid != Some(0) {
+        return failure(StatusCode::FORBIDDEN, "not-permitted", "the admin API is for root".to_owned());
+    }
+    let Some(pid) = peer.pid else {
+        return failure(StatusCode::FORBIDDEN, "not-permitted", "the caller cannot be identified".to_owned());
+    };
+    match shared.is_labelled(pid) {
+        Ok(false) => next.run(request).await,
+        Ok(true) => {
+            tracing::warn!(pid, "a labelled process called the admin API and was refused");
+            let message = "the calling process is itself subject to policy and may not administer Guard";
+            failure(StatusCode::FORBIDDEN, "not-permitted", message.to_owned())
+        }
+        Err(error) => failure(
+            StatusCode::FORBIDDEN,
+            "not-permitted",
+            format!("the caller cannot be identified: {error}"),
+        ),
+    }
+}
+
+fn failure(status: StatusCode, code: &str, message: String) -> Response {
+    let body = Failure { schema: "guard.error/1".to_owned(), code: code.to_owned(), message };
+    (status, Json(body)).into_response()
+}
+
+fn answer<T: Serialize>(body: T) -> Response {
+    Json(body).into_response()
+}
+
+async fn status(State(shared): State<Shared>) -> Response {
+    match tokio::task::spawn_blocking(move || shared.status()).await {
+        Ok(Ok(status)) => answer(status),
+        Ok(Err(error)) => failure(StatusCode::INTERNAL_SERVER_ERROR, "internal", error.to_string()),
+        Err(error) => failure(StatusCode::INTERNAL_SERVER_ERROR, "internal", error.to_string()),
+    }
+}
+
+async fn apply(State(shared): State<Shared>, Json(request): Json<ApplyRequest>) -> Response {
+    if !request.directory.starts_with('/') {
+        return failure(
+            StatusCode::BAD_REQUEST,
+            "invalid-request",
+            "directory must be an absolute path".to_owned(),
+        );
+    }
+    let result = tokio::task::spawn_blocking(move || shared.apply(Path::new(&request.directory))).await;
+    match result {
+        Ok(Ok(applied)) => answer(applied),
+        Ok(Err(ApplyError::Invalid(diagnostics))) => {
+            failure(StatusCode::UNPROCESSABLE_ENTITY, "invalid-policy", diagnostics.to_string())
+        }
+        Ok(Err(error)) => failure(StatusCode::INTERNAL_SERVER_ERROR, "internal", error.to_string()),
+        Err(error) => failure(StatusCode::INTERNAL_SERVER_ERROR, "internal", error.to_string()),
+    }
+}
+
+/// Query of `GET /v1/events`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EventsQuery {
+    /// Go on until the client leaves; otherwise the answer is what is queued now, which is nothing.
+    #[serde(default)]
+    follow: bool,
+}
+
+async fn events(State(shared): State<Shared>, Query(query): Query<EventsQuery>) -> Response {
+    let receiver = shared.subscribe();
+    let stream =
+        futures_util::stream::unfold((receiver, query.follow), |(mut receiver, follow)| async move {
+            if !follow {
+                return None;
+            }
+            let line = match receiver.recv().await {
+                Ok(line) => format!("{line}\n"),
+                Err(RecvError::Lagged(missed)) => {
+                    format!("{{\"schema\":\"guard.dropped/1\",\"dropped\":{missed}}}\n")
+                }
+                Err(RecvError::Closed) => return None,
+            };
+            Some((Ok::<_, io::Error>(Bytes::from(line)), (receiver, follow)))
+        });
+    ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(stream)).into_response()
+}

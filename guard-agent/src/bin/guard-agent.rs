@@ -1,0 +1,81 @@
+//! The daemon.
+
+use clap::{Parser, Subcommand};
+use guard_agent::config::Config;
+use guard_agent::{daemon, kernel};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// Exit codes, the same for all of Guard's commands: see `docs/exit-codes.md`.
+const NO: u8 = 1;
+const DEGRADED: u8 = 4;
+const NOT_PERMITTED: u8 = 5;
+const INVALID: u8 = 6;
+
+/// Decides every sensitive action of a service account at the moment it is taken.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Enforce a bundle until told to stop
+    Run {
+        /// The configuration file
+        #[arg(long, default_value = "/etc/guard/agent.toml")]
+        config: PathBuf,
+    },
+    /// Say whether this host can enforce, by loading the programs and taking them out again
+    Probe,
+    /// The child of the start-up check
+    #[command(hide = true)]
+    Canary {
+        /// Socket to connect to, or `noop`
+        socket: PathBuf,
+    },
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let filter = tracing_subscriber::EnvFilter::try_from_env("GUARD_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    match arguments.command {
+        Command::Run { config } => run(&config),
+        Command::Probe => match kernel::probe() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => failed(DEGRADED, &error),
+        },
+        Command::Canary { socket } if socket == Path::new("noop") => ExitCode::SUCCESS,
+        Command::Canary { socket } => match daemon::canary_child(&socket) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => failed(DEGRADED, &error),
+        },
+    }
+}
+
+fn run(path: &Path) -> ExitCode {
+    let config = match Config::read(path) {
+        Ok(config) => config,
+        Err(error) => return failed(INVALID, &error),
+    };
+    match daemon::run(&config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is_invalid_input() => failed(INVALID, &error),
+        Err(error @ daemon::StartError::AlreadyRunning(_)) => failed(NO, &error),
+        Err(error @ daemon::StartError::NotRoot) => failed(NOT_PERMITTED, &error),
+        Err(error) => {
+            let code = failed(DEGRADED, &error);
+            eprintln!("guard-agent: not enforcing");
+            code
+        }
+    }
+}
+
+fn failed(code: u8, error: &dyn std::fmt::Display) -> ExitCode {
+    eprintln!("guard-agent: {error}");
+    ExitCode::from(code)
+}

@@ -1,0 +1,99 @@
+//! The daemon's configuration file.
+
+use serde::Deserialize;
+use std::path::{Path, PathBuf};
+
+/// `guard-agent run --config FILE`. Unknown keys are errors.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Directory of the bundle that is enforced from the start.
+    pub bundle: PathBuf,
+    /// Directory for the admin socket and the lock; made with mode 0700.
+    #[serde(default = "run_dir")]
+    pub run_dir: PathBuf,
+    /// Directory for what must outlive a restart: the numbers of subjects.
+    #[serde(default = "state_dir")]
+    pub state_dir: PathBuf,
+}
+
+fn run_dir() -> PathBuf {
+    PathBuf::from("/run/guard")
+}
+
+fn state_dir() -> PathBuf {
+    PathBuf::from("/var/lib/guard")
+}
+
+/// A configuration file that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// It cannot be read.
+    #[error("cannot read the configuration {path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It is not valid; the message has line, column and the source line.
+    #[error("invalid configuration {path}: {message}")]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, with its place.
+        message: String,
+    },
+}
+
+impl Config {
+    /// Reads a configuration file. Relative paths in it count from the file's directory.
+    ///
+    /// # Errors
+    /// If it cannot be read, does not parse, or has a key that is not known.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let mut config: Self = toml::from_str(&text)
+            .map_err(|error| ConfigError::Invalid { path: path.to_owned(), message: error.to_string() })?;
+        let base = path.parent().unwrap_or(Path::new("."));
+        for part in [&mut config.bundle, &mut config.run_dir, &mut config.state_dir] {
+            *part = base.join(&*part);
+        }
+        Ok(config)
+    }
+
+    /// Path of the admin socket.
+    pub fn admin_socket(&self) -> PathBuf {
+        self.run_dir.join("admin.sock")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Config, ConfigError> {
+        let directory =
+            std::env::temp_dir().join(format!("guard-config-{}-{}", std::process::id(), text.len()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let file = directory.join("guard.toml");
+        std::fs::write(&file, text).unwrap();
+        let result = Config::read(&file);
+        std::fs::remove_dir_all(&directory).unwrap();
+        result
+    }
+
+    #[test]
+    fn paths_have_defaults_and_count_from_the_file() {
+        let config = read("bundle = \"policy\"\n").unwrap();
+        assert!(config.bundle.ends_with("policy") && config.bundle.is_absolute());
+        assert_eq!(config.admin_socket(), Path::new("/run/guard/admin.sock"));
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_its_line() {
+        let error = read("bundle = \"policy\"\nbundel = 1\n").unwrap_err().to_string();
+        assert!(error.contains("bundel") && error.contains("line 2"), "{error}");
+    }
+}

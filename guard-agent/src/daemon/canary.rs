@@ -1,0 +1,202 @@
+//! Proof that the programs decide: a child with a nonce in its label tries harmless operations.
+//!
+//! An error number alone proves nothing, because file modes and other security modules answer the
+//! same. Each operation must work before the child is labelled, fail with the declared error
+//! afterwards, and be reported by the kernel's own event with the nonce.
+
+use super::labelling;
+use crate::kernel::{EventStream, Kernel, KernelError};
+use guard_common::action::{Action, EACCES};
+use guard_common::event::{Event, Verdict};
+use guard_common::label::{CANARY_SUBJECT, LabelRequest};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use std::io::{self, BufRead, BufReader, Write};
+use std::net::UdpSocket;
+use std::os::fd::AsFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Operations of the canary, in the order in which the child reports them.
+const OPERATIONS: [Action; 4] = [Action::FileRead, Action::Exec, Action::NetConnect, Action::UnixConnect];
+
+/// How long the kernel's events may take to arrive. Nothing depends on it but the failure message.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Why enforcement is not proven.
+#[derive(Debug, thiserror::Error)]
+pub enum CanaryError {
+    /// The child could not be run or did not answer.
+    #[error("the start-up check could not run: {0}")]
+    Child(String),
+    /// The kernel module failed.
+    #[error("the start-up check could not run: {0}")]
+    Kernel(#[from] KernelError),
+    /// An operation fails without Guard, so its denial would prove nothing.
+    #[error(
+        "the start-up check proves nothing: {action} already fails without Guard (errno {errno}); remove what forbids it to the agent's own child"
+    )]
+    Control {
+        /// The action.
+        action: &'static str,
+        /// What it failed with.
+        errno: i32,
+    },
+    /// An operation that must be denied was not.
+    #[error(
+        "the kernel does not enforce: {action} was answered with errno {errno} instead of {expected}; check that `bpf` is in /sys/kernel/security/lsm (guardctl doctor)"
+    )]
+    NotDenied {
+        /// The action.
+        action: &'static str,
+        /// What it was answered with; 0 is success.
+        errno: i32,
+        /// What a denial is answered with.
+        expected: i32,
+    },
+    /// A denial was not reported.
+    #[error("the kernel does not report its denials: no event came for {0}")]
+    NotReported(&'static str),
+}
+
+/// Proves enforcement with the live generation. Events of others that are read meanwhile are kept in
+/// `early`.
+///
+/// # Errors
+/// What is not proven.
+pub(super) fn prove(
+    kernel: &mut Kernel,
+    events: &mut EventStream,
+    run_dir: &Path,
+    early: &mut Vec<Event>,
+) -> Result<(), CanaryError> {
+    let child_error = |error: io::Error| CanaryError::Child(error.to_string());
+    let socket = run_dir.join("canary.sock");
+    let _ = std::fs::remove_file(&socket);
+    let listener = UnixListener::bind(&socket).map_err(child_error)?;
+    let mut canary = Canary::start(&socket).map_err(child_error)?;
+    for (action, errno) in OPERATIONS.iter().zip(canary.round().map_err(child_error)?) {
+        if errno != 0 {
+            return Err(CanaryError::Control { action: action.row().name, errno });
+        }
+    }
+    let nonce = nonce().map_err(child_error)?;
+    let pid = canary.child.id() as i32;
+    let (_, start_ticks) =
+        labelling::stat(pid).ok_or_else(|| CanaryError::Child(format!("process {pid} is gone")))?;
+    let request = LabelRequest { start_ticks, session: nonce, subject: CANARY_SUBJECT, reserved: 0 };
+    kernel.label_running(&[(pid, request)])?;
+    for (action, errno) in OPERATIONS.iter().zip(canary.round().map_err(child_error)?) {
+        if errno != EACCES {
+            return Err(CanaryError::NotDenied { action: action.row().name, errno, expected: EACCES });
+        }
+    }
+    drop((canary, listener));
+    let _ = std::fs::remove_file(&socket);
+    reported(events, nonce, early)
+}
+
+/// Waits until every operation was reported with the nonce. All events that are read go to `early`,
+/// for the reader that takes over.
+fn reported(events: &mut EventStream, nonce: u64, early: &mut Vec<Event>) -> Result<(), CanaryError> {
+    let deadline = Instant::now() + PATIENCE;
+    let mut seen = 0;
+    loop {
+        events.drain(usize::MAX, |event| {
+            early.push(*event);
+            if event.session == nonce
+                && event.subject == CANARY_SUBJECT
+                && event.verdict == Verdict::Denied as u8
+            {
+                seen |= event.actions;
+            }
+        });
+        let Some(missing) = OPERATIONS.iter().find(|action| seen & action.bit() == 0) else { return Ok(()) };
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(CanaryError::NotReported(missing.row().name));
+        }
+        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        // Interrupted or timed out: the loop finds out.
+        let _ = poll(&mut [PollFd::new(events.as_fd(), PollFlags::POLLIN)], timeout);
+    }
+}
+
+fn nonce() -> io::Result<u64> {
+    let mut bytes = [0; 8];
+    io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut bytes)?;
+    // 0 means "no session".
+    Ok(u64::from_ne_bytes(bytes).max(1))
+}
+
+/// The child, and the two pipes to it.
+struct Canary {
+    child: Child,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+}
+
+impl Canary {
+    fn start(socket: &Path) -> io::Result<Self> {
+        let mut child = Command::new("/proc/self/exe")
+            .arg("canary")
+            .arg(socket)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let missing = || io::Error::other("the child has no pipes");
+        let input = child.stdin.take().ok_or_else(missing)?;
+        let output = BufReader::new(child.stdout.take().ok_or_else(missing)?);
+        Ok(Self { child, input, output })
+    }
+
+    /// Has the child try everything once; returns the error numbers.
+    fn round(&mut self) -> io::Result<Vec<i32>> {
+        self.input.write_all(b"go\n")?;
+        self.input.flush()?;
+        let mut line = String::new();
+        self.output.read_line(&mut line)?;
+        let numbers: Vec<i32> =
+            line.split_ascii_whitespace().filter_map(|number| number.parse().ok()).collect();
+        if numbers.len() == OPERATIONS.len() {
+            Ok(numbers)
+        } else {
+            Err(io::Error::other(format!("the child answered {line:?}")))
+        }
+    }
+}
+
+impl Drop for Canary {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The child's side: for every line on standard input, tries every operation and prints the error
+/// numbers. Ends with its input.
+pub fn child(socket: &Path) -> io::Result<()> {
+    let sender = UdpSocket::bind("127.0.0.1:0")?;
+    for line in io::stdin().lines() {
+        line?;
+        let results = [
+            errno(std::fs::File::open("/dev/null").map(drop)),
+            errno(Command::new("/proc/self/exe").arg("canary").arg("noop").status().map(drop)),
+            errno(sender.connect("127.0.0.1:9")),
+            errno(UnixStream::connect(socket).map(drop)),
+        ];
+        let [file, exec, net, unix] = results;
+        let mut output = io::stdout().lock();
+        writeln!(output, "{file} {exec} {net} {unix}")?;
+        output.flush()?;
+    }
+    Ok(())
+}
+
+fn errno(result: io::Result<()>) -> i32 {
+    match result {
+        Ok(()) => 0,
+        Err(error) => error.raw_os_error().unwrap_or(-1),
+    }
+}

@@ -1,0 +1,16 @@
+//! The daemon: prepares the host, proves enforcement, then serves until it is told to stop.
+
+mod canary;
+mod engine;
+mod labelling;
+mod mounts;
+mod notify;
+mod output;
+mod pump;
+mod serve;
+mod start;
+
+pub use canary::child as canary_child;
+pub use engine::{ApplyError, Engine};
+pub use serve::Shared;
+pub use start::{StartError, run};

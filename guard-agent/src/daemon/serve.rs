@@ -1,0 +1,130 @@
+//! What the tasks of the daemon share.
+
+use super::engine::{ApplyError, Engine};
+use crate::api::types::{Applied, Status};
+use crate::events::{MountPoint, Renderer};
+use crate::kernel::{KernelError, LabelReader};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::broadcast;
+
+/// Lines that a slow reader of the API may fall behind before it loses some (and is told so).
+const BACKLOG: usize = 8192;
+
+/// A handle on the daemon for its tasks.
+#[derive(Clone)]
+pub struct Shared {
+    engine: Arc<Mutex<Engine>>,
+    lines: broadcast::Sender<Arc<str>>,
+    labels: Arc<LabelReader>,
+    /// Made anew when names or mounts change, so that events never wait for a compile.
+    renderer: Arc<Mutex<Arc<Renderer>>>,
+}
+
+impl Shared {
+    /// Shares an engine.
+    ///
+    /// # Errors
+    /// If the label map cannot be opened a second time.
+    pub fn new(engine: Engine) -> Result<Self, KernelError> {
+        let labels = Arc::new(engine.kernel.label_reader()?);
+        let renderer = Arc::new(Mutex::new(Arc::new(renderer(&engine))));
+        Ok(Self {
+            engine: Arc::new(Mutex::new(engine)),
+            lines: broadcast::channel(BACKLOG).0,
+            labels,
+            renderer,
+        })
+    }
+
+    /// The engine. A panic while it was held leaves the live generation in the kernel, which is
+    /// consistent at every instant, so the lock is taken all the same.
+    fn engine(&self) -> MutexGuard<'_, Engine> {
+        self.engine.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Renders events with the names and mounts of now.
+    pub(super) fn renderer(&self) -> Arc<Renderer> {
+        Arc::clone(&self.renderer.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn refresh_renderer(&self, engine: &Engine) {
+        *self.renderer.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(renderer(engine));
+    }
+
+    /// The event lines from now on.
+    pub fn subscribe(&self) -> broadcast::Receiver<Arc<str>> {
+        self.lines.subscribe()
+    }
+
+    /// Hands an event line to whoever listens.
+    pub(super) fn publish(&self, line: Arc<str>) {
+        // No listener is no error.
+        let _ = self.lines.send(line);
+    }
+
+    /// Makes a bundle live. Blocks for as long as a compile takes.
+    ///
+    /// # Errors
+    /// As [`Engine::apply`].
+    pub fn apply(&self, directory: &Path) -> Result<Applied, ApplyError> {
+        let mut engine = self.engine();
+        let applied = engine.apply(directory)?;
+        self.refresh_renderer(&engine);
+        Ok(applied)
+    }
+
+    /// Reads the live bundle's directory again and compiles it for the host as it is now, even if the
+    /// bundle is the same: an account or a symbolic link may have changed.
+    ///
+    /// # Errors
+    /// As [`Engine::apply`].
+    pub fn reload(&self) -> Result<Applied, ApplyError> {
+        let mut engine = self.engine();
+        let applied = engine.reload()?;
+        self.refresh_renderer(&engine);
+        Ok(applied)
+    }
+
+    /// Compiles the live bundle for a changed host.
+    ///
+    /// # Errors
+    /// As [`Engine::recompile`].
+    pub fn recompile(&self) -> Result<(), ApplyError> {
+        let mut engine = self.engine();
+        engine.recompile()?;
+        self.refresh_renderer(&engine);
+        Ok(())
+    }
+
+    /// The state of enforcement.
+    ///
+    /// # Errors
+    /// As [`Engine::status`].
+    pub fn status(&self) -> Result<Status, KernelError> {
+        self.engine().status()
+    }
+
+    /// Whether the process carries a label.
+    ///
+    /// # Errors
+    /// If the kernel cannot say.
+    pub fn is_labelled(&self, pid: i32) -> Result<bool, KernelError> {
+        Ok(self.labels.of(pid)?.is_some())
+    }
+
+    /// Labels running processes in the background, after one was moved into a selected cgroup.
+    pub(super) fn relabel(&self) {
+        let shared = self.clone();
+        tokio::task::spawn_blocking(move || match shared.engine().label_running() {
+            Ok(0) => {}
+            Ok(count) => tracing::info!(tasks = count, "labelled running tasks"),
+            Err(error) => tracing::error!("cannot label running tasks: {error}"),
+        });
+    }
+}
+
+/// A renderer for the names and mounts of now.
+fn renderer(engine: &Engine) -> Renderer {
+    Renderer::new(Arc::new(engine.subject_names()), MountPoint::read_all())
+}

@@ -1,0 +1,206 @@
+//! Start-up order: nothing is said to be enforced before it was seen to be.
+
+use super::canary::{self, CanaryError};
+use super::engine::{ApplyError, Engine};
+use super::output::Output;
+use super::serve::Shared;
+use super::{mounts, notify, pump};
+use crate::api;
+use crate::config::Config;
+use crate::doctor;
+use crate::host::Host;
+use crate::kernel::{EventStream, Kernel, KernelError};
+use crate::policy::{self, SubjectIds};
+use guard_common::event::Event;
+use nix::fcntl::{Flock, FlockArg};
+use std::fs::{DirBuilder, File};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Why the daemon does not enforce.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The caller is not root.
+    #[error("guard-agent run needs root: start it as a system service, or with sudo")]
+    NotRoot,
+    /// The host lacks something; one line for each.
+    #[error("{0}")]
+    Host(String),
+    /// Another daemon runs.
+    #[error("another guard-agent holds {0}: only one can enforce on a host; `guardctl status` shows it")]
+    AlreadyRunning(PathBuf),
+    /// A directory or socket cannot be made.
+    #[error("cannot {action} {path}: {source}")]
+    Path {
+        /// What was attempted.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The bundle is invalid or cannot be made live.
+    #[error("{0}")]
+    Apply(#[from] ApplyError),
+    /// The kernel side cannot be set up.
+    #[error("{0}")]
+    Kernel(#[from] KernelError),
+    /// Enforcement could not be proven.
+    #[error("{0}")]
+    Canary(#[from] CanaryError),
+    /// The runtime failed.
+    #[error("{action}: {source}")]
+    Runtime {
+        /// What failed.
+        action: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl StartError {
+    /// Whether the bundle, not the host, is at fault.
+    pub fn is_invalid_input(&self) -> bool {
+        matches!(self, Self::Apply(ApplyError::Invalid(_)))
+    }
+}
+
+/// Runs the daemon until it is told to stop.
+///
+/// # Errors
+/// Why it does not enforce. Everything that was attached is detached then.
+pub fn run(config: &Config) -> Result<(), StartError> {
+    if !nix::unistd::geteuid().is_root() {
+        return Err(StartError::NotRoot);
+    }
+    doctor::preflight().map_err(|problems| {
+        StartError::Host(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+    })?;
+    // The bundle first: a mistake in it is told before anything is touched.
+    let bundle = policy::load(&config.bundle).map_err(ApplyError::Invalid)?;
+    let host = Host::read().map_err(ApplyError::Host)?;
+    policy::compile(&bundle, &host, &mut SubjectIds::default()).map_err(ApplyError::Invalid)?;
+    make_directory(&config.run_dir)?;
+    make_directory(&config.state_dir)?;
+    let _lock = lock(&config.run_dir)?;
+    let runtime = |action| move |source| StartError::Runtime { action, source };
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(runtime("cannot start the runtime"))?
+        .block_on(enforce(config))
+}
+
+/// Everything that changes the host. Signals are handled and mounts watched from before the first
+/// compile, so that nothing that happens meanwhile is missed.
+async fn enforce(config: &Config) -> Result<(), StartError> {
+    let runtime = |action| move |source| StartError::Runtime { action, source };
+    let handler = |kind| signal(kind).map_err(runtime("cannot handle signals"));
+    let mut hangup = handler(SignalKind::hangup())?;
+    let mut terminate = handler(SignalKind::terminate())?;
+    let mut interrupt = handler(SignalKind::interrupt())?;
+    let mut mount_changes = mounts::watch().map_err(runtime("cannot watch the mount table"))?;
+
+    let (engine, events, early) = tokio::task::block_in_place(|| prepare(config))?;
+    let shared = Shared::new(engine)?;
+    let output = Output::start().map_err(runtime("cannot start the output thread"))?;
+    let mut pump = tokio::spawn(pump::run(events, early, shared.clone(), output));
+    let listener = api::bind(&config.admin_socket()).map_err(|source| StartError::Path {
+        action: "listen on",
+        path: config.admin_socket(),
+        source,
+    })?;
+    let mut server = tokio::spawn(api::serve(listener, shared.clone()));
+    if let Err(error) = notify::notify("READY=1") {
+        tracing::warn!("cannot tell the service manager that Guard is ready: {error}");
+    }
+    loop {
+        tokio::select! {
+            _ = hangup.recv() => reload(&shared).await,
+            change = mount_changes.recv() => match change {
+                Some(()) => recompile(&shared).await,
+                None => return Err(ended("the watch on the mount table", Ok(Ok(())))),
+            },
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            result = &mut pump => return Err(ended("the event reader", result)),
+            result = &mut server => return Err(ended("the API server", result)),
+        }
+    }
+    tracing::warn!("stopping: the programs are detached, nothing is enforced from here on");
+    Ok(())
+}
+
+/// Loads, makes the bundle live and proves that it is enforced.
+fn prepare(config: &Config) -> Result<(Engine, EventStream, Vec<Event>), StartError> {
+    let mut kernel = Kernel::load()?;
+    let mut events = kernel.take_events()?;
+    let mut engine = Engine::new(kernel, &config.state_dir)?;
+    let applied = engine.apply(&config.bundle)?;
+    let mut early = Vec::new();
+    canary::prove(&mut engine.kernel, &mut events, &config.run_dir, &mut early)?;
+    engine.proven();
+    tracing::info!(
+        generation = applied.generation,
+        bundle = applied.bundle.name,
+        version = applied.bundle.version,
+        labelled = applied.labelled,
+        "enforcing"
+    );
+    Ok((engine, events, early))
+}
+
+fn ended(what: &'static str, result: Result<io::Result<()>, tokio::task::JoinError>) -> StartError {
+    let source = match result {
+        Ok(Ok(())) => io::Error::other("it ended"),
+        Ok(Err(error)) => error,
+        Err(error) => io::Error::other(error),
+    };
+    StartError::Runtime { action: what, source }
+}
+
+async fn reload(shared: &Shared) {
+    let shared = shared.clone();
+    match tokio::task::spawn_blocking(move || shared.reload()).await {
+        Ok(Ok(applied)) => {
+            tracing::info!(
+                generation = applied.generation,
+                version = applied.bundle.version,
+                "policy reloaded"
+            );
+        }
+        Ok(Err(error)) => tracing::error!("policy not reloaded, the running one stays:\n{error}"),
+        Err(error) => tracing::error!("policy not reloaded, the running one stays: {error}"),
+    }
+}
+
+async fn recompile(shared: &Shared) {
+    let shared = shared.clone();
+    match tokio::task::spawn_blocking(move || shared.recompile()).await {
+        Ok(Ok(())) => tracing::debug!("policy compiled anew for the changed mount table"),
+        Ok(Err(error)) => tracing::error!("the changed mount table is not classified yet: {error}"),
+        Err(error) => tracing::error!("the changed mount table is not classified yet: {error}"),
+    }
+}
+
+fn make_directory(path: &Path) -> Result<(), StartError> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|source| StartError::Path {
+        action: "create",
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// Makes sure that this is the only daemon. The lock ends with the process.
+fn lock(run_dir: &Path) -> Result<Flock<File>, StartError> {
+    let path = run_dir.join("lock");
+    let file = File::create(&path).map_err(|source| StartError::Path {
+        action: "create",
+        path: path.clone(),
+        source,
+    })?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| StartError::AlreadyRunning(path))
+}

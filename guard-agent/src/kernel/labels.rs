@@ -1,0 +1,86 @@
+//! Reading the label of another process.
+
+use super::{Kernel, KernelError};
+use aya::maps::Map;
+use guard_common::label::{Label, NO_SUBJECT};
+use nix::libc;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+
+/// `BPF_MAP_LOOKUP_ELEM` (include/uapi/linux/bpf.h).
+const MAP_LOOKUP_ELEM: libc::c_int = 1;
+
+/// The part of `union bpf_attr` for element commands.
+#[repr(C)]
+struct ElementAttribute {
+    map_fd: u32,
+    reserved: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+/// Reads labels, beside whatever else the kernel side is busy with.
+pub struct LabelReader {
+    map: OwnedFd,
+}
+
+impl Kernel {
+    /// A reader of labels that does not borrow the kernel side.
+    ///
+    /// # Errors
+    /// If the map's descriptor cannot be duplicated.
+    pub fn label_reader(&self) -> Result<LabelReader, KernelError> {
+        let Some(Map::Unsupported(map)) = self.ebpf.map("LABELS") else {
+            return Err(KernelError::Object("the object has no task storage map LABELS".to_owned()));
+        };
+        let map =
+            map.fd().as_fd().try_clone_to_owned().map_err(KernelError::system("dup of the label map"))?;
+        Ok(LabelReader { map })
+    }
+}
+
+impl LabelReader {
+    /// Subject and session of a process's main thread; `None` if it carries no label.
+    ///
+    /// # Errors
+    /// If there is no such process, or the kernel refuses to tell.
+    pub fn of(&self, pid: i32) -> Result<Option<(u32, u64)>, KernelError> {
+        let process = pidfd(pid).map_err(KernelError::system("pidfd_open"))?;
+        // Task storage is looked up by the descriptor of a process (`bpf_pid_task_storage_lookup_elem`).
+        let key = process.as_raw_fd();
+        let mut label = MaybeUninit::<Label>::zeroed();
+        let attribute = ElementAttribute {
+            map_fd: self.map.as_raw_fd() as u32,
+            reserved: 0,
+            key: (&raw const key) as u64,
+            value: label.as_mut_ptr() as u64,
+            flags: 0,
+        };
+        // SAFETY: key and value point to memory of the sizes the map was made with, and outlive the
+        // call; the attribute has the kernel's layout for this command and is given with its size.
+        let result = unsafe {
+            libc::syscall(libc::SYS_bpf, MAP_LOOKUP_ELEM, &raw const attribute, size_of::<ElementAttribute>())
+        };
+        if result == 0 {
+            // SAFETY: it was zeroed, and the kernel wrote a whole value; any bytes are valid.
+            let label = unsafe { label.assume_init() };
+            return Ok((label.subject != NO_SUBJECT).then_some((label.subject, label.session)));
+        }
+        match io::Error::last_os_error() {
+            error if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+            error => Err(KernelError::System { call: "bpf(BPF_MAP_LOOKUP_ELEM) on a label", source: error }),
+        }
+    }
+}
+
+fn pidfd(pid: i32) -> io::Result<OwnedFd> {
+    // SAFETY: the call takes two numbers.
+    let descriptor = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    if descriptor < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel just made this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor as i32) })
+}
