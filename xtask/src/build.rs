@@ -8,19 +8,22 @@ use anyhow::{Context, Result};
 
 use crate::command::{CommandExt, say};
 use crate::rust_src::RustSrc;
-use crate::{object_check, paths, setup};
+use crate::{object_check, paths, setup, verifier};
 
 const BPF_TARGET: &str = "bpfel-unknown-none";
 /// Debug information becomes BTF, which maps and local storage need. CPU v3 is the newest that
 /// Linux 6.1 runs.
 const BPF_RUSTFLAGS: [&str; 6] = ["-C", "debuginfo=2", "-C", "link-arg=--btf", "-C", "target-cpu=v3"];
 
-/// Compile the BPF programs and the binaries.
+/// Compile the BPF programs and the binaries, and let every kernel series verify the programs.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Stop after the BPF object.
     #[arg(long)]
     bpf_only: bool,
+    /// Do not boot guests to count the instructions that their verifiers walk.
+    #[arg(long)]
+    no_verify: bool,
 }
 
 /// Runs the command.
@@ -29,6 +32,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     say!("BPF object: {}", object.display());
     if !args.bpf_only {
         binaries()?;
+        if !args.no_verify {
+            verifier::print_counts()?;
+        }
     }
     Ok(())
 }

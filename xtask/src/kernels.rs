@@ -157,6 +157,7 @@ fn at(dir: &Path, release: &str) -> Option<Kernel> {
 
 /// The numbers in a release, which order releases of one series.
 fn numbers(release: &str) -> Vec<u64> {
+    let release = release.strip_suffix("-amd64").unwrap_or(release);
     release.split(|c: char| !c.is_ascii_digit()).filter_map(|part| part.parse().ok()).collect()
 }
 

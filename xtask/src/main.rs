@@ -12,16 +12,18 @@ mod channel;
 mod command;
 mod guest;
 mod guest_packages;
-#[allow(dead_code)]
 mod kernels;
 mod linker;
+mod lint;
 mod object_check;
 mod paths;
 mod qemu;
+mod run;
 mod rust_src;
 mod scratch;
 mod setup;
-#[allow(dead_code)]
+mod test;
+mod verifier;
 mod vm;
 
 /// Build, try and test Guard.
@@ -40,6 +42,9 @@ enum Task {
     Setup(setup::Args),
     Build(build::Args),
     Vm(vm::Args),
+    Run(run::Args),
+    Test(test::Args),
+    Lint(lint::Args),
     #[command(hide = true)]
     Guest(guest::Args),
 }
@@ -48,6 +53,9 @@ fn main() -> ExitCode {
     let result: Result<ExitCode> = match Cli::parse().command {
         Task::Setup(args) => setup::run(&args).map(|()| ExitCode::SUCCESS),
         Task::Build(args) => build::run(&args).map(|()| ExitCode::SUCCESS),
+        Task::Run(args) => run::run(&args),
+        Task::Test(args) => test::run(&args),
+        Task::Lint(args) => lint::run(&args).map(|()| ExitCode::SUCCESS),
         Task::Vm(args) => vm::run(args),
         Task::Guest(args) => guest::run(&args),
     };

@@ -30,6 +30,8 @@ impl Accelerator {
         if File::options().read(true).write(true).open("/dev/kvm").is_err() {
             return Ok(Self::Emulation);
         }
+        // Guests that start at the same time wait for one trial.
+        let _lock = paths::lock_cache()?;
         let answer = answer_file(environment)?;
         match fs::read_to_string(&answer).ok().as_deref() {
             Some("kvm") => return Ok(Self::Kvm),

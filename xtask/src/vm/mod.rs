@@ -9,6 +9,7 @@ use anyhow::Result;
 
 use crate::command::say;
 use crate::kernels::Series;
+use crate::setup::GuestEnvironment;
 use crate::{build, setup};
 
 mod accelerator;
@@ -19,6 +20,7 @@ mod machine;
 mod terminal;
 
 pub(crate) use guest::{Ended, Guest, Outcome, Stream};
+pub(crate) use terminal::is_interactive;
 
 /// Exit status when the guest's time is up, as `timeout` has it.
 const TIMED_OUT: u8 = 124;
@@ -77,7 +79,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     let environment = setup::guest(&args.kernel)?;
     let mut append = args.append;
     append.extend(args.lsm.map(|list| format!("lsm={list}")));
-    let is_interactive = terminal::is_interactive();
+    let is_interactive = is_interactive();
     let guest = Guest {
         cpus: args.cpus,
         memory_mib: args.memory,
@@ -91,7 +93,12 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         stdin: true,
         terminal: is_interactive,
     };
-    let outcome = guest.run(&environment, &mut |stream, bytes| match stream {
+    run_and_report(&guest, &environment)
+}
+
+/// Runs a guest whose streams and exit status are ours.
+pub(crate) fn run_and_report(guest: &Guest, environment: &GuestEnvironment) -> Result<ExitCode> {
+    let outcome = guest.run(environment, &mut |stream, bytes| match stream {
         Stream::Stdout => write_all(&mut stdout().lock(), bytes),
         Stream::Stderr => write_all(&mut stderr().lock(), bytes),
     })?;

@@ -14,7 +14,8 @@ pub(super) fn size() -> (u16, u16) {
     let output =
         std::process::Command::new("stty").arg("size").stdin(std::process::Stdio::inherit()).output();
     let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
-    let mut numbers = text.split_whitespace().filter_map(|word| word.parse().ok());
+    let mut numbers =
+        text.split_whitespace().filter_map(|word| word.parse().ok()).filter(|number| *number > 0);
     (numbers.next().unwrap_or(24), numbers.next().unwrap_or(80))
 }
 

@@ -1,0 +1,189 @@
+//! One guest that runs one set of the in-guest tests.
+
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::tally::Tally;
+use crate::command::{CommandExt, say};
+use crate::kernels::Series;
+use crate::paths;
+use crate::setup::GuestEnvironment;
+use crate::vm::{Ended, Guest, Outcome, Stream};
+
+/// A set of tests that share a guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Set {
+    /// The few that every series gets on every change.
+    Smoke,
+    /// Everything that an ordinary guest can run.
+    Plain,
+    /// What needs systemd as PID 1.
+    Systemd,
+    /// What a kernel booted without the bpf LSM must be told.
+    WithoutBpfLsm,
+}
+
+impl Set {
+    /// The sets that are the whole.
+    pub(super) const WHOLE: [Self; 3] = [Self::Plain, Self::Systemd, Self::WithoutBpfLsm];
+
+    /// Processors it needs: races need two.
+    pub(super) fn cpus(self) -> u32 {
+        if self == Self::Plain { 2 } else { 1 }
+    }
+
+    /// Whether the filter leaves nothing of it.
+    pub(super) fn is_empty(self, filter: Option<&str>) -> Result<bool> {
+        let names = Command::new(paths::binaries().join("guard-tests"))
+            .args(self.arguments())
+            .arg("--list")
+            .args(filter)
+            .read()?;
+        Ok(names.trim().is_empty())
+    }
+
+    fn arguments(self) -> &'static [&'static str] {
+        match self {
+            Self::Smoke => &["--smoke"],
+            Self::Plain => &[],
+            Self::Systemd => &["--systemd"],
+            Self::WithoutBpfLsm => &["--without-bpf-lsm"],
+        }
+    }
+
+    fn timeout(self) -> Duration {
+        Duration::from_secs(if self == Self::Plain { 40 * 60 } else { 10 * 60 })
+    }
+}
+
+/// A set on a series.
+pub(super) struct Job {
+    pub(super) series: Series,
+    pub(super) set: Set,
+}
+
+impl Job {
+    /// Boots the guest and counts what its tests report.
+    pub(super) fn run(
+        &self,
+        environment: &GuestEnvironment,
+        full: bool,
+        filter: Option<&str>,
+    ) -> Result<Tally> {
+        let mut command = vec!["guard-tests"];
+        command.extend(self.set.arguments());
+        if full && self.set != Set::Smoke {
+            command.push("--full");
+        }
+        command.extend(filter);
+        say!("guest with {}: {}", environment.kernel.release, command.join(" "));
+
+        let mut guest = Guest::new(command.iter().copied());
+        guest.cpus = self.set.cpus();
+        guest.systemd = self.set == Set::Systemd;
+        guest.timeout = Some(self.set.timeout());
+        if self.set == Set::Plain {
+            guest.scratch = ["ext4", "xfs", "btrfs"].map(str::to_owned).to_vec();
+        }
+        if self.set == Set::WithoutBpfLsm {
+            guest.append.push("lsm=landlock,lockdown,yama,integrity,apparmor".to_owned());
+        }
+
+        let mut report = Report { series: self.series.to_string(), ..Report::default() };
+        let outcome = guest.run(environment, &mut |stream, bytes| {
+            report.take(stream, bytes);
+            Ok(())
+        })?;
+        Ok(report.finish(&outcome, &format!("guest {} ({})", self.series, command.join(" "))))
+    }
+}
+
+/// Reads the tests' lines as they come.
+#[derive(Default)]
+struct Report {
+    series: String,
+    tally: Tally,
+    /// Whether the last line with the counts has been seen.
+    is_complete: bool,
+    /// Starts of lines that have not ended yet.
+    stdout: Vec<u8>,
+    stderr: Vec<u8>,
+}
+
+impl Report {
+    fn take(&mut self, stream: Stream, bytes: &[u8]) {
+        for byte in bytes {
+            let partial = if stream == Stream::Stdout { &mut self.stdout } else { &mut self.stderr };
+            if *byte != b'\n' {
+                partial.push(*byte);
+                continue;
+            }
+            let line = String::from_utf8_lossy(&std::mem::take(partial)).into_owned();
+            match stream {
+                Stream::Stdout => self.line(&line),
+                Stream::Stderr => eprintln!("{:>5} | {line}", self.series),
+            }
+        }
+    }
+
+    fn line(&mut self, line: &str) {
+        if line.starts_with("ok ") {
+            self.tally.passed += 1;
+        } else if let Some(failure) = line.strip_prefix("FAIL ") {
+            self.tally.failures.push(format!("{} {failure}", self.series));
+        } else if line.split_once(" passed, ").is_some_and(|(_, rest)| rest.ends_with(" failed")) {
+            // Our own last line sums up all guests.
+            self.is_complete = true;
+            return;
+        }
+        println!("{:>5} {line}", self.series);
+    }
+
+    /// Adds what the guest as a whole did wrong.
+    fn finish(mut self, outcome: &Outcome, name: &str) -> Tally {
+        let mut faults: Vec<String> =
+            outcome.warnings.iter().map(|warning| format!("kernel warning: {warning}")).collect();
+        match &outcome.ended {
+            Ended::Exit(0) if self.is_complete => {}
+            Ended::Exit(1) if self.is_complete && !self.tally.failures.is_empty() => {}
+            Ended::Exit(status) => faults.push(format!("the tests ended with status {status} and no result")),
+            Ended::Crash(why) => faults.push(format!("the guest crashed: {why}")),
+            Ended::TimedOut(why) => faults.push(format!("time-out: {why}")),
+        }
+        for fault in faults {
+            println!("{:>5} FAIL {name}: {fault}", self.series);
+            self.tally.failures.push(format!("{name}: {fault}"));
+        }
+        if let Some(console) = &outcome.console {
+            say!("console log: {}", console.display());
+        }
+        self.tally
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(text: &str, ended: Ended) -> Tally {
+        let mut report = Report { series: "6.1".into(), ..Report::default() };
+        report.take(Stream::Stdout, text.as_bytes());
+        report.finish(&Outcome { ended, warnings: Vec::new(), console: None }, "guest")
+    }
+
+    #[test]
+    fn lines_become_counts() {
+        let tally =
+            report("ok a (0.1 s)\nFAIL b: why\nNOT HERE c: old\n1 passed, 1 failed\n", Ended::Exit(1));
+        assert_eq!(tally, Tally { passed: 1, failures: vec!["6.1 b: why".into()] });
+    }
+
+    #[test]
+    fn tests_that_stop_before_their_last_line_have_failed() {
+        assert_eq!(report("ok a (0.1 s)\n", Ended::Exit(0)).failures.len(), 1);
+        assert_eq!(report("0 passed, 0 failed\n", Ended::Exit(1)).failures.len(), 1);
+        assert_eq!(report("", Ended::Crash("x".into())).failures.len(), 1);
+    }
+}

@@ -1,0 +1,132 @@
+//! `cargo xtask test`: unit tests here, then tests of the real thing in guests.
+
+use std::process::{Command, ExitCode};
+use std::thread;
+
+use anyhow::{Result, anyhow};
+
+use crate::command::{CommandExt, say};
+use crate::kernels::{Selection, Series};
+use crate::setup::GuestEnvironment;
+use crate::{build, paths, setup};
+
+mod in_guest;
+mod processors;
+mod tally;
+mod unit;
+
+use in_guest::{Job, Set};
+use processors::Processors;
+use tally::Tally;
+
+/// Run the tests: unit tests on this machine, the others in guests, one kernel after another.
+///
+/// By default each kernel series gets a smoke set and one of them, chosen by the commit, the whole
+/// set; `--kernel all --full` is everything. A guest whose kernel warns or crashes is a failure.
+/// Ends in one line, `N passed, N failed`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Kernel series to test on: 6.1, 6.12, 6.18, 7 or all.
+    #[arg(long, value_name = "SERIES", default_value = "all")]
+    kernel: Selection,
+    /// The whole set on every selected series, with races repeated as often as promised.
+    #[arg(long)]
+    full: bool,
+    /// Only tests whose name contains this.
+    filter: Option<String>,
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    build::all()?;
+    let mut tally = unit::run(args.filter.as_deref())?;
+    tally.add(guests(args)?);
+    for failure in &tally.failures {
+        say!("failed: {failure}");
+    }
+    println!("{} passed, {} failed", tally.passed, tally.failures.len());
+    Ok(if tally.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Boots what the arguments ask for, as many guests at a time as there are processors for them.
+fn guests(args: &Args) -> Result<Tally> {
+    let mut jobs = Vec::new();
+    for job in plan(args) {
+        if job.set.is_empty(args.filter.as_deref())? {
+            continue;
+        }
+        // One after another and before any guest runs: this may download.
+        jobs.push((setup::guest(&job.series)?, job));
+    }
+    let processors = &Processors::all();
+    let (full, filter) = (args.full, args.filter.as_deref());
+    let tallies: Vec<Result<Tally>> = thread::scope(|scope| {
+        let start = |(environment, job): &'_ (GuestEnvironment, Job)| -> Result<Tally> {
+            processors.with(job.set.cpus(), || job.run(environment, full, filter))
+        };
+        let running: Vec<_> = jobs.iter().map(|job| scope.spawn(move || start(job))).collect();
+        let panicked = || Err(anyhow!("a test thread panicked"));
+        running.into_iter().map(|job| job.join().unwrap_or_else(|_| panicked())).collect()
+    });
+    let mut sum = Tally::default();
+    for tally in tallies {
+        sum.add(tally?);
+    }
+    Ok(sum)
+}
+
+/// Which guests to boot.
+fn plan(args: &Args) -> Vec<Job> {
+    let selected = match &args.kernel {
+        Selection::All => Series::all(),
+        Selection::One(series) => vec![series.clone()],
+    };
+    let chosen = choose(&commit(), selected.len());
+    let mut jobs = Vec::new();
+    for (number, series) in selected.into_iter().enumerate() {
+        let sets: &[Set] = if args.full || number == chosen { &Set::WHOLE } else { &[Set::Smoke] };
+        jobs.extend(sets.iter().map(|set| Job { series: series.clone(), set: *set }));
+    }
+    jobs
+}
+
+/// The series that gets the whole set: it moves on with every commit, so that all get it in turn.
+fn choose(commit: &str, count: usize) -> usize {
+    let number = commit.get(..8).and_then(|digits| usize::from_str_radix(digits, 16).ok()).unwrap_or(1);
+    number % count.max(1)
+}
+
+fn commit() -> String {
+    let git = Command::new("git").args(["rev-parse", "HEAD"]).current_dir(paths::root()).read();
+    git.unwrap_or_default().trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sets(kernel: &str, full: bool) -> Vec<Set> {
+        let args = Args { kernel: kernel.parse().unwrap(), full, filter: None };
+        plan(&args).iter().map(|job| job.set).collect()
+    }
+
+    #[test]
+    fn one_series_gets_the_whole_set_and_the_others_a_smoke_set() {
+        let sets = sets("all", false);
+        assert_eq!(sets.iter().filter(|set| **set == Set::Smoke).count(), 3);
+        assert_eq!(sets.iter().filter(|set| **set == Set::Plain).count(), 1);
+    }
+
+    #[test]
+    fn a_single_series_and_full_mean_the_whole_set() {
+        assert_eq!(sets("6.1", false), Set::WHOLE);
+        assert_eq!(sets("all", true).len(), 4 * Set::WHOLE.len());
+    }
+
+    #[test]
+    fn any_commit_chooses_a_series_that_exists() {
+        for commit in ["", "00000003ff", "ffffffffff", "not hexadecimal"] {
+            assert!(choose(commit, 4) < 4);
+        }
+    }
+}
