@@ -75,11 +75,6 @@ pub(crate) fn start(who: Identity, action: impl Fn() -> io::Result<()>) -> Resul
 }
 
 impl Running {
-    /// The process.
-    pub(crate) fn pid(&self) -> Pid {
-        self.pid
-    }
-
     /// Waits for the end.
     pub(crate) fn outcome(mut self) -> Result<Outcome> {
         let timeout = PollTimeout::try_from(DEADLINE).context("deadline")?;

@@ -11,7 +11,10 @@ use crate::bundle::Bundle;
 use crate::daemon::Daemon;
 use crate::report::{Report, Verdict};
 use crate::users::{FREE, Identity};
-use crate::{exec, file, identity, layout, mounts, network, path, stdio, unix, users};
+use crate::{
+    exec, file, identity, layout, lifecycle, mounts, network, path, programs, running, stdio, systemd, unix,
+    users, without_bpf,
+};
 
 /// One test: run once without Guard and once under it.
 #[derive(Clone, Copy)]
@@ -68,21 +71,37 @@ pub(crate) struct Family {
     parts: &'static [Part],
 }
 
-const FAMILIES: &[Family] = &[Family {
-    name: "core",
-    place: Place::Plain,
-    has_daemon: true,
-    parts: &[
-        identity::PART,
-        exec::PART,
-        file::PART,
-        mounts::PART,
-        path::PART,
-        network::PART,
-        unix::PART,
-        stdio::PART,
-    ],
-}];
+const FAMILIES: &[Family] = &[
+    Family {
+        name: "core",
+        place: Place::Plain,
+        has_daemon: true,
+        parts: &[
+            identity::PART,
+            exec::PART,
+            file::PART,
+            path::PART,
+            mounts::PART,
+            network::PART,
+            unix::PART,
+            stdio::PART,
+        ],
+    },
+    Family { name: "programs", place: Place::Plain, has_daemon: true, parts: &[programs::PART] },
+    Family {
+        name: "lifecycle",
+        place: Place::Plain,
+        has_daemon: false,
+        parts: &[running::PART, lifecycle::PART, lifecycle::CHECKS],
+    },
+    Family { name: "systemd", place: Place::Systemd, has_daemon: true, parts: &[systemd::PART] },
+    Family {
+        name: "without-bpf",
+        place: Place::WithoutBpfLsm,
+        has_daemon: false,
+        parts: &[without_bpf::PART],
+    },
+];
 
 /// Which tests to run.
 pub(crate) struct Wanted {
@@ -210,26 +229,19 @@ pub(crate) struct Refusal {
     action: &'static str,
     errno: Errno,
     place: Option<String>,
-    reason: &'static str,
     unlabelled: Option<Identity>,
 }
 
 /// `action` by `who` must be refused with EACCES by policy.
 pub(crate) fn refusal(who: Identity, action: &'static str) -> Refusal {
     let unlabelled = Some(FREE.with(who.capabilities));
-    Refusal { who, action, errno: Errno::EACCES, place: None, reason: "policy", unlabelled }
+    Refusal { who, action, errno: Errno::EACCES, place: None, unlabelled }
 }
 
 impl Refusal {
     /// The event must name a path that ends like this, or this `ADDRESS:PORT`.
     pub(crate) fn at(mut self, path: impl AsRef<std::path::Path>) -> Self {
         self.place = Some(path.as_ref().to_string_lossy().into_owned());
-        self
-    }
-
-    /// The event must give this reason.
-    pub(crate) fn because(mut self, reason: &'static str) -> Self {
-        self.reason = reason;
         self
     }
 
@@ -276,7 +288,7 @@ impl<'a> Case<'a> {
                 && event.subject() == refusal.who.name
                 && event.is_about(refusal.action)
                 && event.errno() == format!("{:?}", refusal.errno)
-                && event.reason() == refusal.reason
+                && event.reason() == "policy"
                 && refusal.place.as_ref().is_none_or(|place| event.is_at(place))
         })?;
         match refusal.unlabelled {

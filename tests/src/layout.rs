@@ -108,7 +108,7 @@ pub(crate) fn directory(path: &Path) -> Result<()> {
 pub(crate) fn empty_directory(path: &Path) -> Result<()> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            return Err(error).with_context(|| format!("remove {}", path.display()));
+            Err(error).with_context(|| format!("remove {}", path.display()))
         }
         _ => directory(path),
     }

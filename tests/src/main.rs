@@ -21,16 +21,23 @@ mod family;
 mod file;
 mod identity;
 mod layout;
+mod lifecycle;
 mod mounts;
 mod network;
+mod nginx;
 mod path;
+mod programs;
+mod puppet;
 mod raw;
 mod report;
+mod running;
 mod stdio;
 mod step;
+mod systemd;
 mod unix;
 mod uring;
 mod users;
+mod without_bpf;
 
 /// The in-guest tests of Guard.
 #[derive(Parser)]

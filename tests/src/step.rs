@@ -2,7 +2,7 @@
 //! exit status is 0 or the errno that it met.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, ExitStatus};
 
 use clap::Subcommand;
@@ -25,6 +25,17 @@ pub(crate) enum Step {
         /// The file.
         path: PathBuf,
     },
+    /// The same in a child of this process.
+    ReadInWaitingChild {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+/// Has a child of this process take another step.
+fn in_child(verb: &str, path: &Path) -> io::Result<()> {
+    let program = std::env::current_exe()?;
+    result(Command::new(program).args(["step", verb]).arg(path).status()?)
 }
 
 /// Exit status for a failure that was no system call's.
@@ -45,10 +56,8 @@ impl Step {
     fn take(&self) -> io::Result<()> {
         match self {
             Self::Read { path } => crate::file::read(path),
-            Self::ReadInChild { path } => {
-                let program = std::env::current_exe()?;
-                result(Command::new(program).args(["step", "read"]).arg(path).status()?)
-            }
+            Self::ReadInChild { path } => in_child("read", path),
+            Self::ReadInWaitingChild { path } => in_child("read-when-told", path),
             Self::ReadWhenTold { path } => {
                 println!("running");
                 io::stdin().read_line(&mut String::new())?;

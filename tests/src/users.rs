@@ -26,11 +26,9 @@ pub(crate) const FREE: Identity = Identity::new("free", 2999);
 /// Root; attempts made as root are reported as the subject that what they execute selects.
 pub(crate) const ROOT: Identity = Identity::new("root", 0);
 
-/// `CAP_SETUID`, `CAP_SYS_CHROOT`, `CAP_SYS_ADMIN`, `CAP_DAC_READ_SEARCH`, `CAP_DAC_OVERRIDE`
-/// (include/uapi/linux/capability.h).
+/// `CAP_SETUID`, `CAP_SYS_CHROOT` and `CAP_DAC_READ_SEARCH` (include/uapi/linux/capability.h).
 pub(crate) const SETUID: u64 = 1 << 7;
 pub(crate) const CHROOT: u64 = 1 << 18;
-pub(crate) const ADMIN: u64 = 1 << 21;
 pub(crate) const READ_SEARCH: u64 = 1 << 2;
 
 impl Identity {

@@ -1,0 +1,432 @@
+//! Changing the policy while processes run: what takes effect when, and what is refused.
+
+use std::fs;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::atomic::Ordering;
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::{Signal, kill};
+
+use crate::attempt;
+use crate::bundle::{Bundle, permit, within};
+use crate::daemon::{BASE, Daemon, configure, spawn};
+use crate::family::{Case, Part, refusal, tests};
+use crate::file::read;
+use crate::layout::{self, ROOT, canary, path};
+use crate::mounts::eventually;
+use crate::puppet::Puppet;
+use crate::raw::SharedCounters;
+use crate::users::{AGENT, FREE, Identity};
+
+pub(crate) const PART: Part = Part {
+    name: "lifecycle",
+    bundle: Ok,
+    prepare,
+    tests: tests!(
+        smoke: [applying_a_bundle_decides_the_next_system_call],
+        others: [
+            a_hangup_signal_reloads_the_bundle,
+            an_invalid_bundle_leaves_the_running_policy_untouched,
+            switching_between_two_policies_never_mixes_them,
+            a_task_of_a_removed_subject_is_refused_everything,
+            a_second_daemon_is_refused,
+            denials_are_followed_by_the_client,
+            the_status_tells_what_is_enforced,
+            when_the_daemon_has_stopped_nothing_is_refused,
+        ],
+    ),
+};
+
+fn prepare() -> Result<()> {
+    layout::create()?;
+    for name in ["first", "second", "both"] {
+        layout::file(&path("flip").join(name), b"content\n")?;
+    }
+    Ok(())
+}
+
+/// A bundle that lets `agent` do something with some files below `flip`.
+pub(crate) fn small(version: u64, permits: &[(&[&str], &str)]) -> Bundle {
+    let mut policy = String::new();
+    for (number, (actions, name)) in permits.iter().enumerate() {
+        policy += &permit(&format!("p{number}"), "agent", actions, &within(&[path("flip").join(name)]));
+    }
+    Bundle::new("small").version(version).subject("agent", "user = \"agent\"").policy("small", policy)
+}
+
+const READ: &[&str] = &["file.read"];
+
+fn first() -> PathBuf {
+    path("flip/first")
+}
+
+fn second() -> PathBuf {
+    path("flip/second")
+}
+
+/// Runs a client command; its output.
+pub(crate) fn output(command: &mut Command) -> Result<Output> {
+    command.stdin(Stdio::null()).output().with_context(|| format!("start {command:?}"))
+}
+
+/// It must end with this status.
+pub(crate) fn ends_with(output: &Output, status: i32) -> Result<()> {
+    ensure!(
+        output.status.code() == Some(status),
+        "the exit status should be {status}: {}\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(())
+}
+
+fn apply(daemon: &Daemon, bundle: &Bundle, name: &str) -> Result<Output> {
+    let directory = bundle.write(&daemon.directory().join(name))?;
+    output(&mut daemon.control(&["policy", "apply", &directory.display().to_string()]))
+}
+
+fn applying_a_bundle_decides_the_next_system_call(_: &Case<'_>) -> Result<()> {
+    let daemon = Daemon::start("apply", &small(1, &[(READ, "first")]))?;
+    let mut puppet = Puppet::start(AGENT)?;
+    puppet.is_allowed(&first())?;
+    puppet.is_refused(&second())?;
+    for round in 0..3 {
+        ends_with(&apply(&daemon, &small(2 + 2 * round, &[(READ, "second")]), "b")?, 0)?;
+        puppet.is_refused(&first())?;
+        puppet.is_allowed(&second())?;
+        ends_with(&apply(&daemon, &small(3 + 2 * round, &[(READ, "first")]), "a")?, 0)?;
+        puppet.is_allowed(&first())?;
+        puppet.is_refused(&second())?;
+    }
+    puppet.end()?;
+    daemon.stop().map(drop)
+}
+
+fn a_hangup_signal_reloads_the_bundle(_: &Case<'_>) -> Result<()> {
+    let daemon = Daemon::start("hangup", &small(1, &[(READ, "first")]))?;
+    let bundle = daemon.directory().join("bundle");
+    small(2, &[(READ, "second")]).write(&bundle)?;
+    kill(daemon.pid(), Signal::SIGHUP).context("signal the daemon")?;
+    eventually(AGENT, || read(second()))?;
+    Puppet::start(AGENT)?.is_refused(&first())?;
+    // An invalid bundle changes nothing, and the daemon goes on.
+    fs::write(bundle.join("small.cedar"), "permit (nonsense").context("spoil the bundle")?;
+    kill(daemon.pid(), Signal::SIGHUP).context("signal the daemon")?;
+    ends_with(&output(&mut daemon.control(&["status"]))?, 0)?;
+    Puppet::start(AGENT)?.is_allowed(&second())?;
+    small(3, &[(READ, "first")]).write(&bundle)?;
+    kill(daemon.pid(), Signal::SIGHUP).context("signal the daemon")?;
+    eventually(AGENT, || read(first()))?;
+    daemon.stop().map(drop)
+}
+
+fn an_invalid_bundle_leaves_the_running_policy_untouched(_: &Case<'_>) -> Result<()> {
+    let daemon = Daemon::start("invalid", &small(1, &[(READ, "first")]))?;
+    let mut puppet = Puppet::start(AGENT)?;
+    let bad = [
+        ("parse", small(2, &[]).policy("bad", "\n  permit (principal, acton, resource);\n"), "bad.cedar:2:"),
+        (
+            "validate",
+            small(2, &[]).policy("bad", permit("x", "agent", READ, "resource.nmae == \"x\"")),
+            "bad.cedar:",
+        ),
+        ("key", small(2, &[]).toml("[subject.agent]\n"), "guard.toml:"),
+        ("user root", small(2, &[]).subject("root", "user = \"root\""), "guard.toml:"),
+    ];
+    for (what, bundle, place) in bad {
+        let result = apply(&daemon, &bundle, "bad")?;
+        ends_with(&result, 6).context(what)?;
+        let text = String::from_utf8_lossy(&result.stderr);
+        ensure!(text.contains(place), "{what}: {place} is not named: {text}");
+        ensure!(text.contains('^'), "{what}: nothing is underlined: {text}");
+        puppet.is_allowed(&first()).context(what)?;
+        puppet.is_refused(&second()).context(what)?;
+    }
+    let status = output(&mut daemon.control(&["status", "--json"]))?;
+    let status: serde_json::Value = serde_json::from_slice(&status.stdout).context("the status is JSON")?;
+    let version = status.pointer("/bundle/version").and_then(serde_json::Value::as_u64);
+    ensure!(version == Some(1), "the live version should be 1: {status}");
+    puppet.end()?;
+    daemon.stop().map(drop)
+}
+
+const STOP: usize = 0;
+const OPERATIONS: usize = 1;
+const MIXED: usize = 2;
+const LOST: usize = 3;
+const SEEN_FIRST: usize = 4;
+const SEEN_SECOND: usize = 5;
+
+fn switching_between_two_policies_never_mixes_them(case: &Case<'_>) -> Result<()> {
+    // The first permits reading `first`, the second writing it: opening it for both asks for two
+    // rights in one decision, which no policy gives. Reading `both` is permitted by either.
+    let policies = [
+        small(1, &[(READ, "first"), (READ, "both")]),
+        small(2, &[(&["file.write"], "first"), (READ, "both")]),
+    ];
+    let (flips, wanted) = if case.full { (1000, 1_000_000) } else { (40, 20_000) };
+    let daemon = Daemon::start("flip", &policies[0])?;
+    let directories = [
+        policies[0].write(&daemon.directory().join("a"))?,
+        policies[1].write(&daemon.directory().join("b"))?,
+    ];
+    let counters = SharedCounters::new().context("share memory")?;
+    let workers =
+        (0..3).map(|_| attempt::start(AGENT, || flip_worker(&counters))).collect::<Result<Vec<_>>>()?;
+    let mut flipped = 0;
+    let result = loop {
+        let directory = directories[(flipped + 1) % 2].display().to_string();
+        let done = output(&mut daemon.control(&["policy", "apply", &directory]))
+            .and_then(|done| ends_with(&done, 0));
+        flipped += 1;
+        if done.is_err() || flipped >= flips && counters.at(OPERATIONS).load(Ordering::SeqCst) >= wanted {
+            break done;
+        }
+    };
+    counters.at(STOP).store(1, Ordering::SeqCst);
+    for worker in workers {
+        worker.outcome()?;
+    }
+    result?;
+    let count = |index| counters.at(index).load(Ordering::SeqCst);
+    let (mixed, lost, operations) = (count(MIXED), count(LOST), count(OPERATIONS));
+    ensure!(mixed == 0, "{mixed} of {operations} decisions mixed two policies");
+    ensure!(lost == 0, "{lost} of {operations} operations that both policies permit were refused");
+    ensure!(count(SEEN_FIRST) > 0 && count(SEEN_SECOND) > 0, "not both policies were seen at work");
+    daemon.stop().map(drop)
+}
+
+fn flip_worker(counters: &SharedCounters) -> std::io::Result<()> {
+    let add = |index: usize| counters.at(index).fetch_add(1, Ordering::Relaxed);
+    while counters.at(STOP).load(Ordering::SeqCst) == 0 {
+        if fs::File::options().read(true).write(true).open(first()).is_ok() {
+            add(MIXED);
+        }
+        if fs::File::open(path("flip/both")).is_err() {
+            add(LOST);
+        }
+        if fs::File::open(first()).is_ok() {
+            add(SEEN_FIRST);
+        }
+        if fs::File::options().write(true).open(first()).is_ok() {
+            add(SEEN_SECOND);
+        }
+        counters.at(OPERATIONS).fetch_add(4, Ordering::Relaxed);
+    }
+    Ok(())
+}
+
+fn a_task_of_a_removed_subject_is_refused_everything(case: &Case<'_>) -> Result<()> {
+    let daemon = Daemon::start("removed", &small(1, &[(READ, "first")]))?;
+    let mut puppet = Puppet::start(AGENT)?;
+    puppet.is_allowed(&first())?;
+    let mark = daemon.events.mark()?;
+    let without = Bundle::new("small").version(2).subject("other", "user = \"ci\"");
+    ends_with(&apply(&daemon, &without, "without")?, 0)?;
+    puppet.is_refused(&first())?;
+    let wait = std::time::Duration::from_secs(20);
+    daemon.events.wait(mark, wait, "a removed subject", |event| event.reason() == "subject-removed")?;
+    // Who comes now is nobody's subject any more.
+    Case::under(&daemon, case.full).allowed(AGENT, || read(second()))?;
+    // The same name again is the same subject, so its task is what it was.
+    ends_with(&apply(&daemon, &small(3, &[(READ, "first")]), "again")?, 0)?;
+    puppet.is_allowed(&first())?;
+    puppet.end()?;
+    daemon.stop().map(drop)
+}
+
+fn a_second_daemon_is_refused(_: &Case<'_>) -> Result<()> {
+    let daemon = Daemon::start("second", &small(1, &[(READ, "first")]))?;
+    let (status, log) = spawn(daemon.directory())?.refused()?;
+    ensure!(status.code() == Some(1), "the second daemon ended with {status}: {log}");
+    ensure!(log.contains("another guard-agent"), "it does not say why: {log}");
+    Puppet::start(AGENT)?.is_refused(&second())?;
+    ends_with(&output(&mut daemon.control(&["status"]))?, 0)?;
+    daemon.stop().map(drop)
+}
+
+fn denials_are_followed_by_the_client(case: &Case<'_>) -> Result<()> {
+    use std::io::{BufRead, BufReader};
+    let daemon = Daemon::start("follow", &small(1, &[(READ, "first")]))?;
+    let mut client = daemon
+        .control(&["events", "-f", "-o", "json"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("start guardctl")?;
+    let stdout = client.stdout.take().context("its output")?;
+    let (lines, line) = std::io::pipe().context("make a pipe")?;
+    // The client may need a moment to connect: denials are repeated until it has seen one.
+    let reader = std::thread::spawn(move || {
+        let mut text = String::new();
+        let result = BufReader::new(stdout).read_line(&mut text).map(|_| text);
+        drop(line);
+        result
+    });
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while !reader.is_finished() && std::time::Instant::now() < deadline {
+        Case::under(&daemon, case.full).refused(refusal(AGENT, "file.read"), || read(second()))?;
+    }
+    drop(lines);
+    let _ = client.kill();
+    let status = client.wait().context("wait for guardctl")?;
+    ensure!(status.signal() == Some(Signal::SIGKILL as i32), "guardctl events -f ended by itself: {status}");
+    let text =
+        reader.join().map_err(|_| anyhow::anyhow!("the reader panicked"))?.context("read its output")?;
+    let event: serde_json::Value =
+        serde_json::from_str(&text).with_context(|| format!("not JSON: {text}"))?;
+    ensure!(event["schema"] == "guard.event/1" && event["subject"] == "agent", "another event: {text}");
+    daemon.stop().map(drop)
+}
+
+fn the_status_tells_what_is_enforced(_: &Case<'_>) -> Result<()> {
+    let daemon = Daemon::start("status", &small(7, &[(READ, "first")]))?;
+    Puppet::start(AGENT)?.is_refused(&second())?;
+    let result = output(&mut daemon.control(&["status", "--json"]))?;
+    ends_with(&result, 0)?;
+    let status: serde_json::Value = serde_json::from_slice(&result.stdout).context("the status is JSON")?;
+    ensure!(status["schema"] == "guard.status/1" && status["state"] == "enforcing", "{status}");
+    ensure!(status["bundle"]["version"] == 7 && status["subjects"][0]["name"] == "agent", "{status}");
+    ensure!(status["counters"]["denied"].as_u64() > Some(0), "no denial was counted: {status}");
+    let programs = status["programs"].as_array().context("programs")?;
+    ensure!(
+        programs.iter().all(|program| program["attached"] == true),
+        "not all programs are attached: {status}"
+    );
+    let text = output(&mut daemon.control(&["status"]))?;
+    ensure!(String::from_utf8_lossy(&text.stdout).contains("enforcing"), "the screen does not say it");
+    daemon.stop().map(drop)
+}
+
+fn when_the_daemon_has_stopped_nothing_is_refused(_: &Case<'_>) -> Result<()> {
+    let daemon = Daemon::start("stopped", &small(1, &[(READ, "first")]))?;
+    let control = |daemon: &Daemon| daemon.control(&["status"]);
+    let mut puppet = Puppet::start(AGENT)?;
+    puppet.is_refused(&canary(ROOT))?;
+    let mut status = control(&daemon);
+    daemon.stop()?;
+    puppet.is_allowed(&canary(ROOT))?;
+    ends_with(&output(&mut status)?, 3)?;
+    puppet.end()
+}
+
+/// Runs a program with arguments as someone.
+pub(crate) fn as_user(who: Identity, program: &str, arguments: &[&str]) -> Command {
+    use std::os::unix::process::CommandExt;
+    let mut command = Command::new(program);
+    command.args(arguments).uid(who.uid).gid(who.uid);
+    command
+}
+
+pub(crate) const CHECKS: Part = Part {
+    name: "checks",
+    bundle: Ok,
+    prepare,
+    tests: tests!(
+        others: [
+            an_unreachable_daemon_is_exit_status_3,
+            without_root_the_daemon_does_not_start,
+            an_unknown_key_of_the_configuration_is_named,
+            an_unknown_key_of_a_bundle_is_named,
+            a_selector_that_covers_too_much_is_refused,
+            an_unknown_user_is_named_and_selects_nobody,
+            a_daemon_on_an_invalid_bundle_is_never_ready,
+        ],
+    ),
+};
+
+fn check(bundle: &Bundle) -> Result<Output> {
+    let directory = bundle.write(&Path::new(BASE).join("check"))?;
+    output(Command::new("guardctl").args(["policy", "check"]).arg(directory))
+}
+
+fn an_unreachable_daemon_is_exit_status_3(_: &Case<'_>) -> Result<()> {
+    let directory = small(1, &[]).write(&Path::new(BASE).join("check"))?.display().to_string();
+    for arguments in [&["status"][..], &["policy", "apply", &directory], &["events"]] {
+        let mut command = Command::new("guardctl");
+        command.args(["--socket", "/run/guard-tests/nowhere.sock"]).args(arguments);
+        ends_with(&output(&mut command)?, 3).with_context(|| arguments.join(" "))?;
+    }
+    Ok(())
+}
+
+fn without_root_the_daemon_does_not_start(_: &Case<'_>) -> Result<()> {
+    let directory = configure("no-root", &small(1, &[]))?;
+    std::os::unix::fs::chown(&directory, Some(FREE.uid), Some(FREE.uid)).context("chown")?;
+    let config = directory.join("agent.toml").display().to_string();
+    let result = output(&mut as_user(FREE, "guard-agent", &["run", "--config", &config]))?;
+    let text = String::from_utf8_lossy(&result.stderr);
+    ensure!(!result.status.success(), "it started: {text}");
+    ensure!(text.contains("root"), "it does not say that root is needed: {text}");
+    Ok(())
+}
+
+fn an_unknown_key_of_the_configuration_is_named(_: &Case<'_>) -> Result<()> {
+    let directory = configure("config-key", &small(1, &[]))?;
+    fs::write(directory.join("agent.toml"), "bundle = \"bundle\"\nbundel = 1\n")
+        .context("write agent.toml")?;
+    let (status, log) = spawn(&directory)?.refused()?;
+    ensure!(status.code() == Some(6) && log.contains("bundel"), "{status}: {log}");
+    Ok(())
+}
+
+fn an_unknown_key_of_a_bundle_is_named(_: &Case<'_>) -> Result<()> {
+    for (key, toml) in [
+        ("selectr", "[subjects.x]\nselectr = { user = \"ci\" }\ngoverns = [\"*\"]\n"),
+        ("usr", "[subjects.x]\nselector = { usr = \"ci\" }\ngoverns = [\"*\"]\n"),
+        ("subject", "[subject.x]\nselector = { user = \"ci\" }\n"),
+    ] {
+        let result = check(&small(1, &[]).toml(toml))?;
+        ends_with(&result, 6).context(key)?;
+        let text = String::from_utf8_lossy(&result.stderr);
+        ensure!(text.contains(key) && text.contains("guard.toml:"), "{key} is not named: {text}");
+    }
+    Ok(())
+}
+
+fn a_selector_that_covers_too_much_is_refused(_: &Case<'_>) -> Result<()> {
+    let agent = layout::which("guard-agent")?.display().to_string();
+    let exe = format!("exe = \"{agent}\"");
+    for selector in [
+        "user = \"root\"",
+        "user = \"0\"",
+        "group = \"root\"",
+        "unit = \"init.scope\"",
+        "unit = \"-.slice\"",
+        "unit = \"system.slice\"",
+        "unit = \"guard-agent.service\"",
+        "cgroup = \"/\"",
+        "cgroup = \"/system.slice\"",
+        "cgroup = \"/init.scope\"",
+        "exe_in = [\"/\"]",
+        "exe_in = [\"/usr\"]",
+        "exe_in = [\"/usr/bin\"]",
+        "exe = \"/lib64/ld-linux-x86-64.so.2\"",
+        "exe = \"/usr/lib/systemd/systemd\"",
+        &exe,
+    ] {
+        let result = check(&small(1, &[]).subject("much", selector))?;
+        ends_with(&result, 6).context(selector.to_owned())?;
+        let text = String::from_utf8_lossy(&result.stderr);
+        ensure!(text.contains("guard.toml:") && text.contains('^'), "{selector}: {text}");
+    }
+    Ok(())
+}
+
+fn an_unknown_user_is_named_and_selects_nobody(_: &Case<'_>) -> Result<()> {
+    let result = check(&small(1, &[]).subject("ghost", "user = \"nobody-has-this-name\""))?;
+    ends_with(&result, 0)?;
+    let text = [result.stdout, result.stderr].concat();
+    let text = String::from_utf8_lossy(&text);
+    ensure!(text.contains("nobody-has-this-name") && text.contains("matches nothing"), "{text}");
+    Ok(())
+}
+
+fn a_daemon_on_an_invalid_bundle_is_never_ready(_: &Case<'_>) -> Result<()> {
+    let directory = configure("never", &small(1, &[]).policy("bad", "permit (nonsense"))?;
+    let (status, log) = spawn(&directory)?.refused()?;
+    ensure!(status.code() == Some(6) && log.contains("bad.cedar:1:"), "{status}: {log}");
+    Ok(())
+}

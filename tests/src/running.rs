@@ -1,0 +1,179 @@
+//! Processes that run already when the agent starts.
+
+use std::fs;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::Ordering;
+
+use anyhow::{Context, Result, ensure};
+use nix::unistd::ForkResult;
+
+use crate::bundle::{Bundle, permit, within};
+use crate::daemon::{Daemon, configure, spawn};
+use crate::family::{Case, Part, tests};
+use crate::file::read;
+use crate::layout::{self, ROOT, canary, path};
+use crate::puppet::Puppet;
+use crate::users::{AGENT, FREE};
+use crate::{attempt, raw, step};
+
+pub(crate) const PART: Part = Part {
+    name: "running",
+    bundle: Ok,
+    prepare,
+    tests: tests!(
+        others: [
+            a_process_that_runs_already_is_labelled_before_the_agent_is_ready,
+            a_selected_executable_that_runs_already_is_labelled_with_its_children,
+            a_fork_storm_during_the_start_leaves_nobody_unlabelled,
+        ],
+    ),
+};
+
+fn prepare() -> Result<()> {
+    layout::create()?;
+    let own = fs::read("/proc/self/exe").context("read this program")?;
+    layout::program(&tool(), &own)
+}
+
+fn tool() -> PathBuf {
+    path("selected/tool")
+}
+
+fn bundle() -> Bundle {
+    let open = within(&[path("open")]);
+    Bundle::new("running")
+        .subject("agent", "user = \"agent\"")
+        .subject("tool", &format!("exe = \"{}\"", tool().display()))
+        .policy(
+            "open",
+            permit("agent", "agent", &["file.*"], &open) + &permit("tool", "tool", &["file.*"], &open),
+        )
+}
+
+fn a_process_that_runs_already_is_labelled_before_the_agent_is_ready(_: &Case<'_>) -> Result<()> {
+    let mut agents = (0..3).map(|_| Puppet::start(AGENT)).collect::<Result<Vec<_>>>()?;
+    let mut free = Puppet::start(FREE)?;
+    let (secret, notes) = (canary(ROOT), path("open/notes"));
+    for puppet in &mut agents {
+        puppet.is_allowed(&secret).context("without Guard")?;
+    }
+    let daemon = Daemon::start("running", &bundle())?;
+    for puppet in &mut agents {
+        puppet.is_refused(&secret)?;
+        puppet.is_allowed(&notes)?;
+    }
+    free.is_allowed(&secret)?;
+    agents.into_iter().try_for_each(Puppet::end)?;
+    free.end()?;
+    daemon.stop().map(drop)
+}
+
+/// A copy of this program that waits, executed under the selected name.
+struct Waiting(Child);
+
+impl Waiting {
+    fn start(verb: &str, file: PathBuf) -> Result<Self> {
+        let mut child = Command::new(tool())
+            .args(["step", verb])
+            .arg(file)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("start the tool")?;
+        let output = child.stdout.take().context("its output")?;
+        let mut line = String::new();
+        BufReader::new(output).read_line(&mut line).context("wait for the tool")?;
+        ensure!(line == "running\n", "the tool said {line:?}");
+        Ok(Self(child))
+    }
+
+    fn go_on(mut self) -> Result<io::Result<()>> {
+        self.0.stdin.take().context("its input")?.write_all(b"go\n").context("tell the tool")?;
+        Ok(step::result(self.0.wait().context("wait for the tool")?))
+    }
+}
+
+fn a_selected_executable_that_runs_already_is_labelled_with_its_children(_: &Case<'_>) -> Result<()> {
+    for verb in ["read-when-told", "read-in-waiting-child"] {
+        Waiting::start(verb, canary(ROOT))?.go_on()?.with_context(|| format!("{verb} without Guard"))?;
+    }
+    let refused = [
+        Waiting::start("read-when-told", canary(ROOT))?,
+        Waiting::start("read-in-waiting-child", canary(ROOT))?,
+    ];
+    let allowed = Waiting::start("read-when-told", path("open/notes"))?;
+    let daemon = Daemon::start("running", &bundle())?;
+    for waiting in refused {
+        let result = waiting.go_on()?.map_err(|error| error.raw_os_error());
+        ensure!(result == Err(Some(nix::libc::EACCES)), "the tool should be refused: {result:?}");
+    }
+    allowed.go_on()?.context("what policy permits")?;
+    daemon.stop().map(drop)
+}
+
+const PHASE: usize = 0;
+const LEAKS: usize = 1;
+const REFUSED: usize = 2;
+const FORKS: usize = 3;
+const READY: u64 = 1;
+const OVER: u64 = 2;
+
+fn a_fork_storm_during_the_start_leaves_nobody_unlabelled(case: &Case<'_>) -> Result<()> {
+    const STORMS: usize = 4;
+    let wanted: u64 = if case.full { 20_000 } else { 500 };
+    let counters = raw::SharedCounters::new().context("share memory")?;
+    let storms =
+        (0..STORMS).map(|_| attempt::start(AGENT, || storm(&counters))).collect::<Result<Vec<_>>>()?;
+    let daemon = spawn(&configure("storm", &bundle())?)?.ready();
+    counters.at(PHASE).store(if daemon.is_ok() { READY } else { OVER }, Ordering::SeqCst);
+    // Whoever finishes the number ends the phase.
+    while daemon.is_ok() && counters.at(REFUSED).load(Ordering::SeqCst) < wanted {
+        ensure!(counters.at(LEAKS).load(Ordering::SeqCst) == 0, "a process read the canary under Guard");
+        std::thread::yield_now();
+    }
+    counters.at(PHASE).store(OVER, Ordering::SeqCst);
+    for storm in storms {
+        storm.outcome()?;
+    }
+    daemon?.stop()?;
+    let (leaks, forks) =
+        (counters.at(LEAKS).load(Ordering::SeqCst), counters.at(FORKS).load(Ordering::SeqCst));
+    ensure!(leaks == 0, "{leaks} of {forks} processes read the canary under Guard");
+    Ok(())
+}
+
+/// Starts a chain of processes and waits for its end, which is when nobody holds the pipe any more.
+fn storm(counters: &raw::SharedCounters) -> io::Result<()> {
+    let (mut done, held) = io::pipe()?;
+    // SAFETY: attempts have one thread.
+    match unsafe { nix::unistd::fork() }? {
+        ForkResult::Child => chain(counters),
+        ForkResult::Parent { .. } => {
+            drop(held);
+            done.read_to_end(&mut Vec::new()).map(drop)
+        }
+    }
+}
+
+/// Each process of the chain tries the canary, starts the next one and ends.
+fn chain(counters: &raw::SharedCounters) -> ! {
+    loop {
+        counters.at(FORKS).fetch_add(1, Ordering::SeqCst);
+        // Read before the attempt, so that what began before the start is never counted.
+        let phase = counters.at(PHASE).load(Ordering::SeqCst);
+        let result = read(canary(ROOT)).map_err(|error| error.raw_os_error());
+        match (phase, result) {
+            (READY, Ok(())) => counters.at(LEAKS).fetch_add(1, Ordering::SeqCst),
+            (READY, Err(Some(nix::libc::EACCES))) => counters.at(REFUSED).fetch_add(1, Ordering::SeqCst),
+            (OVER, _) => raw::exit_now(0),
+            _ => 0,
+        };
+        // SAFETY: attempts have one thread.
+        if let Ok(ForkResult::Parent { .. }) = unsafe { nix::unistd::fork() } {
+            raw::exit_now(0);
+        }
+        // This is the child, or there was no memory for one and this process goes on.
+    }
+}
