@@ -1,5 +1,6 @@
 //! Why the kernel side could not be set up or changed.
 
+use super::load::describe;
 use std::io;
 
 /// An error of the kernel module. Every message says what to do.
@@ -84,11 +85,11 @@ pub enum KernelError {
 
 impl KernelError {
     /// A map error, for `map_err`.
-    pub(super) fn map<E: std::fmt::Display>(
+    pub(super) fn map<E: std::error::Error>(
         operation: &'static str,
         map: &'static str,
     ) -> impl FnOnce(E) -> Self {
-        move |cause| Self::Map { operation, map, cause: cause.to_string() }
+        move |cause| Self::Map { operation, map, cause: describe(&cause) }
     }
 
     /// A system call's error, for `map_err`.

@@ -1,12 +1,12 @@
 //! Loading and attaching the programs.
 
-use super::{KernelError, btf, live::LiveWord};
+use super::{KernelError, btf, inner::InnerMaps, live::LiveWord};
 use aya::programs::{BtfTracePoint, Iter, Lsm, ProgramError};
 use aya::{Btf, Ebpf, EbpfLoader};
 use nix::libc;
 
 /// The BPF object, embedded by the build; empty if it was not built.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/guard-ebpf.o"));
+pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/guard-ebpf.o"));
 
 /// How a program is attached.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -53,6 +53,7 @@ pub struct ProgramInfo {
 pub struct Kernel {
     pub(super) ebpf: Ebpf,
     pub(super) live: LiveWord,
+    pub(super) inner: InnerMaps,
     /// Number of the live generation; 0 = none.
     pub(super) generation: u64,
     pub(super) selectors: super::selectors::Installed,
@@ -71,7 +72,8 @@ impl Kernel {
             return Err(KernelError::NoObject);
         }
         let mut offsets = btf::offsets()?;
-        offsets.push(("STORAGE_MAY_BE_BUSY", u32::from(older_than_6_2()?)));
+        let old = older_than_6_2()?;
+        offsets.push(("STORAGE_MAY_BE_BUSY", u32::from(old)));
         offsets.push(("AGENT_TGID", std::process::id()));
         let btf = Btf::from_sys_fs().map_err(|cause| KernelError::NoBtf(cause.to_string()))?;
         let mut loader = EbpfLoader::new();
@@ -97,7 +99,8 @@ impl Kernel {
             });
         }
         let live = LiveWord::map(&mut ebpf)?;
-        Ok(Self { ebpf, live, generation: 0, selectors: Default::default(), programs })
+        let inner = InnerMaps::new(&ebpf, old)?;
+        Ok(Self { ebpf, live, inner, generation: 0, selectors: Default::default(), programs })
     }
 
     /// The programs and what the verifier said of them.

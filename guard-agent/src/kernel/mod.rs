@@ -6,6 +6,7 @@ mod barrier;
 mod btf;
 mod error;
 mod events;
+mod inner;
 mod labels;
 mod live;
 mod load;

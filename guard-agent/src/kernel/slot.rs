@@ -1,10 +1,12 @@
 //! Switching generations: fill the slot that is not live, store one word, free the old tables.
 
+use super::inner::{InnerMaps, as_array, as_hash};
 use super::pod::Wire;
 use super::{Kernel, KernelError, barrier};
 use crate::tables::Generation;
 use aya::Ebpf;
 use aya::maps::{Array, ArrayOfMaps, HashMap, MapData};
+use aya_obj::generated::bpf_map_type::{BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_HASH};
 use guard_common::path::EdgeKey;
 use guard_common::tables::{SLOTS, live_word};
 use zerocopy::{Immutable, IntoBytes};
@@ -28,8 +30,8 @@ impl Kernel {
         let slot = (number % u64::from(SLOTS)) as u32;
         // Programs that still read the generation before the live one are done after this, so its
         // slot can be filled anew.
-        barrier::wait(&mut self.ebpf)?;
-        fill(&mut self.ebpf, slot, generation, number)?;
+        barrier::wait(&mut self.ebpf, &self.inner)?;
+        fill(&mut self.ebpf, &self.inner, slot, generation, number)?;
         let before = if self.generation == 0 { 0 } else { live_word(self.generation, 1 - slot) };
         self.live.store(live_word(number, slot));
         // A new subject's label must not meet a generation that does not know it, so selectors come
@@ -44,31 +46,45 @@ impl Kernel {
     }
 }
 
-fn fill(ebpf: &mut Ebpf, slot: u32, generation: &Generation, number: u64) -> Result<(), KernelError> {
+fn fill(
+    ebpf: &mut Ebpf,
+    inner: &InnerMaps,
+    slot: u32,
+    generation: &Generation,
+    number: u64,
+) -> Result<(), KernelError> {
     let mut header = generation.header;
     header.generation = number;
-    array(ebpf, "HEADERS", slot, &[header])?;
-    array(ebpf, "SUBJECTS", slot, &generation.subjects)?;
-    array(ebpf, "CELLS", slot, &generation.cells)?;
-    array(ebpf, "OUTCOMES", slot, &generation.outcomes)?;
-    array(ebpf, "MASKS", slot, &generation.masks)?;
-    array(ebpf, "NODES", slot, &generation.nodes)?;
-    array(ebpf, "NETS4", slot, &generation.net4)?;
-    array(ebpf, "NETS6", slot, &generation.net6)?;
-    array(ebpf, "PORTS", slot, &generation.ports)?;
-    array(ebpf, "ATTRIBUTES", slot, &generation.attributes)?;
-    array(ebpf, "PATTERNS", slot, &generation.patterns)?;
-    edges(ebpf, slot, &generation.edges)
+    array(ebpf, inner, "HEADERS", slot, &[header])?;
+    array(ebpf, inner, "SUBJECTS", slot, &generation.subjects)?;
+    array(ebpf, inner, "CELLS", slot, &generation.cells)?;
+    array(ebpf, inner, "OUTCOMES", slot, &generation.outcomes)?;
+    array(ebpf, inner, "MASKS", slot, &generation.masks)?;
+    array(ebpf, inner, "NODES", slot, &generation.nodes)?;
+    array(ebpf, inner, "NETS4", slot, &generation.net4)?;
+    array(ebpf, inner, "NETS6", slot, &generation.net6)?;
+    array(ebpf, inner, "PORTS", slot, &generation.ports)?;
+    array(ebpf, inner, "ATTRIBUTES", slot, &generation.attributes)?;
+    array(ebpf, inner, "PATTERNS", slot, &generation.patterns)?;
+    edges(ebpf, inner, slot, &generation.edges)
 }
 
 /// Makes an array of `values` and puts it into a slot.
-fn array<T>(ebpf: &mut Ebpf, name: &'static str, slot: u32, values: &[T]) -> Result<(), KernelError>
+fn array<T>(
+    ebpf: &mut Ebpf,
+    maps: &InnerMaps,
+    name: &'static str,
+    slot: u32,
+    values: &[T],
+) -> Result<(), KernelError>
 where
     T: IntoBytes + Immutable + Copy + 'static,
 {
     let entries = values.len().max(1) as u32;
+    let sizes = (size_of::<u32>(), size_of::<T>());
+    let map = maps.create(name, BPF_MAP_TYPE_ARRAY as u32, sizes, entries, INNER_MAP)?;
     let mut inner: Array<MapData, Wire<T>> =
-        Array::create(entries, INNER_MAP).map_err(KernelError::map("create", name))?;
+        Array::try_from(as_array(map)).map_err(KernelError::map("open", name))?;
     for (index, value) in values.iter().enumerate() {
         inner.set(index as u32, Wire(*value), 0).map_err(KernelError::map("fill", name))?;
     }
@@ -77,11 +93,13 @@ where
 }
 
 /// Makes the trie's hash map and puts it into a slot.
-fn edges(ebpf: &mut Ebpf, slot: u32, edges: &[(EdgeKey, u32)]) -> Result<(), KernelError> {
+fn edges(ebpf: &mut Ebpf, maps: &InnerMaps, slot: u32, edges: &[(EdgeKey, u32)]) -> Result<(), KernelError> {
     const NAME: &str = "EDGES";
     let entries = edges.len().max(1) as u32;
+    let sizes = (size_of::<EdgeKey>(), size_of::<u32>());
+    let map = maps.create(NAME, BPF_MAP_TYPE_HASH as u32, sizes, entries, NO_PREALLOC)?;
     let mut inner: HashMap<MapData, Wire<EdgeKey>, u32> =
-        HashMap::create(entries, NO_PREALLOC).map_err(KernelError::map("create", NAME))?;
+        HashMap::try_from(as_hash(map)).map_err(KernelError::map("open", NAME))?;
     for (key, node) in edges {
         inner.insert(Wire(*key), node, 0).map_err(KernelError::map("fill", NAME))?;
     }
