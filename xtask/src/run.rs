@@ -10,7 +10,7 @@ use crate::vm::{self, Guest};
 use crate::{build, paths, setup};
 
 /// The scenario: starts the agent, plays the example's service accounts and says what happens.
-const SCRIPT: &str = "examples/quickstart/demo.sh";
+const SCRIPT: &str = "examples/quickstart/demo.py";
 
 /// Watch Guard enforce the policy in examples/quickstart.
 ///
@@ -69,7 +69,7 @@ fn host_can_load_lsm() -> Result<(), String> {
 
 fn natively(script: &std::path::Path) -> Result<ExitCode> {
     let path = std::env::var("PATH").unwrap_or_default();
-    let status = Command::new("bash")
+    let status = Command::new("python3")
         .arg(script)
         .current_dir(paths::root())
         .env("PATH", format!("{}:{path}", paths::binaries().display()))
@@ -79,7 +79,7 @@ fn natively(script: &std::path::Path) -> Result<ExitCode> {
 
 fn in_guest(script: &std::path::Path, series: &Series) -> Result<ExitCode> {
     let environment = setup::guest(series)?;
-    let mut guest = Guest::new(["bash".as_ref(), script.as_os_str()]);
+    let mut guest = Guest::new(["python3".as_ref(), script.as_os_str()]);
     guest.stdin = true;
     guest.terminal = vm::is_interactive();
     vm::run_and_report(&guest, &environment)
