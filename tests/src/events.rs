@@ -63,6 +63,17 @@ impl Event {
     }
 }
 
+impl std::fmt::Display for Event {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (subject, reason) = (self.subject(), self.reason());
+        let actions = self.0.get("actions").map(Value::to_string).unwrap_or_default();
+        let resource = self.0.get("resource").and_then(Value::as_object);
+        let known = resource.into_iter().flatten().filter(|(_, value)| !value.is_null());
+        let known: Vec<String> = known.map(|(field, value)| format!("{field}={value}")).collect();
+        write!(formatter, "{subject} {actions} {reason} [{}]", known.join(" "))
+    }
+}
+
 /// The file that holds the events.
 pub(crate) struct Events {
     path: PathBuf,
@@ -116,7 +127,7 @@ impl Events {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 let last: Vec<String> = found.iter().rev().take(3).map(|event| event.0.to_string()).collect();
-                bail!("no event for {what}; {} others, last: {}", found.len(), last.join(" "));
+                bail!("no event for {what}; {} others, last: {}", found.len(), last.join("; "));
             }
             let timeout = PollTimeout::try_from(left).context("time-out")?;
             poll(&mut [PollFd::new(self.watch.as_fd(), PollFlags::POLLIN)], timeout).context("poll")?;

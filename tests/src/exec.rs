@@ -152,8 +152,7 @@ fn a_script_is_refused_if_it_is_not_permitted_itself(case: &Case<'_>) -> Result<
 }
 
 fn a_program_is_refused_if_its_elf_interpreter_is(case: &Case<'_>) -> Result<()> {
-    let refused = refusal(AGENT, "exec.map").at("x/data/program");
-    case.refused(refused, || run(path("x/run/badly-interpreted")))?;
+    case.refused(refusal(AGENT, "exec").at("x/data/program"), || run(path("x/run/badly-interpreted")))?;
     case.allowed(AGENT, || run(path("x/run/interpreted")))
 }
 

@@ -12,8 +12,8 @@ use crate::daemon::Daemon;
 use crate::report::{Report, Verdict};
 use crate::users::{FREE, Identity};
 use crate::{
-    exec, file, identity, layout, lifecycle, mounts, network, path, programs, running, stdio, systemd, unix,
-    users, without_bpf,
+    events, exec, file, identity, layout, lifecycle, mounts, network, path, programs, running, stdio,
+    systemd, unix, users, without_bpf,
 };
 
 /// One test: run once without Guard and once under it.
@@ -174,14 +174,21 @@ fn run(family: &Family, tests: &[Test], full: bool, only_controls: bool, report:
         return fail_all(family, tests, &error, report);
     }
     let case = Case { daemon: None, full };
+    if !family.has_daemon {
+        for test in tests {
+            let (result, time) = timed(test, &case);
+            report.add(test.name, Verdict::of(result), time);
+        }
+        return;
+    }
     let controls: Vec<(Result<()>, Duration)> = tests
         .iter()
         .map(|test| {
             let (result, time) = timed(test, &case);
-            (if family.has_daemon { result.context("without Guard") } else { result }, time)
+            (result.context("without Guard"), time)
         })
         .collect();
-    if only_controls || !family.has_daemon {
+    if only_controls {
         for (test, (result, time)) in tests.iter().zip(controls) {
             report.add(test.name, Verdict::of(result), time);
         }
@@ -252,6 +259,8 @@ impl Refusal {
     }
 }
 
+/// How long to look for the denial that explains a failure.
+const SAID: Duration = Duration::from_secs(3);
 /// How long an event may take to reach standard output.
 const EVENT: Duration = Duration::from_secs(20);
 
@@ -307,10 +316,17 @@ impl<'a> Case<'a> {
     }
 
     fn works(&self, who: Identity, when: &str, action: &impl Fn() -> std::io::Result<()>) -> Result<()> {
-        match attempt(who, action)? {
-            Outcome::Worked => Ok(()),
-            outcome => bail!("the attempt by {}, {when}, should work: {outcome:?}", who.name),
+        let mark = self.daemon.map(|daemon| daemon.events.mark()).transpose()?;
+        let outcome = attempt(who, action)?;
+        if outcome == Outcome::Worked {
+            return Ok(());
         }
+        let denial = match (self.daemon, mark) {
+            (Some(daemon), Some(mark)) => daemon.events.wait(mark, SAID, "", events::Event::is_denial).ok(),
+            _ => None,
+        };
+        let denial = denial.map(|event| format!("; denied: {event}")).unwrap_or_default();
+        bail!("the attempt by {}, {when}, should work: {outcome:?}{denial}", who.name)
     }
 
     /// Under Guard, nobody may have changed what only refused attempts reach for.

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -105,7 +106,9 @@ pub(crate) struct Server(Child);
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let _ = self.0.kill();
+        // The whole group: a server's workers would go on without it.
+        let group = nix::unistd::Pid::from_raw(self.0.id().cast_signed());
+        let _ = nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL);
         let _ = self.0.wait();
     }
 }
@@ -113,7 +116,8 @@ impl Drop for Server {
 impl Server {
     /// Starts a server and waits until something listens on its port.
     pub(crate) fn start(command: &mut Command, port: u16) -> Result<Self> {
-        let mut server = Self(command.spawn().with_context(|| format!("start {command:?}"))?);
+        let mut server =
+            Self(command.process_group(0).spawn().with_context(|| format!("start {command:?}"))?);
         let deadline = Instant::now() + Duration::from_secs(60);
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
             if let Some(status) = server.0.try_wait().context("look at the server")? {
@@ -146,7 +150,9 @@ fn run(program: &str, arguments: &[&str], directory: &str) -> io::Result<String>
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
-    if message.to_lowercase().contains("permission denied") {
+    // What git says of a connection that was refused by the kernel.
+    let denied = ["permission denied", "couldn't connect to server"];
+    if denied.iter().any(|words| message.to_lowercase().contains(words)) {
         return Err(nix::errno::Errno::EACCES.into());
     }
     Err(io::Error::other(format!("{program}: {}: {message}", output.status)))

@@ -64,6 +64,15 @@ pub(crate) fn openat2(path: &Path, flags: c_int, resolve: u64) -> io::Result<Own
     Ok(unsafe { OwnedFd::from_raw_fd(fd as c_int) })
 }
 
+/// open(2) with exactly these flags.
+pub(crate) fn open(path: &Path, flags: c_int) -> io::Result<OwnedFd> {
+    let path = c_path(path);
+    // SAFETY: the string is terminated; without O_CREAT no mode is read.
+    let fd = checked(unsafe { libc::open(path.as_ptr(), flags | libc::O_CLOEXEC) } as c_long)?;
+    // SAFETY: a new descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as c_int) })
+}
+
 /// Opens what is at `path`, whatever it is, for reference only.
 pub(crate) fn open_path(path: &Path) -> io::Result<OwnedFd> {
     use std::os::unix::fs::OpenOptionsExt;

@@ -47,7 +47,11 @@ fn shell(script: &str) -> io::Result<()> {
     let message = String::from_utf8_lossy(&output.stderr);
     match output.status.code() {
         Some(0) => Ok(()),
-        _ if message.contains("Permission denied") => Err(nix::errno::Errno::EACCES.into()),
+        // What a shell says of a redirection or a program that it was refused.
+        Some(1 | 2 | 126) if message.contains("Permission denied") => {
+            eprint!("{message}");
+            Err(nix::errno::Errno::EACCES.into())
+        }
         status => Err(io::Error::other(format!("{status:?}: {message}"))),
     }
 }
