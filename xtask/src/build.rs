@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 
 use crate::command::{CommandExt, say};
 use crate::rust_src::RustSrc;
-use crate::{object_check, paths, setup, verifier};
+use crate::{btf_names, object_check, paths, setup, verifier};
 
 const BPF_TARGET: &str = "bpfel-unknown-none";
 /// Debug information becomes BTF, which maps and local storage need. CPU v3 is the newest that
@@ -51,16 +51,17 @@ pub(crate) fn bpf_object() -> Result<PathBuf> {
     let build_dir = paths::target().join("bpf-build");
     bpf_cargo("build")?.args(["--release", "--bin", "guard-ebpf"]).run()?;
     let built = build_dir.join(BPF_TARGET).join("release/guard-ebpf");
-    let bytes = fs::read(&built).with_context(|| format!("read {}", built.display()))?;
+    let mut bytes = fs::read(&built).with_context(|| format!("read {}", built.display()))?;
     object_check::check_symbols(&bytes, &built)?;
+    btf_names::sanitize(&mut bytes, &built)?;
 
-    let object = paths::target().join("bpf/guard-ebpf.o");
+    let object = paths::bpf_object();
     if fs::read(&object).is_ok_and(|old| old == bytes) {
         return Ok(object);
     }
-    let dir = paths::target().join("bpf");
-    fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
-    let partial = tempfile::NamedTempFile::new_in(&dir)?;
+    let dir = object.parent().context("the object has a directory")?;
+    fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
+    let partial = tempfile::NamedTempFile::new_in(dir)?;
     fs::write(partial.path(), &bytes).with_context(|| format!("write {}", partial.path().display()))?;
     partial.persist(&object).with_context(|| format!("write {}", object.display()))?;
     Ok(object)

@@ -7,6 +7,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 mod apt;
+mod btf_names;
 mod build;
 mod channel;
 mod command;

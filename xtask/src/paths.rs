@@ -16,6 +16,11 @@ pub(crate) fn target() -> PathBuf {
     env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |dir| root().join(dir))
 }
 
+/// The finished BPF object, where the agent's build script looks for it whatever the target directory.
+pub(crate) fn bpf_object() -> PathBuf {
+    root().join("target/bpf/guard-ebpf.o")
+}
+
 /// Where `cargo build` leaves the binaries of the dev profile.
 pub(crate) fn binaries() -> PathBuf {
     target().join("debug")

@@ -57,14 +57,10 @@ fn host_can_load_lsm() -> Result<(), String> {
     if output.status.success() {
         return Ok(());
     }
+    // What follows the first line is for those who want to know how the kernel put it.
     let text = String::from_utf8_lossy(&output.stderr);
-    Err(text
-        .trim()
-        .lines()
-        .last()
-        .unwrap_or("the probe failed")
-        .trim_start_matches("guard-agent: ")
-        .to_owned())
+    let reason = text.lines().find_map(|line| line.strip_prefix("guard-agent: "));
+    Err(reason.unwrap_or("the probe failed").to_owned())
 }
 
 fn natively(script: &std::path::Path) -> Result<ExitCode> {

@@ -35,7 +35,8 @@ pub(crate) fn find_or_make(packages: &GuestPackages) -> Result<Vec<Disk>> {
             say!("making a scratch image with {kind}");
             let partial = tempfile::NamedTempFile::new_in(&dir)?;
             File::create(partial.path())?.set_len(mib << 20).context("size the image")?;
-            packages.command(words[0]).args(&words[1..]).arg(partial.path()).run()?;
+            // What it prints is advice for people who choose options.
+            packages.command(words[0]).args(&words[1..]).arg(partial.path()).read()?;
             partial.persist(&image).with_context(|| format!("write {}", image.display()))?;
         }
         disks.push(Disk { kind, image });

@@ -15,11 +15,11 @@ pub(crate) fn print_counts() -> Result<()> {
     for series in Series::all() {
         let environment = setup::guest(&series)?;
         let release = &environment.kernel.release;
-        let object = paths::target().join("bpf/guard-ebpf.o");
-        let known = paths::target().join(format!("bpf/verified-{release}"));
-        let is_newer = |path| fs::metadata(path).and_then(|meta| meta.modified()).ok();
+        let object = paths::bpf_object();
+        let known = object.with_file_name(format!("verified-{release}"));
+        let modified = |path| fs::metadata(path).and_then(|meta| meta.modified()).ok();
         let text = match fs::read_to_string(&known) {
-            Ok(text) if is_newer(&known) > is_newer(&object) => text,
+            Ok(text) if modified(&known) > modified(&object) => text,
             _ => {
                 say!("loading the BPF object on {release}");
                 let text = load(&environment)

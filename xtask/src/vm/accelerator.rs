@@ -30,13 +30,13 @@ impl Accelerator {
         if File::options().read(true).write(true).open("/dev/kvm").is_err() {
             return Ok(Self::Emulation);
         }
+        if let Some(known) = Self::known(environment)? {
+            return Ok(known);
+        }
         // Guests that start at the same time wait for one trial.
         let _lock = paths::lock_cache()?;
-        let answer = answer_file(environment)?;
-        match fs::read_to_string(&answer).ok().as_deref() {
-            Some("kvm") => return Ok(Self::Kvm),
-            Some("emulation") => return Ok(Self::Emulation),
-            _ => {}
+        if let Some(known) = Self::known(environment)? {
+            return Ok(known);
         }
         say!("trying whether guests boot with KVM here (once, at most 20 s)");
         let (found, word) = match boots(Self::Kvm) {
@@ -44,8 +44,18 @@ impl Accelerator {
             Ok(false) | Err(_) => (Self::Emulation, "emulation"),
         };
         say!("guests run with {word}");
+        let answer = answer_file(environment)?;
         fs::write(&answer, word).with_context(|| format!("write {}", answer.display()))?;
         Ok(found)
+    }
+
+    /// The answer that was found earlier.
+    fn known(environment: &GuestEnvironment) -> Result<Option<Self>> {
+        Ok(match fs::read_to_string(answer_file(environment)?).ok().as_deref() {
+            Some("kvm") => Some(Self::Kvm),
+            Some("emulation") => Some(Self::Emulation),
+            _ => None,
+        })
     }
 }
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 /// Complaints that mean the kernel cannot be trusted any further.
-const CRASHES: [&str; 7] = [
+const CRASHES: [&str; 8] = [
     "Kernel panic",
     "Oops:",
     "BUG: unable to handle",
@@ -12,6 +12,8 @@ const CRASHES: [&str; 7] = [
     "general protection fault",
     "double fault",
     "stack segment:",
+    // The guest's first process, when it cannot go on.
+    "guest: ",
 ];
 /// Complaints after which it goes on; each is a defect of the kernel or of our programs.
 const WARNINGS: [&str; 9] = [

@@ -131,9 +131,13 @@ impl Guest {
         let ended = self.follow(channel, boot, output);
         drop(raw_mode);
         child.kill();
-        let complaints = Complaints::read(&machine.console);
-        let ended = match (ended?, complaints.crash) {
-            (Some(ended), _) => ended,
+        let mut complaints = Complaints::read(&machine.console);
+        let ended = match (ended?, complaints.crash.take()) {
+            (Some(ended), crash) => {
+                // The command was faster than the crash.
+                complaints.warnings.extend(crash);
+                ended
+            }
             (None, Some(line)) => Ended::Crash(line),
             (None, None) => {
                 let tail = console::tail(&machine.console);
