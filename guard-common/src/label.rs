@@ -41,10 +41,12 @@ pub struct LabelRequest {
     pub reserved: u32,
 }
 
-/// Longest unit name that a selector can hold, in bytes, without the terminating zero.
+/// Longest unit name or cgroup path that a selector can hold, in bytes, without the terminating zero.
+/// What is longer in the kernel is cut to this length, so a key must be shorter by one.
 pub const UNIT_NAME_MAX: usize = 127;
 
-/// Key of the unit selector map: the last component of a cgroup's path, padded with zeros.
+/// Key of the unit selector map: the last component of a cgroup's path, or the whole path with its
+/// leading slash, padded with zeros.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, IntoBytes, Immutable)]
 pub struct UnitName {

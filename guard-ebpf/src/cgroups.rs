@@ -19,12 +19,12 @@ const ANY: u64 = 0;
 /// A new cgroup gets the subject of its parent, or the one its name selects.
 #[btf_tracepoint(function = "cgroup_mkdir")]
 pub fn cgroup_mkdir(ctx: BtfTracePointContext) -> i32 {
-    let _ = created(ctx.arg(0));
+    let _ = created(ctx.arg(0), ctx.arg(1));
     0
 }
 
 #[inline(always)]
-fn created(cgroup: u64) -> Result<(), Reason> {
+fn created(cgroup: u64, path: u64) -> Result<(), Reason> {
     let node: u64 = read(cgroup, &CGROUP_KN)?;
     let id: u64 = read(node, &KERNFS_NODE_ID)?;
     let mut subject = NO_SUBJECT;
@@ -34,18 +34,26 @@ fn created(cgroup: u64) -> Result<(), Reason> {
         subject = lookup_cgroup(read(parent_node, &KERNFS_NODE_ID)?);
     }
     if subject == NO_SUBJECT {
-        let mut name = UnitName { bytes: [0; UNIT_NAME_MAX + 1] };
-        // SAFETY: the size is the array's.
-        unsafe {
-            copy_string(name.bytes.as_mut_ptr(), UNIT_NAME_MAX as u32 + 1, read(node, &KERNFS_NODE_NAME)?)?
-        };
-        // SAFETY: the value is one aligned word.
-        subject = unsafe { SELECT_UNIT.get(&name) }.copied().unwrap_or(NO_SUBJECT);
+        subject = named(read(node, &KERNFS_NODE_NAME)?)?;
+    }
+    if subject == NO_SUBJECT {
+        subject = named(path)?;
     }
     if subject != NO_SUBJECT {
         let _ = SELECT_CGROUP.insert(id, subject, ANY);
     }
     Ok(())
+}
+
+/// The subject that a unit's name or a cgroup's path selects. Paths begin with a slash and names hold
+/// none, so both are keys of one map.
+#[inline(always)]
+fn named(text: u64) -> Result<u32, Reason> {
+    let mut name = UnitName { bytes: [0; UNIT_NAME_MAX + 1] };
+    // SAFETY: the size is the array's.
+    unsafe { copy_string(name.bytes.as_mut_ptr(), UNIT_NAME_MAX as u32 + 1, text)? };
+    // SAFETY: the value is one aligned word.
+    Ok(unsafe { SELECT_UNIT.get(&name) }.copied().unwrap_or(NO_SUBJECT))
 }
 
 /// Forgets a cgroup that is gone.

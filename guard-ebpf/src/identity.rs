@@ -11,6 +11,7 @@ use aya_ebpf::bindings::task_struct;
 use aya_ebpf::helpers::generated::{bpf_get_current_pid_tgid, bpf_send_signal};
 use aya_ebpf::macros::{btf_tracepoint, lsm};
 use aya_ebpf::programs::{BtfTracePointContext, LsmContext};
+use aya_log_ebpf::{error, warn};
 use guard_common::action::EAGAIN;
 use guard_common::decide::Reason;
 use guard_common::event::Counter;
@@ -29,6 +30,7 @@ pub fn task_alloc(ctx: LsmContext) -> i32 {
             if inherit(ctx.arg(0), parent) {
                 0
             } else {
+                warn!(&ctx, "no memory to label a new task: the fork is refused");
                 -EAGAIN
             }
         }
@@ -118,7 +120,7 @@ fn attach(subject: u32) -> bool {
 /// subject's user becomes the subject now as well. Where there is no memory for a label, the task
 /// is killed rather than run without.
 #[lsm(hook = "bprm_committed_creds", sleepable)]
-pub fn bprm_committed_creds(_: LsmContext) -> i32 {
+pub fn bprm_committed_creds(ctx: LsmContext) -> i32 {
     match task::label() {
         Lookup::Unlabelled => {}
         _ => return 0,
@@ -141,6 +143,7 @@ pub fn bprm_committed_creds(_: LsmContext) -> i32 {
     let subject = set_id_subject().unwrap_or(NO_SUBJECT);
     if subject != NO_SUBJECT && !attach(subject) {
         count(Counter::LabelFailed);
+        error!(&ctx, "no memory to label a set-user-id program: it is killed");
         // SAFETY: the helper has no requirements.
         unsafe { bpf_send_signal(SIGKILL) };
     }

@@ -166,8 +166,7 @@ impl Engine {
     fn label_all(&mut self) -> Result<usize, KernelError> {
         let Some(live) = &self.live else { return Ok(0) };
         let selectors = &live.compiled.generation.selectors;
-        let cgroups = labelling::cgroups(&|path| selected_cgroup(selectors, path));
-        self.kernel.set_cgroups(&cgroups)?;
+        self.kernel.set_cgroups(|| labelling::cgroups(&|path| selected_cgroup(selectors, path)))?;
         let mut total = 0;
         for _ in 0..MAX_SCANS {
             let requests = labelling::requests(&live.compiled.exec_selectors);

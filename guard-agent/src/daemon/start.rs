@@ -9,7 +9,7 @@ use crate::api;
 use crate::config::Config;
 use crate::doctor;
 use crate::host::Host;
-use crate::kernel::{EventStream, Kernel, KernelError};
+use crate::kernel::{Diagnostics, EventStream, Kernel, KernelError};
 use crate::policy::{self, SubjectIds};
 use guard_common::event::Event;
 use nix::fcntl::{Flock, FlockArg};
@@ -104,7 +104,8 @@ async fn enforce(config: &Config) -> Result<(), StartError> {
     let mut interrupt = handler(SignalKind::interrupt())?;
     let mut mount_changes = mounts::watch().map_err(runtime("cannot watch the mount table"))?;
 
-    let (engine, events, early) = tokio::task::block_in_place(|| prepare(config))?;
+    let Prepared { engine, diagnostics, events, early } = tokio::task::block_in_place(|| prepare(config))?;
+    let mut messages = tokio::spawn(diagnostics.run());
     let shared = Shared::new(engine)?;
     let output = Output::start().map_err(runtime("cannot start the output thread"))?;
     let mut pump = tokio::spawn(pump::run(events, early, shared.clone(), output));
@@ -127,6 +128,7 @@ async fn enforce(config: &Config) -> Result<(), StartError> {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             result = &mut pump => return Err(ended("the event reader", result)),
+            result = &mut messages => return Err(ended("the reader of the programs' messages", result)),
             result = &mut server => return Err(ended("the API server", result)),
         }
     }
@@ -134,9 +136,19 @@ async fn enforce(config: &Config) -> Result<(), StartError> {
     Ok(())
 }
 
+/// What enforces, and what reports.
+struct Prepared {
+    engine: Engine,
+    diagnostics: Diagnostics,
+    events: EventStream,
+    /// Events that were read before the reader took over.
+    early: Vec<Event>,
+}
+
 /// Loads, makes the bundle live and proves that it is enforced.
-fn prepare(config: &Config) -> Result<(Engine, EventStream, Vec<Event>), StartError> {
+fn prepare(config: &Config) -> Result<Prepared, StartError> {
     let mut kernel = Kernel::load()?;
+    let diagnostics = kernel.take_diagnostics()?;
     let mut events = kernel.take_events()?;
     let mut engine = Engine::new(kernel, &config.state_dir)?;
     let applied = engine.apply(&config.bundle)?;
@@ -150,7 +162,7 @@ fn prepare(config: &Config) -> Result<(Engine, EventStream, Vec<Event>), StartEr
         labelled = applied.labelled,
         "enforcing"
     );
-    Ok((engine, events, early))
+    Ok(Prepared { engine, diagnostics, events, early })
 }
 
 fn ended(what: &'static str, result: Result<io::Result<()>, tokio::task::JoinError>) -> StartError {

@@ -4,6 +4,7 @@
 
 mod barrier;
 mod btf;
+mod diagnostics;
 mod error;
 mod events;
 mod inner;
@@ -16,6 +17,7 @@ mod running;
 mod selectors;
 mod slot;
 
+pub use diagnostics::Diagnostics;
 pub use error::KernelError;
 pub use events::EventStream;
 pub use labels::LabelReader;

@@ -34,8 +34,12 @@ impl Kernel {
                         self.selectors.units.insert(name.clone());
                     }
                 }
-                // Known by id once the cgroup exists: see `set_cgroups`.
-                Selector::Cgroup(_) => {}
+                Selector::Cgroup(path) => {
+                    if let Some(key) = unit_key(&absolute(path)) {
+                        self.insert("SELECT_UNIT", Wire(key), *subject)?;
+                        self.selectors.units.insert(absolute(path));
+                    }
+                }
             }
         }
         Ok(())
@@ -56,13 +60,8 @@ impl Kernel {
             self.remove("SELECT_GROUP", id)?;
             self.selectors.groups.remove(&id);
         }
-        let stale: Vec<String> = self
-            .selectors
-            .units
-            .iter()
-            .filter(|name| !is_wanted(&Selector::Unit((*name).clone())))
-            .cloned()
-            .collect();
+        let stale: Vec<String> =
+            self.selectors.units.iter().filter(|name| !names(wanted, name)).cloned().collect();
         for name in stale {
             if let Some(key) = unit_key(&name) {
                 self.remove("SELECT_UNIT", Wire(key))?;
@@ -73,18 +72,20 @@ impl Kernel {
     }
 
     /// Tells the kernel which existing cgroups belong to which subject, and forgets all others.
-    /// Cgroups made later are found by the kernel itself.
+    /// Cgroups made later are found by the kernel itself; `find` is called after the known ones were
+    /// listed, so one that the kernel finds meanwhile is not forgotten.
     ///
     /// # Errors
     /// If the map cannot be changed.
-    pub fn set_cgroups(&mut self, cgroups: &[(u64, u32)]) -> Result<(), KernelError> {
+    pub fn set_cgroups(&mut self, find: impl FnOnce() -> Vec<(u64, u32)>) -> Result<(), KernelError> {
         const NAME: &str = "SELECT_CGROUP";
         let known: Vec<u64> = self
             .hash::<u64>(NAME)?
             .keys()
             .collect::<Result<_, MapError>>()
             .map_err(KernelError::map("list", NAME))?;
-        for (id, subject) in cgroups {
+        let cgroups = find();
+        for (id, subject) in &cgroups {
             self.insert(NAME, *id, *subject)?;
         }
         for id in known {
@@ -123,9 +124,23 @@ impl Kernel {
     }
 }
 
-/// The key of a unit name; `None` if it is too long to be one.
+/// Whether a selector of `wanted` has this unit name or cgroup path.
+fn names(wanted: &[(Selector, u32)], name: &str) -> bool {
+    wanted.iter().any(|(selector, _)| match selector {
+        Selector::Unit(unit) => unit == name,
+        Selector::Cgroup(path) => absolute(path) == name,
+        Selector::User(_) | Selector::Group(_) => false,
+    })
+}
+
+/// A cgroup's path as the kernel writes it.
+fn absolute(path: &str) -> String {
+    format!("/{}", path.trim_matches('/'))
+}
+
+/// The key of a unit name or cgroup path; `None` if it is too long to be one.
 fn unit_key(name: &str) -> Option<UnitName> {
     let mut bytes = [0; UNIT_NAME_MAX + 1];
-    bytes[..UNIT_NAME_MAX].get_mut(..name.len())?.copy_from_slice(name.as_bytes());
+    bytes[..UNIT_NAME_MAX - 1].get_mut(..name.len())?.copy_from_slice(name.as_bytes());
     Some(UnitName { bytes })
 }
