@@ -6,9 +6,9 @@
 use std::io::{self, PipeReader, PipeWriter, Read, Write, pipe};
 use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
@@ -55,6 +55,16 @@ pub(crate) fn attempt(who: Identity, action: impl Fn() -> io::Result<()>) -> Res
     start(who, action)?.outcome()
 }
 
+/// Repeats a question until it is answered yes: what is waited for is the daemon's own doing.
+pub(crate) fn eventually(what: &str, mut question: impl FnMut() -> Result<bool>) -> Result<()> {
+    let begin = Instant::now();
+    while !question()? {
+        ensure!(begin.elapsed() < DEADLINE, "not within {} s: {what}", DEADLINE.as_secs());
+        std::thread::yield_now();
+    }
+    Ok(())
+}
+
 /// Starts an attempt as `who`.
 pub(crate) fn start(who: Identity, action: impl Fn() -> io::Result<()>) -> Result<Running> {
     let (reader, writer) = pipe().context("make a pipe")?;
@@ -75,6 +85,11 @@ pub(crate) fn start(who: Identity, action: impl Fn() -> io::Result<()>) -> Resul
 }
 
 impl Running {
+    /// The process.
+    pub(crate) fn pid(&self) -> Pid {
+        self.pid
+    }
+
     /// Waits for the end.
     pub(crate) fn outcome(mut self) -> Result<Outcome> {
         let timeout = PollTimeout::try_from(DEADLINE).context("deadline")?;

@@ -15,7 +15,8 @@ use nix::unistd::ForkResult;
 
 use crate::attempt::{Outcome, attempt};
 use crate::bundle::{Bundle, one_of, permit, within};
-use crate::family::{Case, NotHere, Part, refusal, tests};
+use crate::case::{Case, NotHere, refusal};
+use crate::family::{Part, tests};
 use crate::layout::{self, EMPTY, path};
 use crate::users::{AGENT, CI, FREE};
 use crate::{elf, raw, step};

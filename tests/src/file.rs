@@ -11,7 +11,8 @@ use anyhow::{Context, Result};
 use nix::libc;
 
 use crate::bundle::{Bundle, permit, within};
-use crate::family::{Case, Part, refusal, tests};
+use crate::case::{Case, refusal};
+use crate::family::{Part, tests};
 use crate::layout::{self, ROOT, TREES, canary, path};
 use crate::raw;
 use crate::users::{AGENT, CHROOT, READ_SEARCH};

@@ -1,6 +1,5 @@
 //! Who is labelled, and that a label cannot be shed.
 
-use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 use std::process::Command;
@@ -9,13 +8,14 @@ use std::thread;
 use anyhow::{Context, Result};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::{ForkResult, Uid, seteuid, setresuid, setsid};
+use nix::unistd::{ForkResult, Uid, setresuid, setsid};
 
 use crate::bundle::{Bundle, one_of, permit, within};
-use crate::family::{Case, Part, refusal, tests};
+use crate::case::{Case, refusal};
+use crate::family::{Part, tests};
 use crate::file::read;
 use crate::layout::{self, ROOT, canary, path};
-use crate::users::{AGENT, CI, FREE, ROOT as AS_ROOT, SETUID};
+use crate::users::{AGENT, CI, FREE, SETUID};
 use crate::{raw, step};
 
 pub(crate) const PART: Part = Part {
@@ -37,15 +37,6 @@ pub(crate) const PART: Part = Part {
             another_command_name_changes_nothing,
             root_of_an_own_user_namespace_keeps_the_label,
             a_set_user_id_root_helper_keeps_the_label,
-            runuser_labels_what_it_starts,
-            su_labels_what_it_starts,
-            a_set_user_id_program_of_a_subject_labels_its_caller,
-            a_daemon_that_borrows_an_effective_user_is_not_labelled,
-            an_exec_with_a_borrowed_effective_user_is_labelled,
-            an_executable_selects_its_subject,
-            a_symbolic_link_to_an_executable_selects_its_subject,
-            everything_below_a_directory_selects_its_subject,
-            children_of_a_selected_executable_are_labelled,
         ],
     ),
 };
@@ -60,33 +51,20 @@ fn prepare() -> Result<()> {
     let own = std::fs::read("/proc/self/exe").context("read this program")?;
     layout::program(&helper(), &own)?;
     layout::program(&path("programs/root-helper"), &own)?;
-    layout::mode(&path("programs/root-helper"), 0o4755)?;
-    layout::program(&path("programs/agents-helper"), &own)?;
-    std::os::unix::fs::chown(path("programs/agents-helper"), Some(AGENT.uid), None).context("chown")?;
-    layout::mode(&path("programs/agents-helper"), 0o4755)?;
-    layout::program(&path("selected/tool"), &own)?;
-    layout::program(&path("kit/versions/1.2/bin/tool"), &own)?;
-    let link = path("open/link-to-tool");
-    let _ = std::fs::remove_file(&link);
-    std::os::unix::fs::symlink(path("selected/tool"), link).context("make a link to the tool")
+    layout::mode(&path("programs/root-helper"), 0o4755)
 }
 
 fn bundle(bundle: Bundle) -> Result<Bundle> {
     let mut policy = String::new();
-    let programs = [path("programs"), path("selected"), path("kit")];
+    let programs = [path("programs")];
     let shell = [layout::which("sh")?];
-    for subject in ["agent", "ci", "tool", "kit"] {
+    for subject in ["agent", "ci"] {
         policy += &permit(&format!("{subject}-helpers"), subject, &["read", "exec.*"], &within(&programs));
         policy += &permit(&format!("{subject}-open"), subject, &["file.*"], &within(&[path("open")]));
     }
     policy += &permit("agent-shell", "agent", &["file.read", "exec"], &one_of(&shell));
     policy += &permit("agent-own-proc", "agent", &["file.*"], &within(&["guard:own-proc"]));
-    Ok(bundle
-        .subject("agent", "user = \"agent\"")
-        .subject("ci", "user = \"ci\"")
-        .subject("tool", &format!("exe = \"{ROOT}/selected/tool\""))
-        .subject("kit", &format!("exe_in = [\"{ROOT}/kit/versions\"]"))
-        .policy("identity", policy))
+    Ok(bundle.subject("agent", "user = \"agent\"").subject("ci", "user = \"ci\"").policy("identity", policy))
 }
 
 fn secret() -> PathBuf {
@@ -229,7 +207,8 @@ fn root_of_an_own_user_namespace_keeps_the_label(case: &Case<'_>) -> Result<()> 
     case.allowed(AGENT, || inside(notes()))
 }
 
-fn run_helper(program: &std::path::Path, verb: &str, file: PathBuf) -> io::Result<()> {
+/// Has a copy of this program take a step.
+pub(crate) fn run_helper(program: &std::path::Path, verb: &str, file: PathBuf) -> io::Result<()> {
     step::result(Command::new(program).args(["step", verb]).arg(file).status()?)
 }
 
@@ -255,94 +234,6 @@ fn a_process_that_becomes_another_user_keeps_the_label(case: &Case<'_>) -> Resul
         read(secret())
     };
     case.refused(refusal(agent, "file.read").only_labelled(), to_ci)
-}
-
-fn through(launcher: &[&str], file: PathBuf) -> io::Result<()> {
-    let command = format!("exec {} step read {}", helper().display(), file.display());
-    step::result(Command::new(launcher[0]).args(&launcher[1..]).arg(command).status()?)
-}
-
-fn runuser_labels_what_it_starts(case: &Case<'_>) -> Result<()> {
-    let agent = ["runuser", "-u", "agent", "--", "/bin/sh", "-c"];
-    let free = ["runuser", "-u", "free", "--", "/bin/sh", "-c"];
-    let as_agent = AS_ROOT.becoming("agent");
-    case.refused(refusal(as_agent, "file.read").only_labelled(), || through(&agent, secret()))?;
-    case.allowed(as_agent, || through(&agent, notes()))?;
-    case.allowed(AS_ROOT, || through(&free, secret()))
-}
-
-fn su_labels_what_it_starts(case: &Case<'_>) -> Result<()> {
-    let as_agent = AS_ROOT.becoming("agent");
-    let su = ["su", "agent", "-s", "/bin/sh", "-c"];
-    case.refused(refusal(as_agent, "file.read").only_labelled(), || through(&su, secret()))?;
-    case.allowed(as_agent, || through(&su, notes()))?;
-    case.allowed(AS_ROOT, || through(&["su", "free", "-s", "/bin/sh", "-c"], secret()))
-}
-
-fn a_set_user_id_program_of_a_subject_labels_its_caller(case: &Case<'_>) -> Result<()> {
-    let helper = path("programs/agents-helper");
-    let as_agent = FREE.becoming("agent");
-    case.refused(refusal(as_agent, "file.read").only_labelled(), || run_helper(&helper, "read", secret()))?;
-    case.allowed(as_agent, || run_helper(&helper, "read", notes()))
-}
-
-fn a_daemon_that_borrows_an_effective_user_is_not_labelled(case: &Case<'_>) -> Result<()> {
-    case.allowed(AS_ROOT, || {
-        let (root, agent) = (Uid::from_raw(0), Uid::from_raw(AGENT.uid));
-        seteuid(agent)?;
-        read(secret())?;
-        seteuid(root)?;
-        raw::set_fs_uid(AGENT.uid);
-        read(secret())?;
-        raw::set_fs_uid(0);
-        setresuid(agent, agent, root)?;
-        read(secret())?;
-        setresuid(root, root, root)?;
-        File::open("/etc/shadow").map(drop)
-    })
-}
-
-fn an_exec_with_a_borrowed_effective_user_is_labelled(case: &Case<'_>) -> Result<()> {
-    let borrowed = |file: PathBuf| {
-        seteuid(Uid::from_raw(AGENT.uid))?;
-        run_helper(&helper(), "read", file)
-    };
-    let as_agent = AS_ROOT.becoming("agent");
-    case.refused(refusal(as_agent, "file.read").only_labelled(), || borrowed(secret()))?;
-    case.allowed(as_agent, || borrowed(notes()))
-}
-
-fn an_executable_selects_its_subject(case: &Case<'_>) -> Result<()> {
-    let tool = path("selected/tool");
-    for who in [AS_ROOT, FREE] {
-        let who = who.becoming("tool");
-        case.refused(refusal(who, "file.read").only_labelled(), || run_helper(&tool, "read", secret()))?;
-        case.allowed(who, || run_helper(&tool, "read", notes()))?;
-    }
-    // The same program under a name that selects nothing.
-    case.allowed(FREE, || run_helper(&helper(), "read", secret()))
-}
-
-fn a_symbolic_link_to_an_executable_selects_its_subject(case: &Case<'_>) -> Result<()> {
-    let link = path("open/link-to-tool");
-    let who = FREE.becoming("tool");
-    case.refused(refusal(who, "file.read").only_labelled(), || run_helper(&link, "read", secret()))?;
-    case.allowed(who, || run_helper(&link, "read", notes()))
-}
-
-fn everything_below_a_directory_selects_its_subject(case: &Case<'_>) -> Result<()> {
-    let tool = path("kit/versions/1.2/bin/tool");
-    let who = FREE.becoming("kit");
-    case.refused(refusal(who, "file.read").only_labelled(), || run_helper(&tool, "read", secret()))?;
-    case.allowed(who, || run_helper(&tool, "read", notes()))
-}
-
-fn children_of_a_selected_executable_are_labelled(case: &Case<'_>) -> Result<()> {
-    let tool = path("selected/tool");
-    let who = AS_ROOT.becoming("tool");
-    let child = |file: PathBuf| run_helper(&tool, "read-in-child", file);
-    case.refused(refusal(who, "file.read").only_labelled(), || child(secret()))?;
-    case.allowed(who, || child(notes()))
 }
 
 fn unlabelled_processes_are_never_refused(case: &Case<'_>) -> Result<()> {

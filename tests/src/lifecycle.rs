@@ -2,23 +2,23 @@
 
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::Ordering;
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 
-use crate::attempt;
+use crate::attempt::{self, Outcome, attempt, eventually};
 use crate::bundle::{Bundle, permit, within};
-use crate::daemon::{BASE, Daemon, configure, spawn};
-use crate::family::{Case, Part, refusal, tests};
+use crate::case::{Case, refusal};
+use crate::daemon::{Daemon, spawn};
+use crate::family::{Part, tests};
 use crate::file::read;
 use crate::layout::{self, ROOT, canary, path};
-use crate::mounts::eventually;
 use crate::puppet::Puppet;
 use crate::raw::SharedCounters;
-use crate::users::{AGENT, FREE, Identity};
+use crate::users::AGENT;
 
 pub(crate) const PART: Part = Part {
     name: "lifecycle",
@@ -39,7 +39,8 @@ pub(crate) const PART: Part = Part {
     ),
 };
 
-fn prepare() -> Result<()> {
+/// Makes the files that [`small`] speaks of.
+pub(crate) fn prepare() -> Result<()> {
     layout::create()?;
     for name in ["first", "second", "both"] {
         layout::file(&path("flip").join(name), b"content\n")?;
@@ -110,7 +111,7 @@ fn a_hangup_signal_reloads_the_bundle(_: &Case<'_>) -> Result<()> {
     let bundle = daemon.directory().join("bundle");
     small(2, &[(READ, "second")]).write(&bundle)?;
     kill(daemon.pid(), Signal::SIGHUP).context("signal the daemon")?;
-    eventually(AGENT, || read(second()))?;
+    eventually("the second is allowed", || Ok(attempt(AGENT, || read(second()))? == Outcome::Worked))?;
     Puppet::start(AGENT)?.is_refused(&first())?;
     // An invalid bundle changes nothing, and the daemon goes on.
     fs::write(bundle.join("small.cedar"), "permit (nonsense").context("spoil the bundle")?;
@@ -119,7 +120,7 @@ fn a_hangup_signal_reloads_the_bundle(_: &Case<'_>) -> Result<()> {
     Puppet::start(AGENT)?.is_allowed(&second())?;
     small(3, &[(READ, "first")]).write(&bundle)?;
     kill(daemon.pid(), Signal::SIGHUP).context("signal the daemon")?;
-    eventually(AGENT, || read(first()))?;
+    eventually("the first is allowed", || Ok(attempt(AGENT, || read(first()))? == Outcome::Worked))?;
     daemon.stop().map(drop)
 }
 
@@ -310,123 +311,4 @@ fn when_the_daemon_has_stopped_nothing_is_refused(_: &Case<'_>) -> Result<()> {
     puppet.is_allowed(&canary(ROOT))?;
     ends_with(&output(&mut status)?, 3)?;
     puppet.end()
-}
-
-/// Runs a program with arguments as someone.
-pub(crate) fn as_user(who: Identity, program: &str, arguments: &[&str]) -> Command {
-    use std::os::unix::process::CommandExt;
-    let mut command = Command::new(program);
-    command.args(arguments).uid(who.uid).gid(who.uid);
-    command
-}
-
-pub(crate) const CHECKS: Part = Part {
-    name: "checks",
-    bundle: Ok,
-    prepare,
-    tests: tests!(
-        others: [
-            an_unreachable_daemon_is_exit_status_3,
-            without_root_the_daemon_does_not_start,
-            an_unknown_key_of_the_configuration_is_named,
-            an_unknown_key_of_a_bundle_is_named,
-            a_selector_that_covers_too_much_is_refused,
-            an_unknown_user_is_named_and_selects_nobody,
-            a_daemon_on_an_invalid_bundle_is_never_ready,
-        ],
-    ),
-};
-
-fn check(bundle: &Bundle) -> Result<Output> {
-    let directory = bundle.write(&Path::new(BASE).join("check"))?;
-    output(Command::new("guardctl").args(["policy", "check"]).arg(directory))
-}
-
-fn an_unreachable_daemon_is_exit_status_3(_: &Case<'_>) -> Result<()> {
-    let directory = small(1, &[]).write(&Path::new(BASE).join("check"))?.display().to_string();
-    for arguments in [&["status"][..], &["policy", "apply", &directory], &["events"]] {
-        let mut command = Command::new("guardctl");
-        command.args(["--socket", "/run/guard-tests/nowhere.sock"]).args(arguments);
-        ends_with(&output(&mut command)?, 3).with_context(|| arguments.join(" "))?;
-    }
-    Ok(())
-}
-
-fn without_root_the_daemon_does_not_start(_: &Case<'_>) -> Result<()> {
-    let directory = configure("no-root", &small(1, &[]))?;
-    std::os::unix::fs::chown(&directory, Some(FREE.uid), Some(FREE.uid)).context("chown")?;
-    let config = directory.join("agent.toml").display().to_string();
-    let result = output(&mut as_user(FREE, "guard-agent", &["run", "--config", &config]))?;
-    let text = String::from_utf8_lossy(&result.stderr);
-    ensure!(!result.status.success(), "it started: {text}");
-    ensure!(text.contains("root"), "it does not say that root is needed: {text}");
-    Ok(())
-}
-
-fn an_unknown_key_of_the_configuration_is_named(_: &Case<'_>) -> Result<()> {
-    let directory = configure("config-key", &small(1, &[]))?;
-    fs::write(directory.join("agent.toml"), "bundle = \"bundle\"\nbundel = 1\n")
-        .context("write agent.toml")?;
-    let (status, log) = spawn(&directory)?.refused()?;
-    ensure!(status.code() == Some(6) && log.contains("bundel"), "{status}: {log}");
-    Ok(())
-}
-
-fn an_unknown_key_of_a_bundle_is_named(_: &Case<'_>) -> Result<()> {
-    for (key, toml) in [
-        ("selectr", "[subjects.x]\nselectr = { user = \"ci\" }\ngoverns = [\"*\"]\n"),
-        ("usr", "[subjects.x]\nselector = { usr = \"ci\" }\ngoverns = [\"*\"]\n"),
-        ("subject", "[subject.x]\nselector = { user = \"ci\" }\n"),
-    ] {
-        let result = check(&small(1, &[]).toml(toml))?;
-        ends_with(&result, 6).context(key)?;
-        let text = String::from_utf8_lossy(&result.stderr);
-        ensure!(text.contains(key) && text.contains("guard.toml:"), "{key} is not named: {text}");
-    }
-    Ok(())
-}
-
-fn a_selector_that_covers_too_much_is_refused(_: &Case<'_>) -> Result<()> {
-    let agent = layout::which("guard-agent")?.display().to_string();
-    let exe = format!("exe = \"{agent}\"");
-    for selector in [
-        "user = \"root\"",
-        "user = \"0\"",
-        "group = \"root\"",
-        "unit = \"init.scope\"",
-        "unit = \"-.slice\"",
-        "unit = \"system.slice\"",
-        "unit = \"guard-agent.service\"",
-        "cgroup = \"/\"",
-        "cgroup = \"/system.slice\"",
-        "cgroup = \"/init.scope\"",
-        "exe_in = [\"/\"]",
-        "exe_in = [\"/usr\"]",
-        "exe_in = [\"/usr/bin\"]",
-        "exe = \"/lib64/ld-linux-x86-64.so.2\"",
-        "exe = \"/usr/lib/systemd/systemd\"",
-        &exe,
-    ] {
-        let result = check(&small(1, &[]).subject("much", selector))?;
-        ends_with(&result, 6).context(selector.to_owned())?;
-        let text = String::from_utf8_lossy(&result.stderr);
-        ensure!(text.contains("guard.toml:") && text.contains('^'), "{selector}: {text}");
-    }
-    Ok(())
-}
-
-fn an_unknown_user_is_named_and_selects_nobody(_: &Case<'_>) -> Result<()> {
-    let result = check(&small(1, &[]).subject("ghost", "user = \"nobody-has-this-name\""))?;
-    ends_with(&result, 0)?;
-    let text = [result.stdout, result.stderr].concat();
-    let text = String::from_utf8_lossy(&text);
-    ensure!(text.contains("nobody-has-this-name") && text.contains("matches nothing"), "{text}");
-    Ok(())
-}
-
-fn a_daemon_on_an_invalid_bundle_is_never_ready(_: &Case<'_>) -> Result<()> {
-    let directory = configure("never", &small(1, &[]).policy("bad", "permit (nonsense"))?;
-    let (status, log) = spawn(&directory)?.refused()?;
-    ensure!(status.code() == Some(6) && log.contains("bad.cedar:1:"), "{status}: {log}");
-    Ok(())
 }

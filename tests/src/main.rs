@@ -13,6 +13,8 @@ use clap::{Parser, Subcommand};
 
 mod attempt;
 mod bundle;
+mod case;
+mod checks;
 mod daemon;
 mod elf;
 mod events;
@@ -31,6 +33,7 @@ mod puppet;
 mod raw;
 mod report;
 mod running;
+mod selector;
 mod stdio;
 mod step;
 mod systemd;

@@ -5,20 +5,20 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::CloneFlags;
 
-use crate::attempt::{Outcome, attempt};
+use crate::attempt::{Outcome, attempt, eventually};
 use crate::bundle::{Bundle, permit, within};
-use crate::family::{Case, Part, refusal, tests};
+use crate::case::{Case, refusal};
+use crate::family::{Part, tests};
 use crate::file::{read, write};
 use crate::identity::own_user_namespace;
 use crate::layout::{self, ROOT, canary, path};
 use crate::raw;
-use crate::users::{AGENT, Identity};
+use crate::users::AGENT;
 
 pub(crate) const PART: Part = Part {
     name: "mounts",
@@ -144,24 +144,14 @@ fn copy_up_works_where_writing_is_permitted(case: &Case<'_>) -> Result<()> {
     case.refused(refusal(AGENT, "file.write").at("gt/shut/secret"), || write(overlay.join("shut/secret")))
 }
 
-/// Repeats an attempt until it works: what is waited for is the daemon's answer to a change.
-pub(crate) fn eventually(who: Identity, action: impl Fn() -> io::Result<()>) -> Result<()> {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    loop {
-        match attempt(who, &action)? {
-            Outcome::Worked => return Ok(()),
-            outcome => ensure!(Instant::now() < deadline, "still {outcome:?} for {} after 60 s", who.name),
-        }
-    }
-}
-
 fn a_file_system_that_root_mounts_below_a_permitted_directory_is_permitted(case: &Case<'_>) -> Result<()> {
     let target = path("open/by-root");
     mount(Some("tmpfs"), &target, Some("tmpfs"), MsFlags::empty(), Some("mode=777"))
         .context("mount a tmpfs")?;
     let result = layout::file(&target.join("file"), b"content\n").and_then(|()| {
         if case.daemon().is_some() {
-            eventually(AGENT, || read(target.join("file")))?;
+            let works = || Ok(attempt(AGENT, || read(target.join("file")))? == Outcome::Worked);
+            eventually("the new file system is known", works)?;
         }
         case.allowed(AGENT, || write(target.join("file")))
     });

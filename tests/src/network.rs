@@ -8,7 +8,8 @@ use anyhow::{Context, Result, ensure};
 use nix::libc::{AF_INET, AF_INET6, AF_NETLINK, AF_UNSPEC, SOCK_DGRAM, SOCK_RAW, SOCK_STREAM};
 
 use crate::bundle::{Bundle, permit};
-use crate::family::{Case, Part, refusal, tests};
+use crate::case::{Case, refusal};
+use crate::family::{Part, tests};
 use crate::users::AGENT;
 use crate::{layout, raw, uring};
 

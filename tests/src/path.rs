@@ -12,7 +12,8 @@ use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, mkdirat};
 
 use crate::bundle::{Bundle, forbid, one_of, permit, within};
-use crate::family::{Case, Part, refusal, tests};
+use crate::case::{Case, refusal};
+use crate::family::{Part, tests};
 use crate::file::{read, write};
 use crate::layout::{self, path};
 use crate::users::{AGENT, FREE};

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::bundle::{Bundle, one_of, permit, within};
-use crate::family::{Case, Part, refusal, tests};
+use crate::case::{Case, refusal};
+use crate::family::{Part, tests};
 use crate::layout::{self, path, which};
 use crate::nginx;
 use crate::users::{AGENT, CI, ROOT};

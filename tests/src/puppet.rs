@@ -45,6 +45,11 @@ impl Puppet {
         Ok(puppet)
     }
 
+    /// Its process id.
+    pub(crate) fn pid(&self) -> nix::unistd::Pid {
+        self.running.pid()
+    }
+
     /// Has it read a file.
     pub(crate) fn read(&mut self, path: &Path) -> Result<Outcome> {
         writeln!(self.orders, "{}", path.display()).context("tell the puppet")?;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::family::NotHere;
+use crate::case::NotHere;
 
 /// How a test ended.
 pub(crate) enum Verdict {

@@ -10,8 +10,9 @@ use anyhow::{Context, Result, ensure};
 use nix::unistd::ForkResult;
 
 use crate::bundle::{Bundle, permit, within};
+use crate::case::Case;
 use crate::daemon::{Daemon, configure, spawn};
-use crate::family::{Case, Part, tests};
+use crate::family::{Part, tests};
 use crate::file::read;
 use crate::layout::{self, ROOT, canary, path};
 use crate::puppet::Puppet;

@@ -8,7 +8,8 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result};
 
 use crate::bundle::{Bundle, one_of, permit, within};
-use crate::family::{Case, Part, refusal, tests};
+use crate::case::{Case, refusal};
+use crate::family::{Part, tests};
 use crate::file::read;
 use crate::layout::{self, path, which};
 use crate::users::{AGENT, CI, Identity, ROOT};

@@ -6,7 +6,8 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 
 use crate::bundle::{Bundle, permit, within};
-use crate::family::{Case, Part, refusal, tests};
+use crate::case::{Case, refusal};
+use crate::family::{Part, tests};
 use crate::identity::helper;
 use crate::layout::{self, ROOT, canary, path};
 use crate::users::ROOT as AS_ROOT;

@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use crate::bundle::{Bundle, permit, within};
-use crate::family::{Case, Part, refusal, tests};
+use crate::case::{Case, refusal};
+use crate::family::{Part, tests};
 use crate::layout::{self, path};
 use crate::users::AGENT;
 

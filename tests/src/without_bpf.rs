@@ -4,8 +4,9 @@ use std::process::Command;
 
 use anyhow::{Result, ensure};
 
+use crate::case::Case;
 use crate::daemon::{configure, spawn};
-use crate::family::{Case, Part, tests};
+use crate::family::{Part, tests};
 use crate::layout;
 use crate::lifecycle::{output, small};
 
