@@ -42,7 +42,7 @@ pub(crate) fn lock_cache() -> Result<File> {
     let path = cache()?.join("lock");
     let file = File::create(&path).with_context(|| format!("create {}", path.display()))?;
     if file.try_lock().is_err() {
-        eprintln!("xtask: waiting for another xtask that is filling the cache");
+        eprintln!("xtask: waiting for another xtask to finish with the cache");
         file.lock().with_context(|| format!("lock {}", path.display()))?;
     }
     Ok(file)

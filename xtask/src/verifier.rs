@@ -28,7 +28,7 @@ pub(crate) fn print_counts() -> Result<()> {
                 text
             }
         };
-        println!("verified instructions on {release}:");
+        println!("the BPF object loads on {release}; instructions verified per program:");
         for line in text.lines() {
             println!("  {line}");
         }
