@@ -27,6 +27,7 @@ const O_APPEND: u32 = 0o2000;
 const FMODE_EXEC: u32 = 0x20;
 // include/uapi/linux/stat.h.
 const S_IFMT: u16 = 0o170000;
+const S_IFREG: u16 = 0o100000;
 const S_IFDIR: u16 = 0o040000;
 const S_IFCHR: u16 = 0o020000;
 const SET_ID: u16 = 0o6000;
@@ -102,7 +103,8 @@ fn required(flags: u32, mode: u32, inode_mode: u16) -> u64 {
     if mode & FMODE_WRITE != 0 {
         required |= if flags & O_APPEND != 0 { Action::FileAppend.bit() } else { Action::FileWrite.bit() };
     }
-    if flags & O_TRUNC != 0 {
+    // The kernel truncates nothing but regular files (`do_open` in fs/namei.c).
+    if flags & O_TRUNC != 0 && inode_mode & S_IFMT == S_IFREG {
         required |= Action::FileTruncate.bit();
     }
     required

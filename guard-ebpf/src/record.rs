@@ -132,13 +132,13 @@ extern "C" fn append(_: u32, state: *mut PathState) -> i64 {
         let step = walk.steps.get_unchecked((walk.remaining as usize) & (MAX_COMPONENTS - 1));
         *path.add(at) = b'/';
         match read::<u64>(step.dentry, &DENTRY_NAME) {
-            Ok(name) => copy_string(path.add(at + 1), 255, name).unwrap_or(1),
+            Ok(name) => copy_string(path.add(at + 1), 256, name).unwrap_or(1),
             Err(_) => 1,
         }
     };
     // The string's terminating zero is counted in `written` and not kept: with the slash, that is
     // the number of new bytes.
-    let length = walk.length + (written & 0xff);
+    let length = walk.length + (written & 0x1ff);
     if length > PATH_MAX as u32 {
         walk.length = PATH_MAX as u32;
         walk.state = 1;

@@ -153,7 +153,11 @@ fn attach_program(ebpf: &mut Ebpf, name: &str, kind: Kind, hook: &str) -> Result
     })
 }
 
-/// An error with everything below it, on one line.
+/// Lines of a kernel log that are shown of its beginning and of its end.
+const SHOWN_LINES: usize = 3;
+
+/// An error with everything below it. Kernel logs in it can have thousands of lines; the first and
+/// last ones say what is wrong.
 pub(super) fn describe(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -162,7 +166,12 @@ pub(super) fn describe(error: &dyn std::error::Error) -> String {
         text.push_str(&cause.to_string());
         source = cause.source();
     }
-    text
+    let lines: Vec<&str> = text.lines().collect();
+    if lines.len() <= 2 * SHOWN_LINES {
+        return text;
+    }
+    let (first, last) = (&lines[..SHOWN_LINES], &lines[lines.len() - SHOWN_LINES..]);
+    format!("{}\n…\n{}", first.join("\n"), last.join("\n"))
 }
 
 /// Whether `bpf_task_storage_get` may fail for want of a per-CPU lock, which it takes for lookups
