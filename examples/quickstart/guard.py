@@ -75,8 +75,9 @@ class Guard:
             os.close(ended)
 
     def log_text(self):
+        """The end of the log: what went wrong is said last."""
         with open(self.log, encoding="utf-8", errors="replace") as file:
-            return file.read().rstrip()
+            return "".join(file.readlines()[-10:]).rstrip()
 
     def read_events(self):
         for line in self.process.stdout:
