@@ -160,12 +160,18 @@ def shell(guard, directory):
             f"ci-job() {{ as {CI} ci \"$@\"; }}\n"
         )
     title("Guard goes on enforcing until you leave this shell. Try:")
-    say("  guardctl events -f &                    denials as they happen, from now on")
-    say("  ai-coder python3 -c 'open(\".env\")'     refused: secrets are never read")
-    say("  ai-coder git -C project log             permitted")
-    say(f"  ci-job curl 127.0.0.1:{GATEWAY}             refused: the model gateway is for the agent")
-    say(f"  cp -r {POLICY} mine     a policy of your own: edit mine/*.cedar, then")
-    say("  guardctl policy check mine && guardctl policy apply mine\n")
+    hints = {
+        "guardctl events -f &": "denials as they happen, from now on",
+        "ai-coder python3 -c 'open(\".env\")'": "refused: secrets are never read",
+        "ai-coder git -C project status": "permitted",
+        f"ci-job curl 127.0.0.1:{GATEWAY}": "refused: the model gateway is for the agent",
+        f"cp -r {POLICY} mine": "a policy of your own: edit mine/*.cedar, then",
+        "guardctl policy apply mine": "it counts at the next system call",
+    }
+    width = max(map(len, hints))
+    for command, meaning in hints.items():
+        say(f"  {command:{width}}  {meaning}")
+    say()
     environment = dict(os.environ, GUARD_SOCKET=guard.socket)
     subprocess.run(["bash", "--rcfile", rc, "-i"], env=environment, cwd=directory)
 

@@ -22,7 +22,7 @@ GATEWAY, GIT, NGINX, GRANTED = 8801, 8802, 8803, 8809
 PERMISSION_DENIED = 13
 PROGRAMS = ("git", "curl", "nginx", "setpriv", "guard-agent", "guardctl")
 # Programs are taken from where the policy permits them.
-PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
+PATH = "/usr/sbin:/usr/bin"
 
 
 def environment(home):
