@@ -110,6 +110,12 @@ impl Host {
                 .ok()
                 .map(|path| (path, "the program that compiles this bundle")),
         );
+        // `guardctl` checks bundles for the agent that was installed beside it.
+        protected.extend(
+            std::fs::canonicalize("/proc/self/exe")
+                .ok()
+                .map(|path| (path.with_file_name("guard-agent"), "the Guard agent")),
+        );
         protected.sort();
         protected.dedup_by(|a, b| a.0 == b.0);
         Ok(Self { mounts: parse_mounts(&mountinfo), resolvers, protected, lookup: Box::new(Live) })
