@@ -84,9 +84,7 @@ impl Job {
         guest.cpus = self.set.cpus();
         guest.systemd = self.set == Set::Systemd;
         guest.timeout = Some(self.set.timeout());
-        if self.set == Set::Plain {
-            guest.scratch = ["ext4", "xfs", "btrfs"].map(str::to_owned).to_vec();
-        }
+        guest.scratch = environment.disks.iter().map(|disk| disk.kind.to_owned()).collect();
         if self.set == Set::WithoutBpfLsm {
             guest.append.push("lsm=landlock,lockdown,yama,integrity,apparmor".to_owned());
         }
