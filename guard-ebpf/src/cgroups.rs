@@ -53,7 +53,7 @@ fn named(text: u64) -> Result<u32, Reason> {
     // SAFETY: the size is the array's.
     unsafe { copy_string(name.bytes.as_mut_ptr(), UNIT_NAME_MAX as u32 + 1, text)? };
     // SAFETY: the value is one aligned word.
-    Ok(unsafe { SELECT_UNIT.get(&name) }.copied().unwrap_or(NO_SUBJECT))
+    Ok(unsafe { SELECT_UNIT.get(name) }.copied().unwrap_or(NO_SUBJECT))
 }
 
 /// Forgets a cgroup that is gone.

@@ -231,13 +231,19 @@ fn character_device(header: &Header, device: u32, resource: &mut Resource) {
             }
             index += 1;
         }
-    } else if major == TTY_AUX_MAJOR && minor == 0 {
-        resource.class = TERMINAL;
-    } else if (PTY_FIRST_MAJOR..=PTY_LAST_MAJOR).contains(&major)
-        && controlling_terminal() == Some((major - PTY_FIRST_MAJOR) << 8 | minor)
-    {
+    } else if is_own_terminal(major, minor) {
         resource.class = TERMINAL;
     }
+}
+
+/// Whether this is `/dev/tty` or the pseudo terminal that controls the running task's session.
+#[inline(always)]
+fn is_own_terminal(major: u32, minor: u32) -> bool {
+    if major == TTY_AUX_MAJOR {
+        return minor == 0;
+    }
+    (PTY_FIRST_MAJOR..=PTY_LAST_MAJOR).contains(&major)
+        && controlling_terminal() == Some(((major - PTY_FIRST_MAJOR) << 8) | minor)
 }
 
 /// Index of the pseudo terminal that controls the running task's session.

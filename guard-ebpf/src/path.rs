@@ -243,7 +243,7 @@ fn enter(task: &Task, walk: &mut Walk) -> Result<u32, Reason> {
     walk.node = root;
     walk.complete = root;
     walk.remaining = walk.count;
-    walk.floor = if walk.count > RING { walk.count - RING } else { 0 };
+    walk.floor = walk.count.saturating_sub(RING);
     walk.offset = 0;
     Ok(DESCEND)
 }

@@ -104,7 +104,7 @@ unsafe fn write_path(event: *mut Event, walk: *mut Walk) {
     // SAFETY: by the caller, both point to whole values; the callback's context outlives the call.
     unsafe {
         (*walk).remaining = (*walk).count;
-        (*walk).floor = if (*walk).count > RING { (*walk).count - RING } else { 0 };
+        (*walk).floor = (*walk).count.saturating_sub(RING);
         (*walk).length = 0;
         (*walk).state = ((*walk).floor != 0) as u32;
         let mut state = PathState { event, walk };

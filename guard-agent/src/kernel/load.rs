@@ -45,7 +45,7 @@ pub struct ProgramInfo {
     pub hook: String,
     /// Instructions that the verifier walked through when it was loaded (5.16 and later).
     pub instructions_verified: u32,
-    /// Whether it is attached. The iterator over tasks is attached only while it runs.
+    /// Whether it is attached, or for the iterator over tasks, ready to run.
     pub attached: bool,
 }
 
@@ -95,7 +95,7 @@ impl Kernel {
                 name: (*name).to_owned(),
                 hook: (*hook).to_owned(),
                 instructions_verified: info.and_then(|info| info.verified_instruction_count()).unwrap_or(0),
-                attached: *kind != Kind::Iterator,
+                attached: true,
             });
         }
         let live = LiveWord::map(&mut ebpf)?;
