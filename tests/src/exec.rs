@@ -44,6 +44,9 @@ pub(crate) const PART: Part = Part {
     ),
 };
 
+/// Where files without a name are made.
+const NAMELESS: &str = "/scratch/ext4/gt/x";
+
 fn denied() -> PathBuf {
     path("x/data/program")
 }
@@ -58,6 +61,7 @@ fn prepare() -> Result<()> {
         let directory = path("x").join(directory);
         layout::directory(&directory)?;
         layout::program(&directory.join("program"), &elf::exits_with(0))?;
+        layout::program(&directory.join("interpreter"), &elf::interpreter())?;
         layout::program(&directory.join("true"), &fs::read(layout::which("true")?).context("read true")?)?;
     }
     for (script, interpreter) in
@@ -67,9 +71,13 @@ fn prepare() -> Result<()> {
         layout::program(&path("x").join(script), text.as_bytes())?;
     }
     layout::program(&path("x/run/chain"), format!("#!{}\n", path("x/run/bad").display()).as_bytes())?;
-    for (program, interpreter) in [("run/interpreted", permitted()), ("run/badly-interpreted", denied())] {
-        let interpreter = interpreter.to_string_lossy().into_owned();
+    for (program, directory) in [("run/interpreted", "run"), ("run/badly-interpreted", "data")] {
+        let interpreter = path("x").join(directory).join("interpreter").display().to_string();
         layout::program(&path("x").join(program), &elf::interpreted_by(&interpreter))?;
+    }
+    // Overlayfs has no files without a name before 6.3.
+    for directory in ["run", "data"] {
+        layout::directory(&Path::new(NAMELESS).join(directory))?;
     }
     Ok(())
 }
@@ -79,9 +87,17 @@ fn loader() -> Result<PathBuf> {
 }
 
 fn bundle(bundle: Bundle) -> Result<Bundle> {
-    let policy = permit("x-run", "agent", &["file.*", "exec.*"], &within(&[path("x/run")]))
-        + &permit("x-data", "agent", &["file.*"], &within(&[path("x/data")]))
-        + &permit("x-loader", "agent", &["exec"], &one_of(&[loader()?]))
+    let policy = permit(
+        "x-run",
+        "agent",
+        &["file.*", "exec.*"],
+        &within(&[path("x/run"), Path::new(NAMELESS).join("run")]),
+    ) + &permit(
+        "x-data",
+        "agent",
+        &["file.*"],
+        &within(&[path("x/data"), Path::new(NAMELESS).join("data")]),
+    ) + &permit("x-loader", "agent", &["exec"], &one_of(&[loader()?]))
         + &permit("x-ci", "ci", &["file.*", "exec.*"], &within(&[path("x")]))
         + &permit("x-ci-anonymous", "ci", &["file.*", "exec.*"], &within(&["guard:own-anonymous"]))
         + &permit("x-ci-memory", "ci", &["exec.map"], "resource == Guard::Memory::\"anonymous\"");
@@ -153,7 +169,7 @@ fn a_script_is_refused_if_it_is_not_permitted_itself(case: &Case<'_>) -> Result<
 }
 
 fn a_program_is_refused_if_its_elf_interpreter_is(case: &Case<'_>) -> Result<()> {
-    case.refused(refusal(AGENT, "exec").at("x/data/program"), || run(path("x/run/badly-interpreted")))?;
+    case.refused(refusal(AGENT, "exec").at("x/data/interpreter"), || run(path("x/run/badly-interpreted")))?;
     case.allowed(AGENT, || run(path("x/run/interpreted")))
 }
 
@@ -190,8 +206,11 @@ fn a_program_in_a_temporary_file_without_a_name_is_refused(case: &Case<'_>) -> R
         drop(file);
         run_descriptor(reading.as_fd())
     };
-    case.refused(refusal(AGENT, "exec"), || temporary(path("x/data")))?;
-    case.allowed(AGENT, || temporary(path("x/run")))
+    if attempt(FREE, || temporary(Path::new(NAMELESS).join("run")))? == Outcome::Failed(Errno::EOPNOTSUPP) {
+        return Err(NotHere("overlayfs has no unnamed temporary files (new in 6.3)".to_owned()).into());
+    }
+    case.refused(refusal(AGENT, "exec"), || temporary(Path::new(NAMELESS).join("data")))?;
+    case.allowed(AGENT, || temporary(Path::new(NAMELESS).join("run")))
 }
 
 fn a_deleted_program_is_refused(case: &Case<'_>) -> Result<()> {
