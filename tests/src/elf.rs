@@ -2,10 +2,9 @@
 //! interpreter.
 
 /// Where a program is loaded.
-const BASE: u64 = 0x40_0000;
-/// Where a program with an interpreter is loaded: apart from where the interpreter, a program of
-/// [`BASE`], goes. Linux 6.1 kills a process whose two images overlap.
-const INTERPRETED_BASE: u64 = 0x80_0000;
+const PROGRAM_BASE: u64 = 0x40_0000;
+/// Where an interpreter is loaded: Linux 6.1 kills a process whose two images overlap.
+const INTERPRETER_BASE: u64 = 0x80_0000;
 const HEADER: usize = 64;
 const PROGRAM_HEADER: usize = 56;
 
@@ -28,7 +27,6 @@ pub(crate) fn interpreted_by(interpreter: &str) -> Vec<u8> {
 /// interpreter.
 fn build(base: u64, status: u8, interpreter: Option<&str>) -> Vec<u8> {
     let headers = 1 + usize::from(interpreter.is_some());
-    let base = if interpreter.is_some() { INTERPRETED_BASE } else { BASE };
     let code_at = HEADER + headers * PROGRAM_HEADER;
     // mov edi, status; mov eax, 60 (exit); syscall
     let code = [0xbf, status, 0, 0, 0, 0xb8, 60, 0, 0, 0, 0x0f, 0x05];
