@@ -11,6 +11,8 @@ use crate::paths;
 /// The release that links with rustc's own LLVM. Later ones default to a system LLVM, and a linker
 /// whose LLVM is older than rustc's fails with "Invalid record".
 const VERSION: &str = "0.10.0";
+/// The LLVM it was made for.
+const LLVM: &str = "22";
 
 /// Path of a `bpf-linker` of the right version: from PATH, from the cache, or installed now.
 pub(crate) fn find_or_install() -> Result<PathBuf> {
@@ -21,6 +23,14 @@ pub(crate) fn find_or_install() -> Result<PathBuf> {
     let program = dir.join("bin/bpf-linker");
     if version_of(&program).is_some() {
         return Ok(program);
+    }
+    let rustc = Command::new("rustc").arg("-vV").read()?;
+    if let Some(version) = rustc.lines().find_map(|line| line.strip_prefix("LLVM version: "))
+        && version.split('.').next() != Some(LLVM)
+    {
+        say!(
+            "this rustc has LLVM {version} and bpf-linker {VERSION} fits LLVM {LLVM}: if linking fails, use Rust 1.95"
+        );
     }
     say!("installing bpf-linker {VERSION} with cargo into {} (about two minutes)", dir.display());
     Command::new(paths::cargo())

@@ -1,12 +1,11 @@
 //! One run of a guest: boot, carry the streams, and find out how it ended.
 
 use std::ffi::OsString;
-use std::io::{self, ErrorKind, Read, stdin};
-use std::os::unix::net::UnixStream;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Child;
-use std::time::{Duration, Instant};
-use std::{env, fs, thread};
+use std::time::Duration;
+use std::{env, fs};
 
 use anyhow::{Context, Result};
 use tempfile::TempDir;
@@ -14,8 +13,9 @@ use tempfile::TempDir;
 use super::accelerator::Accelerator;
 use super::console::{self, Complaints};
 use super::machine::Machine;
+use super::streams::{self, Stream};
 use super::{initramfs, terminal};
-use crate::channel::{Kind, MAX_PAYLOAD, read_frame, write_frame};
+use crate::channel::{Kind, write_frame};
 use crate::guest::{Config, ScratchDisk};
 use crate::paths;
 use crate::setup::GuestEnvironment;
@@ -45,13 +45,6 @@ pub(crate) struct Guest {
     pub(crate) stdin: bool,
     /// Whether the command gets a terminal.
     pub(crate) terminal: bool,
-}
-
-/// Where output of the command comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Stream {
-    Stdout,
-    Stderr,
 }
 
 /// How a run ended.
@@ -124,11 +117,11 @@ impl Guest {
         let mut child = KilledOnDrop(child);
         let raw_mode = if self.terminal { terminal::RawMode::enter() } else { None };
         if self.stdin {
-            forward_input(channel.try_clone()?);
+            streams::forward_input(channel.try_clone()?);
         } else {
             write_frame(&mut &channel, Kind::StdinEnd, &[])?;
         }
-        let ended = self.follow(channel, boot, output);
+        let ended = streams::follow(channel, boot, self.timeout, output);
         drop(raw_mode);
         child.kill();
         let mut complaints = Complaints::read(&machine.console);
@@ -211,54 +204,6 @@ impl Guest {
             append,
         }
     }
-
-    /// Reads frames until the command ends, the guest dies (`None`) or time is up.
-    fn follow(
-        &self,
-        mut channel: UnixStream,
-        boot: Duration,
-        output: &mut dyn FnMut(Stream, &[u8]) -> io::Result<()>,
-    ) -> Result<Option<Ended>> {
-        let mut deadline = Some(Instant::now() + boot);
-        let mut is_up = false;
-        loop {
-            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            let frame = if left.is_some_and(|left| left.is_zero()) {
-                Err(ErrorKind::WouldBlock.into())
-            } else {
-                channel.set_read_timeout(left)?;
-                read_frame(&mut channel)
-            };
-            match frame {
-                Ok(Some((Kind::Ready, _))) => {
-                    is_up = true;
-                    deadline = self.timeout.map(|timeout| Instant::now() + timeout);
-                }
-                Ok(Some((Kind::Stdout, bytes))) => {
-                    output(Stream::Stdout, &bytes).context("pass on output")?
-                }
-                Ok(Some((Kind::Stderr, bytes))) => {
-                    output(Stream::Stderr, &bytes).context("pass on output")?
-                }
-                Ok(Some((Kind::Exit, bytes))) => return Ok(bytes.first().map(|status| Ended::Exit(*status))),
-                Ok(Some((Kind::Stdin | Kind::StdinEnd, _)) | None) => return Ok(None),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    let seconds = self.timeout.unwrap_or_default().as_secs();
-                    return Ok(Some(Ended::TimedOut(if is_up {
-                        format!("the command still ran after {seconds} s")
-                    } else {
-                        format!("the guest did not reach user space in {} s", boot.as_secs())
-                    })));
-                }
-                Err(error)
-                    if [ErrorKind::UnexpectedEof, ErrorKind::ConnectionReset].contains(&error.kind()) =>
-                {
-                    return Ok(None);
-                }
-                Err(error) => return Err(error).context("read from the guest"),
-            }
-        }
-    }
 }
 
 /// Keeps the console log of a run, and nothing else of it.
@@ -285,20 +230,6 @@ fn environment_variables() -> Vec<(String, OsString)> {
     ];
     variables.extend(PASSED.iter().filter_map(|name| Some(((*name).to_owned(), env::var_os(name)?))));
     variables
-}
-
-/// Sends our standard input to the command until one of them ends.
-fn forward_input(mut channel: UnixStream) {
-    thread::spawn(move || -> io::Result<()> {
-        let mut buffer = vec![0; MAX_PAYLOAD];
-        loop {
-            match stdin().lock().read(&mut buffer) {
-                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Ok(0) | Err(_) => return write_frame(&mut channel, Kind::StdinEnd, &[]),
-                Ok(len) => write_frame(&mut channel, Kind::Stdin, &buffer[..len])?,
-            }
-        }
-    });
 }
 
 /// QEMU's process, which must not outlive the run.

@@ -17,9 +17,11 @@ mod console;
 mod guest;
 mod initramfs;
 mod machine;
+mod streams;
 mod terminal;
 
-pub(crate) use guest::{Ended, Guest, Outcome, Stream};
+pub(crate) use guest::{Ended, Guest, Outcome};
+pub(crate) use streams::Stream;
 pub(crate) use terminal::is_interactive;
 
 /// Exit status when the guest's time is up, as `timeout` has it.
