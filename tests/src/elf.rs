@@ -49,7 +49,8 @@ fn build(base: u64, status: u8, interpreter: Option<&str>) -> Vec<u8> {
     if interpreter.is_some() {
         program_header(&mut image, base, 3, 4, name_at as u64, name.len() as u64, 1);
     }
-    program_header(&mut image, base, 1, 5, 0, size, 0x1000);
+    // Writable, because Linux 6.1 clears the rest of an interpreter's last page.
+    program_header(&mut image, base, 1, 7, 0, size, 0x1000);
     image.extend(code);
     image.extend(name);
     image
