@@ -7,10 +7,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use anyhow::{Context, Result, ensure};
 use nix::libc::{AF_INET, AF_INET6, AF_NETLINK, AF_UNSPEC, SOCK_DGRAM, SOCK_RAW, SOCK_STREAM};
 
-use crate::bundle::{Bundle, permit};
+use crate::bundle::{Bundle, forbid, permit};
 use crate::case::{Case, refusal};
 use crate::family::{Part, tests};
-use crate::users::AGENT;
+use crate::users::{AGENT, CI};
 use crate::{layout, raw, uring};
 
 pub(crate) const PART: Part = Part {
@@ -28,6 +28,7 @@ pub(crate) const PART: Part = Part {
             a_port_outside_the_permitted_ones_is_refused,
             a_protocol_outside_the_permitted_ones_is_refused,
             the_unspecified_address_is_not_a_way_to_loopback,
+            forbidding_loopback_forbids_the_unspecified_address,
             dissolving_an_association_is_permitted_and_connects_nothing,
             a_netlink_protocol_outside_the_permitted_ones_is_refused,
             a_connection_by_io_uring_is_refused,
@@ -79,6 +80,11 @@ fn bundle(bundle: Bundle) -> Result<Bundle> {
         &connect,
         &format!("{} && resource.protocol == \"udp\"", within("127.11.0.0/16")),
     ) + &permit("any-port", "agent", &connect, &within("127.12.0.0/17"));
+    let anywhere = "resource in Guard::Net::\"0.0.0.0/0\" || resource in Guard::Net::\"::/0\"";
+    let loopback = "(resource in Guard::Net::\"127.0.0.0/8\" || resource in Guard::Net::\"::1/128\")";
+    let policy = policy
+        + &permit("ci-anywhere", "ci", &connect, anywhere)
+        + &forbid("ci-loopback", "ci", &connect, &format!("{loopback} && resource.port == {OTHER_PORT}"));
     Ok(bundle.policy("network", policy))
 }
 
@@ -169,6 +175,17 @@ fn the_unspecified_address_is_not_a_way_to_loopback(case: &Case<'_>) -> Result<(
     // The kernel connects 0.0.0.0 to 127.0.0.1 and :: to ::1.
     case.refused(refusal(AGENT, "net.connect"), || connect(Ipv4Addr::UNSPECIFIED, PORT, SOCK_STREAM))?;
     case.refused(refusal(AGENT, "net.connect"), || connect(Ipv6Addr::UNSPECIFIED, PORT, SOCK_STREAM))
+}
+
+fn forbidding_loopback_forbids_the_unspecified_address(case: &Case<'_>) -> Result<()> {
+    for address in [IpAddr::from([127, 0, 0, 1]), Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()]
+    {
+        let context = || address.to_string();
+        let refused = refusal(CI, "net.connect");
+        case.refused(refused, || connect(address, OTHER_PORT, SOCK_STREAM)).with_context(context)?;
+        case.allowed(CI, || connect(address, PORT, SOCK_STREAM)).with_context(context)?;
+    }
+    Ok(())
 }
 
 fn dissolving_an_association_is_permitted_and_connects_nothing(case: &Case<'_>) -> Result<()> {
