@@ -28,7 +28,8 @@ enum Command {
         #[arg(long, default_value = "/etc/guard/agent.toml")]
         config: PathBuf,
     },
-    /// Say whether this host can enforce, by loading the programs and taking them out again
+    /// Say whether this host can enforce, by loading the programs and taking them out again; prints
+    /// each program with the number of instructions that the verifier walked through
     Probe,
     /// The child of the start-up check
     #[command(hide = true)]
@@ -45,8 +46,13 @@ fn main() -> ExitCode {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     match arguments.command {
         Command::Run { config } => run(&config),
-        Command::Probe => match kernel::probe() {
-            Ok(()) => ExitCode::SUCCESS,
+        Command::Probe => match kernel::Kernel::load() {
+            Ok(kernel) => {
+                for program in kernel.programs() {
+                    println!("{} {}", program.name, program.instructions_verified);
+                }
+                ExitCode::SUCCESS
+            }
             Err(error) => failed(DEGRADED, &error),
         },
         Command::Canary { socket } if socket == Path::new("noop") => ExitCode::SUCCESS,
