@@ -81,6 +81,8 @@ macro_rules! for_each_member {
             SOCKET_SK, "socket", "sk", false;
             SOCK_PROTOCOL, "sock", "sk_protocol", false;
             SOCK_FAMILY, "sock", "__sk_common.skc_family", false;
+            SOCK_V6_BOUND, "sock", "__sk_common.skc_v6_rcv_saddr", false;
+            INET_SOURCE, "inet_sock", "inet_saddr", false;
             UNIX_DENTRY, "unix_sock", "path.dentry", false;
             UNIX_ADDR, "unix_sock", "addr", false;
             UNIX_ADDRESS_LEN, "unix_address", "len", false;

@@ -83,7 +83,8 @@ fn connect(socket: u64, address: u64, length: u32, label: *mut Label) -> Result<
             resource.address[1] = bytes[1];
             resource.address[2] = bytes[2];
             resource.address[3] = bytes[3];
-            resource.class = class4(&generation, header, walk, u32::from_be(given.flow))?;
+            let address = routed4(sock, u32::from_be(given.flow))?;
+            resource.class = class4(&generation, header, walk, address)?;
         }
         AF_INET6 => {
             resource.port = u16::from_be(given.port);
@@ -96,7 +97,8 @@ fn connect(socket: u64, address: u64, length: u32, label: *mut Label) -> Result<
                 resource.address[1] = bytes[1];
                 resource.address[2] = bytes[2];
                 resource.address[3] = bytes[3];
-                resource.class = class4(&generation, header, walk, low as u32)?;
+                let address = routed4(sock, low as u32)?;
+                resource.class = class4(&generation, header, walk, address)?;
             } else {
                 resource.family = AF_INET6;
                 let (high_bytes, low_bytes) = (given.high.to_ne_bytes(), given.low.to_ne_bytes());
@@ -106,7 +108,13 @@ fn connect(socket: u64, address: u64, length: u32, label: *mut Label) -> Result<
                     resource.address[index + 8] = low_bytes[index];
                     index += 1;
                 }
-                resource.class = class6(&generation, header, walk, high, low)?;
+                resource.class = if high | low != 0 {
+                    class6(&generation, header, walk, high, low)?
+                } else if is_bound_to_mapped(sock)? {
+                    class4(&generation, header, walk, LOOPBACK4)?
+                } else {
+                    class6(&generation, header, walk, 0, LOOPBACK6_LOW)?
+                };
             }
         }
         family => {
@@ -118,6 +126,30 @@ fn connect(socket: u64, address: u64, length: u32, label: *mut Label) -> Result<
     resource.features |= port_features(&generation, header, walk, resource.port)?;
     resource.add_attribute_features(&generation, header);
     Ok(judge(&generation, label, &resource, Action::NetConnect.bit()))
+}
+
+/// 127.0.0.1.
+const LOOPBACK4: u32 = 0x7f00_0001;
+/// Lower half of ::1.
+const LOOPBACK6_LOW: u64 = 1;
+
+/// The address that the kernel connects to: the unspecified one means the address the socket is bound
+/// to, or loopback (`ip_route_output_key_hash_rcu` in net/ipv4/route.c).
+#[inline(always)]
+fn routed4(sock: u64, address: u32) -> Result<u32, Reason> {
+    if address != 0 {
+        return Ok(address);
+    }
+    let source = u32::from_be(read(sock, &INET_SOURCE)?);
+    Ok(if source != 0 { source } else { LOOPBACK4 })
+}
+
+/// Whether an IPv6 socket is bound to an IPv4 address. The unspecified address then means 127.0.0.1,
+/// and ::1 otherwise (`tcp_v6_connect`, `__ip6_datagram_connect`).
+#[inline(always)]
+fn is_bound_to_mapped(sock: u64) -> Result<bool, Reason> {
+    let bound: [u64; 2] = read(sock, &SOCK_V6_BOUND)?;
+    Ok(bound[0] == 0 && u64::from_be(bound[1]) >> 32 == 0xffff)
 }
 
 /// Context of the search callbacks; the state of the search is in the walk buffer, see there.
