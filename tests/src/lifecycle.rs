@@ -170,7 +170,7 @@ fn switching_between_two_policies_never_mixes_them(case: &Case<'_>) -> Result<()
         small(1, &[(READ, "first"), (READ, "both")]),
         small(2, &[(&["file.write"], "first"), (READ, "both")]),
     ];
-    let (flips, wanted) = if case.full { (1000, 1_000_000) } else { (15, 5000) };
+    let (flips, wanted) = if case.full { (100, 100_000) } else { (15, 5000) };
     let daemon = Daemon::start("flip", &policies[0])?;
     let directories = [
         policies[0].write(&daemon.directory().join("a"))?,

@@ -123,7 +123,7 @@ const OVER: u64 = 2;
 
 fn a_fork_storm_during_the_start_leaves_nobody_unlabelled(case: &Case<'_>) -> Result<()> {
     const STORMS: usize = 2;
-    let wanted: u64 = if case.full { 20_000 } else { 300 };
+    let wanted: u64 = if case.full { 5000 } else { 300 };
     let counters = raw::SharedCounters::new().context("share memory")?;
     let storms =
         (0..STORMS).map(|_| attempt::start(AGENT, || storm(&counters))).collect::<Result<Vec<_>>>()?;
