@@ -133,13 +133,17 @@ fn parse_mount(line: &[u8]) -> Option<Mount> {
     let device = fields.get(2)?;
     let colon = device.iter().position(|byte| *byte == b':')?;
     let dash = fields.iter().position(|field| *field == b"-")?;
-    let root = unescape(fields.get(3)?);
+    let (major, minor) = (number(&device[..colon])?, number(&device[colon + 1..])?);
+    let (root, point) = (unescape(fields.get(3)?), unescape(fields.get(4)?));
+    if !root.starts_with(b"/") || !point.starts_with(b"/") || major >= 1 << 12 || minor >= 1 << 20 {
+        return None;
+    }
     Some(Mount {
         id: number(fields.first()?)?,
         parent: number(fields.get(1)?)?,
-        device: number(&device[..colon])? << 20 | number(&device[colon + 1..])?,
-        root: if root.starts_with(b"/") { path(&root) } else { return None },
-        point: path(&unescape(fields.get(4)?)),
+        device: major << 20 | minor,
+        root: path(&root),
+        point: path(&point),
         kind: String::from_utf8_lossy(fields.get(dash + 1)?).into_owned(),
     })
 }
@@ -148,16 +152,21 @@ fn path(bytes: &[u8]) -> PathBuf {
     PathBuf::from(OsStr::from_bytes(bytes))
 }
 
-/// Undoes the kernel's octal escapes of space, tab, newline and backslash.
+/// Undoes the kernel's octal escapes of space, tab, newline, backslash and `#`.
 fn unescape(field: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(field.len());
     let mut rest = field;
     while let Some((first, tail)) = rest.split_first() {
-        let octal = (*first == b'\\').then(|| tail.get(..3)).flatten();
-        match octal.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok()) {
+        let digits = (*first == b'\\').then(|| tail.get(..3)).flatten();
+        let byte = digits.and_then(|digits| {
+            digits.iter().try_fold(0u32, |value, digit| {
+                (b'0'..=b'7').contains(digit).then(|| value << 3 | u32::from(digit - b'0'))
+            })
+        });
+        match byte.and_then(|byte| u8::try_from(byte).ok()) {
             Some(byte) => {
                 out.push(byte);
-                rest = &tail[3..];
+                rest = tail.get(3..).unwrap_or_default();
             }
             None => {
                 out.push(*first);
@@ -226,6 +235,11 @@ impl Lookup for Fixed {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_no_octal_escape_is_kept() {
+        assert_eq!(unescape(b"\\777\\04\\"), b"\\777\\04\\", "no byte, no escape");
+    }
 
     #[test]
     fn mountinfo_fields_are_found_behind_optional_ones() {

@@ -1,16 +1,11 @@
 //! The daemon.
 
 use clap::{Parser, Subcommand};
+use guard_agent::cli::Exit;
 use guard_agent::config::Config;
 use guard_agent::{daemon, kernel};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-
-/// Exit codes, the same for all of Guard's commands: see `docs/exit-codes.md`.
-const NO: u8 = 1;
-const DEGRADED: u8 = 4;
-const NOT_PERMITTED: u8 = 5;
-const INVALID: u8 = 6;
 
 /// Decides every sensitive action of a service account at the moment it is taken.
 #[derive(Parser)]
@@ -53,12 +48,12 @@ fn main() -> ExitCode {
                 }
                 ExitCode::SUCCESS
             }
-            Err(error) => failed(DEGRADED, &error),
+            Err(error) => failed(Exit::Degraded, &error),
         },
         Command::Canary { socket } if socket == Path::new("noop") => ExitCode::SUCCESS,
         Command::Canary { socket } => match daemon::canary_child(&socket) {
             Ok(()) => ExitCode::SUCCESS,
-            Err(error) => failed(DEGRADED, &error),
+            Err(error) => failed(Exit::Degraded, &error),
         },
     }
 }
@@ -66,22 +61,22 @@ fn main() -> ExitCode {
 fn run(path: &Path) -> ExitCode {
     let config = match Config::read(path) {
         Ok(config) => config,
-        Err(error) => return failed(INVALID, &error),
+        Err(error) => return failed(Exit::Invalid, &error),
     };
     match daemon::run(&config) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) if error.is_invalid_input() => failed(INVALID, &error),
-        Err(error @ daemon::StartError::AlreadyRunning(_)) => failed(NO, &error),
-        Err(error @ daemon::StartError::NotRoot) => failed(NOT_PERMITTED, &error),
+        Err(error) if error.is_invalid_input() => failed(Exit::Invalid, &error),
+        Err(error @ daemon::StartError::AlreadyRunning(_)) => failed(Exit::No, &error),
+        Err(error @ daemon::StartError::NotRoot) => failed(Exit::NotPermitted, &error),
         Err(error) => {
-            let code = failed(DEGRADED, &error);
+            let code = failed(Exit::Degraded, &error);
             eprintln!("guard-agent: not enforcing");
             code
         }
     }
 }
 
-fn failed(code: u8, error: &dyn std::fmt::Display) -> ExitCode {
+fn failed(exit: Exit, error: &dyn std::fmt::Display) -> ExitCode {
     eprintln!("guard-agent: {error}");
-    ExitCode::from(code)
+    ExitCode::from(exit.code())
 }

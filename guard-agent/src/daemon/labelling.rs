@@ -1,5 +1,6 @@
 //! Which running processes get a label: requests for the kernel's iterator over tasks.
 
+use crate::host::SERVICE_MANAGER;
 use crate::policy::ExecSelector;
 use guard_common::label::{LabelRequest, NO_SUBJECT};
 use std::collections::HashMap;
@@ -7,10 +8,6 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-
-/// Programs of the service manager. While one of them prepares a unit's process inside the unit's
-/// cgroup, that process must not be labelled yet.
-const SERVICE_MANAGER: [&str; 2] = ["/usr/lib/systemd/systemd", "/usr/lib/systemd/systemd-executor"];
 
 /// One process, as far as selection needs it.
 struct Process {
@@ -26,6 +23,8 @@ pub(super) fn requests(selectors: &[ExecSelector]) -> Vec<(i32, LabelRequest)> {
     let mut subjects: HashMap<i32, u32> = HashMap::new();
     for (pid, process) in &processes {
         let Some(executable) = &process.executable else { continue };
+        // While one of these prepares a unit's process inside the unit's cgroup, that process must not
+        // be labelled yet.
         if SERVICE_MANAGER.iter().any(|path| executable == Path::new(path)) {
             subjects.insert(*pid, NO_SUBJECT);
         } else if let Some(selector) = selectors.iter().find(|selector| covers(selector, executable)) {

@@ -1,5 +1,9 @@
 //! From a path in a file system to a path on this host.
 
+use crate::host::parse_mounts;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+
 /// One mount, as far as paths need it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MountPoint {
@@ -21,18 +25,11 @@ impl MountPoint {
     /// Parses the text of `/proc/self/mountinfo`. Lines of mounts without a path (namespace files)
     /// are left out.
     pub fn parse_all(text: &[u8]) -> Vec<Self> {
-        text.split(|byte| *byte == b'\n').filter_map(Self::parse).collect()
-    }
-
-    fn parse(line: &[u8]) -> Option<Self> {
-        let mut fields = line.split(|byte| *byte == b' ').skip(2);
-        let device = std::str::from_utf8(fields.next()?).ok()?;
-        let (major, minor) = device.split_once(':')?;
-        let (major, minor): (u32, u32) = (major.parse().ok()?, minor.parse().ok()?);
-        let root = unescape(fields.next()?);
-        let point = unescape(fields.next()?);
-        let known = root.starts_with(b"/") && point.starts_with(b"/") && major < 1 << 12 && minor < 1 << 20;
-        known.then_some(Self { device: major << 20 | minor, root, point })
+        let bytes = |path: PathBuf| path.into_os_string().into_vec();
+        parse_mounts(text)
+            .into_iter()
+            .map(|mount| Self { device: mount.device, root: bytes(mount.root), point: bytes(mount.point) })
+            .collect()
     }
 }
 
@@ -88,31 +85,6 @@ fn join(point: &[u8], rest: &[u8]) -> Vec<u8> {
     }
 }
 
-/// Undoes the kernel's octal escapes of space, tab, newline, backslash and `#`.
-fn unescape(field: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((first, tail)) = rest.split_first() {
-        let digits = (*first == b'\\').then(|| tail.get(..3)).flatten();
-        let byte = digits.and_then(|digits| {
-            digits.iter().try_fold(0u32, |value, digit| {
-                (b'0'..=b'7').contains(digit).then(|| value << 3 | u32::from(digit - b'0'))
-            })
-        });
-        match byte.and_then(|byte| u8::try_from(byte).ok()) {
-            Some(byte) => {
-                out.push(byte);
-                rest = tail.get(3..).unwrap_or_default();
-            }
-            None => {
-                out.push(*first);
-                rest = tail;
-            }
-        }
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -142,7 +114,6 @@ mod tests {
         assert_eq!(mounts.len(), 7);
         assert_eq!(mounts[0].device, device(254, 1));
         assert_eq!(mounts[4].point, b"/mnt/a b\\c");
-        assert_eq!(unescape(b"\\777\\04\\"), b"\\777\\04\\", "no byte, no escape");
     }
 
     #[test]
