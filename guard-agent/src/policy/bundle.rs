@@ -2,11 +2,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use cedar_policy_core::ast::{EntityUID, PolicyID, PolicySet, SlotId, Template};
-use cedar_policy_core::validator::{ValidationMode, Validator};
-use guard_common::action::TABLE;
-use guard_common::tables::ALL_ACTIONS;
+use cedar_policy_core::ast::{PolicySet, Template};
+use cedar_policy_core::validator::{ValidationMode, Validator, ValidatorSchema};
 use sha2::{Digest, Sha256};
 
 use super::diagnostics::{Diagnostic, Diagnostics, Source};
@@ -32,6 +31,8 @@ pub struct Bundle {
     /// What was noticed while loading; holds no errors.
     pub notes: Vec<Diagnostic>,
     pub(super) toml: Source,
+    /// What its policies are validated against.
+    pub(super) schema: Arc<ValidatorSchema>,
     pub(super) subjects: Vec<SubjectDefinition>,
     /// Policies of the bundle and the built-in ones.
     pub(super) policies: Vec<Policy>,
@@ -56,60 +57,6 @@ impl Bundle {
         let linked = self.linked.iter().map(|(policy, subject)| link_id(policy, subject));
         self.policies.iter().map(|policy| policy.id.clone()).chain(linked)
     }
-
-    /// The effective policy set: the bundle's policies, the built-in ones, linked includes and the
-    /// permits generated for actions that a subject does not govern. `with_monitor` adds the
-    /// policies in monitor mode.
-    ///
-    /// Two rules that Cedar does not know are applied on top of it: absent facts count against the
-    /// subject in a `forbid`, and so does what this version cannot know, in every policy.
-    pub fn effective(&self, with_monitor: bool) -> Result<cedar_policy::PolicySet, Diagnostic> {
-        let broken = |error: &dyn std::fmt::Display| {
-            Diagnostic::error("internal", format!("cannot assemble the policy set: {error}"))
-        };
-        let mut set = PolicySet::new();
-        let kept = |policy: &&Policy| with_monitor || !policy.monitor;
-        for policy in self.policies.iter().filter(kept) {
-            let policy = Template::try_as_policy(policy.template.clone()).map_err(|error| broken(&error))?;
-            set.add(policy).map_err(|error| broken(&error))?;
-        }
-        for (policy, subject) in self.linked.iter().filter(|(policy, _)| kept(&policy)) {
-            if set.get_template(policy.template.id()).is_none() {
-                set.add_template((*policy.template).clone()).map_err(|error| broken(&error))?;
-            }
-            let uid: EntityUID =
-                EntityUID::with_eid_and_type("Guard::Subject", subject).map_err(|error| broken(&error))?;
-            let id = PolicyID::from_string(link_id(policy, subject));
-            set.link(policy.template.id().clone(), id, HashMap::from([(SlotId::principal(), uid)]))
-                .map_err(|error| broken(&error))?;
-        }
-        for subject in &self.subjects {
-            if let Some(text) = generated_permit(subject) {
-                let id = PolicyID::from_string(format!("generated/ungoverned@{}", subject.name));
-                let policy = cedar_policy_core::parser::parse_policy(Some(id), &text)
-                    .map_err(|error| broken(&error))?;
-                set.add_static(policy).map_err(|error| broken(&error))?;
-            }
-        }
-        Ok(set.into())
-    }
-}
-
-/// The permit for what a subject does not govern, as Cedar text.
-fn generated_permit(subject: &SubjectDefinition) -> Option<String> {
-    let free = ALL_ACTIONS & !subject.governs;
-    let actions: Vec<_> = TABLE
-        .iter()
-        .filter(|row| free & row.action.bit() != 0)
-        .map(|row| format!("Guard::Action::\"{}\"", row.name))
-        .collect();
-    (!actions.is_empty()).then(|| {
-        format!(
-            "permit (principal == Guard::Subject::\"{}\", action in [{}], resource);",
-            subject.name,
-            actions.join(", ")
-        )
-    })
 }
 
 fn link_id(policy: &Policy, subject: &str) -> String {
@@ -128,13 +75,14 @@ pub fn load(dir: &Path) -> Result<Bundle, Diagnostics> {
     manifest.check(&toml, &mut found);
     let subjects = subjects::read(&manifest, &toml, &mut found);
     let schema = match schema::build(&manifest, &toml, &schema_files) {
-        Ok(schema) => Some(Validator::new(schema)),
+        Ok(schema) => Some(schema),
         Err(errors) => {
             found.extend(errors);
             None
         }
     };
 
+    let validator = schema.clone().map(Validator::new);
     let mut policies = Vec::new();
     let mut templates = Vec::new();
     let builtin = Source::new("<guard>/builtin.cedar", BUILTIN);
@@ -144,7 +92,7 @@ pub fn load(dir: &Path) -> Result<Bundle, Diagnostics> {
             .map(|stem| stem.to_string_lossy().into_owned())
             .unwrap_or_default();
         let parsed = policies::parse(source, &stem, &mut found);
-        validate(schema.as_ref(), source, parsed.policies.iter().chain(&parsed.templates), &mut found);
+        validate(validator.as_ref(), source, parsed.policies.iter().chain(&parsed.templates), &mut found);
         policies.extend(parsed.policies);
         templates.extend(parsed.templates);
     }
@@ -161,6 +109,7 @@ pub fn load(dir: &Path) -> Result<Bundle, Diagnostics> {
         digest,
         notes: Vec::new(),
         toml,
+        schema: Arc::new(schema.unwrap_or_else(ValidatorSchema::empty)),
         subjects,
         policies,
         linked,
@@ -261,6 +210,19 @@ fn validate<'a>(
     all.sort_by_key(order);
     all.dedup_by(|a, b| a.severity == b.severity && a.place.is_some() && a.place == b.place);
     found.append(&mut all);
+}
+
+/// Parses and validates policies against the schema of `bundle`, and returns their names.
+///
+/// # Errors
+/// If the text is not valid.
+pub(super) fn parse_again(bundle: &Bundle, source: &Source) -> Result<Vec<String>, Diagnostics> {
+    let mut found = Vec::new();
+    let parsed = policies::parse(source, "", &mut found);
+    validate(Some(&Validator::new((*bundle.schema).clone())), source, parsed.policies.iter(), &mut found);
+    Diagnostics::refuse_if_errors(found)?;
+    // Without a file name, nothing is put before the slash.
+    Ok(parsed.policies.iter().map(|policy| policy.id.trim_start_matches('/').to_owned()).collect())
 }
 
 fn unique<'a>(policies: impl Iterator<Item = &'a Policy>, found: &mut Vec<Diagnostic>) {

@@ -16,7 +16,7 @@ use super::trie::{Trie, names};
 use crate::host::Host;
 
 /// Directories whose literals hold for a built-in class as well: the things in it usually lie there.
-const USUAL_PLACES: [(Class, &str); 3] =
+pub(super) const USUAL_PLACES: [(Class, &str); 3] =
     [(class::OWN_PROC, "/proc"), (class::OWN_CGROUP, "/sys/fs/cgroup"), (class::TERMINAL, "/dev")];
 
 /// Adds every path literal to `trie` and returns the built-in classes.

@@ -27,6 +27,14 @@ pub(super) fn session_variables(id: &str) -> impl Iterator<Item = &str> {
     id.split(SESSION).skip(1).filter_map(|rest| rest.split_once('}')).map(|(name, _)| name)
 }
 
+/// An entity id with the values of its session variables; those without a value stay.
+pub(super) fn with_session(id: &str, session: &BTreeMap<String, String>) -> String {
+    session_variables(id).fold(id.to_owned(), |text, name| match session.get(name) {
+        Some(value) => text.replace(&format!("{SESSION}{name}}}"), value),
+        None => text,
+    })
+}
+
 /// The atom `resource == uid`, or `resource in uid` if `within`.
 pub(super) fn atom(uid: &EntityUID, within: bool, session: &BTreeMap<String, String>) -> Result<Atom, Wrong> {
     let kind = uid.entity_type().to_string();
@@ -215,4 +223,20 @@ pub(super) fn file_kind(name: &str) -> Option<u64> {
         "socket" => 0o140000,
         _ => return None,
     })
+}
+
+/// The kind of file with these type bits; empty if there is none.
+pub(super) fn file_kind_name(format: u64) -> &'static str {
+    ["fifo", "chr", "directory", "blk", "regular", "symlink", "socket"]
+        .into_iter()
+        .find(|name| file_kind(name) == Some(format))
+        .unwrap_or_default()
+}
+
+/// The name of an IP protocol, else its number.
+pub(super) fn protocol_name(number: u64) -> String {
+    ["icmp", "tcp", "udp", "dccp", "icmpv6", "sctp", "udplite", "mptcp"]
+        .into_iter()
+        .find(|name| protocol(name) == Some(number))
+        .map_or_else(|| number.to_string(), str::to_owned)
 }

@@ -63,6 +63,11 @@ impl Policy {
         })
     }
 
+    /// What an annotation says.
+    pub(super) fn text(&self, key: &str) -> Option<String> {
+        self.annotation(key).map(|(text, _)| text)
+    }
+
     /// The lease that `@approval` hints at.
     pub(super) fn approval(&self) -> Option<(String, Range<usize>)> {
         self.annotation("approval")

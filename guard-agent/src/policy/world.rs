@@ -52,9 +52,9 @@ pub(super) struct World {
 }
 
 /// Most combinations that are considered for one policy.
-const MAX_WORLDS: usize = 4096;
+pub(super) const MAX_WORLDS: usize = 4096;
 /// A subject that no bundle can define, for "some other subject".
-const SOMEBODY: &str = "guard-somebody";
+pub(super) const SOMEBODY: &str = "guard-somebody";
 
 /// What a condition mentions.
 #[derive(Debug, Default)]
@@ -106,6 +106,16 @@ impl Mentions {
         self.attributes.contains(name)
     }
 
+    /// String literals, and patterns with their wildcards removed.
+    pub(super) fn strings(&self) -> impl Iterator<Item = &str> {
+        self.strings.iter().map(String::as_str)
+    }
+
+    /// The subjects that are named.
+    pub(super) fn subjects(&self) -> impl Iterator<Item = &str> {
+        self.subjects.iter().map(String::as_str)
+    }
+
     /// Whether this string is one of the condition's constants.
     pub(super) fn mentions_text(&self, text: &str) -> bool {
         self.strings.contains(text)
@@ -120,7 +130,7 @@ impl Mentions {
     }
 
     /// Values of a fact of this type that a condition could tell apart.
-    fn values(&self, like: &FactValue) -> Vec<FactValue> {
+    pub(super) fn values(&self, like: &FactValue) -> Vec<FactValue> {
         match like {
             FactValue::Bool(_) => vec![FactValue::Bool(false), FactValue::Bool(true)],
             FactValue::Long(_) => {

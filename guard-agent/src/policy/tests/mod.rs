@@ -1,5 +1,6 @@
 //! Tests of the whole way from files to decisions.
 
+mod effective;
 mod errors;
 mod oracle;
 mod reference;
@@ -134,4 +135,14 @@ fn errors(directory: &Directory) -> String {
         .map(ToString::to_string)
         .collect();
     errors.replace(&format!("{}/", directory.0.display()), "")
+}
+
+/// Panics unless the effective set, as text, parses and validates, and keeps its names.
+fn valid(bundle: &Bundle, set: &EffectiveSet) {
+    let text = set.text(bundle, None).unwrap_or_else(|error| panic!("{error}"));
+    let source = super::diagnostics::Source::new("effective", text.as_str());
+    let again =
+        super::bundle::parse_again(bundle, &source).unwrap_or_else(|errors| panic!("{errors}\n{text}"));
+    let names: Vec<&str> = set.policies.iter().map(|policy| policy.id.as_str()).collect();
+    assert_eq!(again, names, "{text}");
 }

@@ -1,16 +1,10 @@
 //! The compiled tables against Cedar itself, over random bundles.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
-use std::str::FromStr;
 
-use cedar_policy::{
-    Authorizer, Context, Entities, Entity, EntityUid, PolicySet, Request, RestrictedExpression,
-};
 use proptest::prelude::*;
 
 use super::*;
-use crate::policy::places::{Mounts, resolve};
 
 const PATHS: [&str; 12] = [
     "/",
@@ -62,6 +56,7 @@ fn on_paths() -> impl Strategy<Value = String> {
         1 => Just("(resource is Guard::File && resource.set_id)".to_owned()),
         1 => Just("context.leases.contains(\"l\")".to_owned()),
         1 => Just("(context.posture has trust && context.posture.trust >= 3)".to_owned()),
+        1 => Just("(resource is Guard::File && resource.signed_by.contains(\"release\"))".to_owned()),
     ];
     combine(leaf.boxed())
 }
@@ -78,6 +73,9 @@ fn on_addresses() -> impl Strategy<Value = String> {
         1 => prop::sample::select(&PORTS[..]).prop_map(|port| format!("resource.port <= {port}")),
         1 => Just("[80, 443].contains(resource.port)".to_owned()),
         1 => Just("resource.protocol == \"tcp\"".to_owned()),
+        1 => Just("(resource has listener && resource.listener == principal)".to_owned()),
+        1 => Just("(resource has listener && resource.listener in Guard::Group::\"g\")".to_owned()),
+        1 => Just("(context.posture has trust && context.posture.trust < 3)".to_owned()),
     ];
     combine(leaf.boxed())
 }
@@ -111,125 +109,35 @@ fn policy() -> impl Strategy<Value = String> {
         1 => Just("action, resource)".to_owned()),
     ];
     let annotation = pick(&["", "", "", "@mode(\"monitor\")", "@audit"]);
-    (annotation, prop::bool::weighted(0.65), principal, body).prop_map(
-        |(annotation, permit, principal, body)| {
-            let effect = if permit { "permit" } else { "@absent(\"ignore\") forbid" };
+    let forbid = pick(&["forbid", "@absent(\"ignore\") forbid"]);
+    (annotation, prop::bool::weighted(0.65), forbid, principal, body).prop_map(
+        |(annotation, permit, forbid, principal, body)| {
+            let effect = if permit { "permit" } else { forbid };
             format!("{annotation} {effect} ({principal}, {body};")
         },
     )
 }
 
-fn uid(kind: &str, id: &str) -> EntityUid {
-    EntityUid::from_type_name_and_id(
-        format!("Guard::{kind}").parse().unwrap(),
-        cedar_policy::EntityId::new(id),
-    )
-}
-
-fn text(value: &str) -> RestrictedExpression {
-    RestrictedExpression::new_string(value.to_owned())
-}
-
-/// The Cedar entity of a path: parents are all literals that cover its place.
-fn path_entity(kind: &str, path: &str, attributes: &Attributes) -> Entity {
-    let host = host();
-    let mounts = Mounts::new(&host.mounts);
-    let place = mounts.locate(Path::new(path)).unwrap();
-    // Every path that leads to the place, and the place itself as its file system sees it.
-    let mut seen: Vec<PathBuf> = Vec::new();
-    for mount in mounts.visible().filter(|mount| mount.device == place.device) {
-        if let Ok(rest) = place.path.strip_prefix(&mount.root) {
-            seen.push(if rest.as_os_str().is_empty() { mount.point.clone() } else { mount.point.join(rest) });
-        }
-    }
-    let mut parents = HashSet::new();
-    for literal in LITERALS {
-        let resolved = resolve(&host, Path::new(literal)).unwrap().path;
-        if seen.iter().any(|path| path.starts_with(&resolved)) {
-            parents.insert(uid("Dir", literal));
-        }
-    }
-    let names: BTreeSet<String> = seen
-        .iter()
-        .chain([&place.path])
-        .flat_map(|path| path.components())
-        .map(|component| component.as_os_str().to_string_lossy().into_owned())
-        .collect();
-    parents.extend(names.iter().filter(|name| *name != "/").map(|name| uid("Name", name)));
-    let name = place.path.file_name().map_or("/".into(), |name| name.to_string_lossy().into_owned());
-    let mut values = HashMap::from([
-        ("name".to_owned(), text(&name)),
-        ("owner".to_owned(), RestrictedExpression::new_long(attributes.owner as i64)),
-        ("kind".to_owned(), text(if attributes.kind == 0o100000 { "regular" } else { "directory" })),
-    ]);
-    if kind == "File" {
-        values.insert("set_id".into(), RestrictedExpression::new_bool(attributes.set_id == 1));
-        values.insert("fileless".into(), RestrictedExpression::new_bool(false));
-        values.insert("signed_by".into(), RestrictedExpression::new_set([]));
-    }
-    // `==` on a literal means its place, so an exact literal is the entity's own id.
-    let exact =
-        LITERALS.iter().find(|literal| seen.contains(&resolve(&host, Path::new(literal)).unwrap().path));
-    parents.retain(|parent| *parent != uid(kind, exact.unwrap_or(&path)));
-    Entity::new(uid(kind, exact.unwrap_or(&path)), values, parents).unwrap()
-}
-
-fn address_entity(address: IpAddr, port: u16, protocol: &str) -> Entity {
-    let contains = |net: &str| {
-        let net = net.replace("::ffff:10.2.0.0/112", "10.2.0.0/16");
-        let (base, length) = net.split_once('/').unwrap();
-        let (base, length): (IpAddr, u32) = (base.parse().unwrap(), length.parse().unwrap());
-        let bits = |address: IpAddr| match address {
-            IpAddr::V4(v4) => (u128::from(u32::from(v4)), 32),
-            IpAddr::V6(v6) => (u128::from(v6), 128),
-        };
-        let ((a, width), (b, other)) = (bits(address), bits(base));
-        width == other && (length == 0 || a >> (width - length) == b >> (width - length))
-    };
-    let parents = NETS.iter().filter(|net| contains(net)).map(|net| uid("Net", net)).collect();
-    let values = HashMap::from([
-        ("port".to_owned(), RestrictedExpression::new_long(port.into())),
-        ("protocol".to_owned(), text(protocol)),
-    ]);
-    Entity::new(uid("Endpoint", "it"), values, parents).unwrap()
-}
-
-struct Oracle {
-    enforced: PolicySet,
-    candidate: PolicySet,
-    schema: cedar_policy::Schema,
-    context: Context,
-}
-
-impl Oracle {
-    fn allows(&self, set: &PolicySet, action: &str, resource: &Entity) -> bool {
-        let subject =
-            Entity::new(uid("Subject", "web"), HashMap::new(), HashSet::from([uid("Group", "g")])).unwrap();
-        let request =
-            Request::new(subject.uid(), uid("Action", action), resource.uid(), self.context.clone(), None)
-                .unwrap();
-        // Through the schema, so that the action groups are part of the store.
-        let entities = Entities::from_entities([subject, resource.clone()], Some(&self.schema)).unwrap();
-        let response = Authorizer::new().is_authorized(&request, set, &entities);
-        assert_eq!(
-            response.diagnostics().errors().map(ToString::to_string).collect::<Vec<_>>(),
-            Vec::<String>::new()
-        );
-        response.decision() == cedar_policy::Decision::Allow
-    }
-
-    fn check(&self, compiled: &Compiled, action: &str, found: Found, resource: &Entity) {
-        let decision = ask(compiled, "web", action, found);
-        let allow = self.allows(&self.enforced, action, resource);
-        let would_deny = allow && !self.allows(&self.candidate, action, resource);
-        let got = (decision.denied == 0, decision.would_deny != 0);
-        assert_eq!(
-            got,
-            (allow, would_deny),
-            "{action} on {resource:?}, class {}",
-            compiled.names.classes[found.class as usize]
-        );
-    }
+/// The answer of Cedar, and that the tables give the same.
+fn check(
+    oracle: &Oracle<'_>,
+    compiled: &Compiled,
+    action: &str,
+    found: Found,
+    resource: Resource,
+    attributes: Attributes,
+) {
+    let decision = ask(compiled, "web", action, found);
+    let request = Request { subject: "web".into(), action: action.into(), resource, attributes };
+    let verdict = oracle.decide(&request).unwrap();
+    assert_eq!(verdict.candidate.errors, Vec::<String>::new());
+    let got = (decision.denied == 0, decision.would_deny != 0);
+    assert_eq!(
+        got,
+        (verdict.allowed(), verdict.would_deny()),
+        "{request:?}, class {}",
+        compiled.names.classes[found.class as usize]
+    );
 }
 
 const ORACLE_TOML: &str = "[facts]\ntrust = { type = \"long\" }\n[approvals]\nl = { approvers = [\"group:x\"], max = \"1h\" }\n\
@@ -246,51 +154,29 @@ fn same_answers(policies: &[String], facts: &Facts) {
         Err(errors) if errors.iter().all(|error| error.code == "too-many-features") => return,
         Err(errors) => panic!("{errors}"),
     };
-    let posture = facts.posture.get("trust").map(|value| match value {
-        FactValue::Long(number) => ("trust".to_owned(), RestrictedExpression::new_long(*number)),
-        _ => unreachable!("trust is a number"),
-    });
-    let strings =
-        |names: &BTreeSet<String>| RestrictedExpression::new_set(names.iter().map(|name| text(name)));
-    let session = [("human", text("")), ("id", text("")), ("tty", RestrictedExpression::new_bool(false))];
-    let record =
-        |fields: Vec<(String, RestrictedExpression)>| RestrictedExpression::new_record(fields).unwrap();
-    let context = Context::from_pairs([
-        ("posture".to_owned(), record(posture.into_iter().collect())),
-        ("leases".to_owned(), strings(&facts.leases)),
-        ("windows".to_owned(), strings(&facts.windows)),
-        ("session".to_owned(), record(session.map(|(name, value)| (name.to_owned(), value)).into())),
-    ])
-    .unwrap();
-    let posture_type = "namespace Guard { type Posture = { trust?: Long }; }";
-    let fragments =
-        [PRODUCT_SCHEMA, posture_type].map(|text| cedar_policy::SchemaFragment::from_str(text).unwrap());
-    let oracle = Oracle {
-        enforced: bundle.effective(false).unwrap(),
-        candidate: bundle.effective(true).unwrap(),
-        schema: cedar_policy::Schema::from_schema_fragments(fragments).unwrap(),
-        context,
-    };
+    let host = host();
+    let oracle = Oracle::new(&bundle, &host, facts).unwrap_or_else(|errors| panic!("{errors}"));
+    valid(&bundle, &oracle.set);
     for path in PATHS {
         for attributes in [file(1000, false), file(0, true)] {
             let found = walk(&compiled, path, &attributes);
-            let entity = path_entity("File", path, &attributes);
             for action in ["file.read", "file.write"] {
-                oracle.check(&compiled, action, found, &entity);
+                let file = Resource::File(Spot::Path(path.into()));
+                check(&oracle, &compiled, action, found, file, attributes);
             }
         }
         let attributes = Attributes { owner: 0, kind: 0o040000, ..Attributes::default() };
         let found = walk(&compiled, path, &attributes);
-        oracle.check(&compiled, "dir.list", found, &path_entity("Dir", path, &attributes));
+        let directory = Resource::Dir(Spot::Path(path.into()));
+        check(&oracle, &compiled, "dir.list", found, directory, attributes);
     }
     let walker = Walker::new(&compiled.generation);
     for address in ADDRESSES.map(|address| address.parse::<IpAddr>().unwrap()) {
-        for (port, protocol, number) in
-            [(22, "tcp", 6), (79, "udp", 17), (80, "tcp", 6), (443, "udp", 17), (65535, "tcp", 6)]
-        {
-            let found =
-                walker.endpoint(address, port, &Attributes { protocol: number, ..Attributes::default() });
-            oracle.check(&compiled, "net.connect", found, &address_entity(address, port, protocol));
+        for (port, protocol) in [(22, 6), (79, 17), (80, 6), (443, 17), (65535, 6)] {
+            let attributes = Attributes { protocol, ..Attributes::default() };
+            let found = walker.endpoint(address, port, &attributes);
+            let endpoint = Resource::Endpoint(address, port);
+            check(&oracle, &compiled, "net.connect", found, endpoint, attributes);
         }
     }
 }
@@ -303,10 +189,16 @@ proptest! {
         policies in prop::collection::vec(policy(), 1..7),
         leased in any::<bool>(),
         trust in prop::option::of(2i64..5),
+        listener in prop::option::of(prop::sample::select(vec![None, Some("web"), Some("other")])),
+        signed in prop::option::of(any::<bool>()),
     ) {
         let facts = Facts {
             leases: leased.then(|| "l".to_owned()).into_iter().collect(),
             posture: trust.map(|trust| ("trust".to_owned(), FactValue::Long(trust))).into_iter().collect(),
+            listener: listener.map(|name| {
+                name.map_or(Peer::Unlabelled, |name| Peer::Subject(name.to_owned()))
+            }),
+            signed_by: signed.map(|yes| yes.then(|| "release".to_owned()).into_iter().collect()),
             ..Facts::default()
         };
         same_answers(&policies, &facts);

@@ -1,0 +1,377 @@
+//! The effective policy set: what Cedar is asked, and what the tables must answer alike.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use cedar_policy_core::ast::{
+    ActionConstraint, Annotation, Annotations, Eid, EntityReference, EntityType, EntityUID, Expr, ExprKind,
+    Literal, PolicyID, PrincipalOrResourceConstraint as Scope, ResourceConstraint, StaticPolicy, Template,
+};
+use cedar_policy_core::parser::parse_policy;
+use guard_common::action::{self, TABLE};
+use guard_common::class::BUILTINS;
+use guard_common::tables::ALL_ACTIONS;
+
+use super::assumptions::{Listeners, assume};
+use super::bundle::{Bundle, parse_again};
+use super::diagnostics::{Diagnostic, Diagnostics, Source};
+use super::kind::Kind;
+use super::literals;
+use super::naming::Naming;
+use super::policies::{Policy, eid};
+use super::rewrite::{Rewrite, Use, constant, rewrite};
+use super::subjects::SubjectDefinition;
+use super::world::Facts;
+use crate::host::Host;
+
+/// One policy of the effective set.
+#[derive(Clone, Debug)]
+pub struct EffectivePolicy {
+    /// Its name: `file/id`; an include ends in `@subject`.
+    pub id: String,
+    /// Whether it permits; otherwise it forbids.
+    pub permit: bool,
+    /// It is reported, not enforced.
+    pub monitor: bool,
+    /// The subject it was linked or generated for.
+    pub subject: Option<String>,
+    /// What its author says to the denied.
+    pub reason: Option<String>,
+    /// The lease that would change its answer, by its author's word.
+    pub approval: Option<String>,
+    /// Where it is written; nothing for a generated policy.
+    pub origin: Option<Origin>,
+    /// Its condition is not the one that is written: a fail-closed rule was applied to it.
+    pub rewritten: bool,
+    pub(super) policy: StaticPolicy,
+}
+
+/// Where a policy is written.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    pub(super) source: Source,
+    pub(super) span: Range<usize>,
+}
+
+impl Origin {
+    /// The file, as the user would name it.
+    pub fn file(&self) -> &str {
+        &self.source.name
+    }
+
+    /// Line, from 1.
+    pub fn line(&self) -> usize {
+        self.source.place(self.span.clone()).line
+    }
+}
+
+/// The effective policy set of a bundle on one host: its policies, the built-in ones, includes
+/// linked for each subject, and the permits generated for what a subject does not govern; with the
+/// fail-closed rules of absent facts and unknown attributes written into the conditions.
+#[derive(Clone, Debug)]
+pub struct EffectiveSet {
+    /// The policies, in the order of the bundle.
+    pub policies: Vec<EffectivePolicy>,
+    /// Names of permits that can never hold, because a session variable they name has no value.
+    pub without_value: Vec<String>,
+}
+
+impl EffectiveSet {
+    /// The set of `bundle` on `host`. `facts` says which session variables have values and whether
+    /// `resource.listener` and `resource.signed_by` are known; facts, leases and windows
+    /// themselves are part of a request and leave the set as it is.
+    ///
+    /// # Errors
+    /// If a policy has no exact counterpart; the compiler refuses the same policies.
+    pub fn new(bundle: &Bundle, host: &Host, facts: &Facts) -> Result<Self, Diagnostics> {
+        let naming = Naming::new(host);
+        let mut this = Self { policies: Vec::new(), without_value: Vec::new() };
+        let mut found = Vec::new();
+        let own = bundle.policies.iter().map(|policy| (policy, None));
+        let linked = bundle.linked.iter().map(|(policy, subject)| (policy, Some(subject.as_str())));
+        for (policy, subject) in own.chain(linked) {
+            let job = Job { bundle, naming: &naming, facts, policy, subject };
+            match job.run() {
+                Ok(Some(policy)) => this.policies.push(policy),
+                Ok(None) => this.without_value.push(job.id()),
+                Err(error) => found.push(*error),
+            }
+        }
+        for subject in &bundle.subjects {
+            match generated(subject) {
+                Ok(policy) => this.policies.extend(policy),
+                Err(error) => found.push(*error),
+            }
+        }
+        Diagnostics::refuse_if_errors(found).map(|_| this)
+    }
+
+    /// The policy with this name.
+    pub fn get(&self, id: &str) -> Option<&EffectivePolicy> {
+        self.policies.iter().find(|policy| policy.id == id)
+    }
+
+    /// The set as Cedar text, one policy after the other, each with a comment that says where it
+    /// comes from. With `subject` only what can concern it, by its scope.
+    ///
+    /// The text is parsed and validated again before it is returned.
+    ///
+    /// # Errors
+    /// If it cannot be laid out or is not valid; that is a fault of Guard.
+    pub fn text(&self, bundle: &Bundle, subject: Option<&str>) -> Result<String, Diagnostic> {
+        let concerns = |policy: &&EffectivePolicy| {
+            subject.is_none_or(|subject| may_concern(&policy.policy, bundle, subject))
+        };
+        let mut text = String::new();
+        for policy in self.policies.iter().filter(concerns) {
+            let origin = match &policy.origin {
+                Some(origin) => format!("{}:{}", origin.file(), origin.line()),
+                None => "generated: actions that the subject does not govern".to_owned(),
+            };
+            let rewritten = if policy.rewritten { ", rewritten to fail closed" } else { "" };
+            text.push_str(&format!("// {}{rewritten}\n{}\n", origin.replace('\n', " "), policy.policy));
+        }
+        for id in &self.without_value {
+            text.push_str(&format!("// left out, a session variable has no value: {id}\n"));
+        }
+        let config = cedar_policy_formatter::Config { line_width: 120, indent_width: 2 };
+        let text = cedar_policy_formatter::policies_str_to_pretty(&text, &config).map_err(|error| {
+            Diagnostic::error("internal", format!("cannot lay out the policy set: {error:?}"))
+        })?;
+        match parse_again(bundle, &Source::new("the effective policy set", text.as_str())) {
+            Ok(_) => Ok(text),
+            Err(errors) => {
+                Err(Diagnostic::error("internal", format!("the policy set is not valid any more:\n{errors}")))
+            }
+        }
+    }
+}
+
+/// Whether the scope of a policy leaves room for `subject`.
+pub(super) fn may_concern(policy: &StaticPolicy, bundle: &Bundle, subject: &str) -> bool {
+    let within = |reference: &EntityReference, group: bool| match reference {
+        EntityReference::EUID(uid) if uid.entity_type().to_string() == "Guard::Subject" => {
+            eid(uid) == subject
+        }
+        EntityReference::EUID(uid) => {
+            group
+                && bundle
+                    .subjects()
+                    .any(|known| known.name == subject && known.groups.iter().any(|name| name == eid(uid)))
+        }
+        EntityReference::Slot(_) => false,
+    };
+    match policy.principal_constraint().as_inner() {
+        Scope::Any | Scope::Is(_) => true,
+        Scope::Eq(reference) => within(reference, false),
+        Scope::In(reference) | Scope::IsIn(_, reference) => within(reference, true),
+    }
+}
+
+/// One policy on its way into the set.
+struct Job<'a> {
+    bundle: &'a Bundle,
+    naming: &'a Naming<'a>,
+    facts: &'a Facts,
+    policy: &'a Policy,
+    /// The subject it is linked for, if it is a template.
+    subject: Option<&'a str>,
+}
+
+impl Job<'_> {
+    fn id(&self) -> String {
+        match self.subject {
+            Some(subject) => format!("{}@{subject}", self.policy.id),
+            None => self.policy.id.clone(),
+        }
+    }
+
+    /// Nothing if it can never permit.
+    fn run(&self) -> Result<Option<EffectivePolicy>, Box<Diagnostic>> {
+        let template = &self.policy.template;
+        if let Some(name) = self.unset() {
+            if self.policy.is_permit() {
+                return Ok(None);
+            }
+            let message = format!("{} cannot be enforced: ${{session.{name}}} has no value", self.policy.id);
+            return Err(Box::new(self.policy.error("not-exact", None, message).help("name the path itself")));
+        }
+        let condition = match template.non_scope_constraints() {
+            Some(condition) => Some((condition, self.condition(condition)?)),
+            None => None,
+        };
+        let rewritten = condition.as_ref().is_some_and(|(_, (rewritten, _))| *rewritten);
+        let condition = condition.map(|(_, (_, condition))| condition);
+        let id = self.id();
+        let policy = StaticPolicy::new(
+            PolicyID::from_string(&id),
+            None,
+            annotations(template, &id),
+            template.effect(),
+            match self.subject.map(subject_uid).transpose()? {
+                Some(uid) => template.principal_constraint().clone().with_filled_slot(Arc::new(uid)),
+                None => template.principal_constraint().clone(),
+            },
+            template.action_constraint().clone(),
+            self.resource(),
+            condition.filter(|condition| constant(condition) != Some(true)),
+        )
+        .map_err(|error| Box::new(self.policy.error("not-exact", None, error.to_string())))?;
+        Ok(Some(EffectivePolicy {
+            id,
+            permit: self.policy.is_permit(),
+            monitor: self.policy.monitor,
+            subject: self.subject.map(str::to_owned),
+            reason: self.policy.text("reason"),
+            approval: self.policy.text("approval"),
+            origin: Some(Origin { source: self.policy.source.clone(), span: self.policy.span() }),
+            rewritten,
+            policy,
+        }))
+    }
+
+    /// The condition as it counts, and whether that is another one.
+    fn condition(&self, condition: &Expr) -> Result<(bool, Expr), Box<Diagnostic>> {
+        let named = rewrite(condition, self);
+        let permit = self.policy.is_permit();
+        let counts = assume(
+            &named,
+            permit,
+            !permit && !self.policy.ignore_absent,
+            &self.listeners(),
+            self.facts,
+            &self.bundle.facts,
+        )
+        .map_err(|unclear| {
+            let message = format!("{}: {}", self.policy.id, unclear.message);
+            Box::new(self.policy.error("not-exact", None, message).help(unclear.help))
+        })?;
+        Ok((counts != named, counts))
+    }
+
+    fn listeners(&self) -> Listeners {
+        let (endpoint, unix) = (Kind::Endpoint.actions(), Kind::Unix.actions());
+        let actions = self.policy.actions;
+        let types = [(endpoint, Kind::Endpoint), (unix, Kind::Unix)]
+            .into_iter()
+            .filter(|(bits, _)| actions & bits != 0)
+            .map(|(_, kind)| kind.entity_type())
+            .collect();
+        let known = |uid: &Arc<EntityUID>| action::expand(eid(uid)).is_some();
+        let kernel_only = match self.policy.template.action_constraint() {
+            ActionConstraint::Any => false,
+            ActionConstraint::Eq(uid) => known(uid),
+            ActionConstraint::In(uids) => uids.iter().all(known),
+        };
+        Listeners { types, all: kernel_only && actions & !(endpoint | unix) == 0 }
+    }
+
+    fn resource(&self) -> ResourceConstraint {
+        let renamed = |reference: &EntityReference, how: Use| match reference {
+            EntityReference::EUID(uid) => match self.literal(uid, how) {
+                Some(other) => EntityReference::EUID(Arc::new(other)),
+                None => reference.clone(),
+            },
+            EntityReference::Slot(_) => reference.clone(),
+        };
+        ResourceConstraint::new(match self.policy.template.resource_constraint().as_inner() {
+            Scope::Eq(reference) => Scope::Eq(renamed(reference, Use::Equal)),
+            Scope::In(reference) => Scope::In(renamed(reference, Use::Within)),
+            Scope::IsIn(kind, reference) => Scope::IsIn(kind.clone(), renamed(reference, Use::Within)),
+            other => other.clone(),
+        })
+    }
+
+    /// A session variable that the policy names and that has no value.
+    fn unset(&self) -> Option<String> {
+        let mut literals: Vec<&EntityUID> = Vec::new();
+        match self.policy.template.resource_constraint().as_inner() {
+            Scope::Eq(EntityReference::EUID(uid))
+            | Scope::In(EntityReference::EUID(uid))
+            | Scope::IsIn(_, EntityReference::EUID(uid)) => literals.push(uid),
+            _ => {}
+        }
+        let condition = self.policy.template.non_scope_constraints();
+        for part in condition.into_iter().flat_map(Expr::subexpressions) {
+            if let ExprKind::Lit(Literal::EntityUID(uid)) = part.expr_kind() {
+                literals.push(uid);
+            }
+        }
+        literals
+            .into_iter()
+            .flat_map(|uid| literals::session_variables(eid(uid)))
+            .find(|name| !self.facts.session.contains_key(*name))
+            .map(str::to_owned)
+    }
+}
+
+/// Literals by the one name of what they mean, session variables by their values.
+impl Rewrite for Job<'_> {
+    fn literal(&self, uid: &EntityUID, how: Use) -> Option<EntityUID> {
+        let kind = uid.entity_type().to_string();
+        let id = literals::with_session(eid(uid), &self.facts.session);
+        let path = matches!(kind.as_str(), "Guard::File" | "Guard::Dir" | "Guard::Unix")
+            && id.starts_with('/')
+            && !BUILTINS.iter().any(|builtin| builtin.id == id);
+        let name = match (path, how) {
+            (false, _) => id,
+            (true, Use::Within) if kind == "Guard::Dir" => {
+                self.naming.resolved(&id).into_os_string().into_string().unwrap_or(id)
+            }
+            (true, _) => self.naming.literal(&id),
+        };
+        (name != eid(uid))
+            .then(|| EntityUID::from_components(uid.entity_type().clone(), Eid::new(name), None))
+    }
+}
+
+/// The annotations of a policy, with its full name.
+fn annotations(template: &Template, id: &str) -> Annotations {
+    template
+        .annotations()
+        .map(|(key, value)| {
+            let text = if key.as_ref() == "id" { id.into() } else { value.val.clone() };
+            (key.clone(), Annotation { val: text, loc: None })
+        })
+        .collect()
+}
+
+/// The entity of a subject.
+pub(super) fn subject_uid(name: &str) -> Result<EntityUID, Box<Diagnostic>> {
+    match "Guard::Subject".parse::<EntityType>() {
+        Ok(kind) => Ok(EntityUID::from_components(kind, Eid::new(name), None)),
+        Err(error) => Err(Box::new(Diagnostic::error("internal", error.to_string()))),
+    }
+}
+
+/// The permit for what a subject does not govern.
+fn generated(subject: &SubjectDefinition) -> Result<Option<EffectivePolicy>, Box<Diagnostic>> {
+    let free = ALL_ACTIONS & !subject.governs;
+    let actions: Vec<_> = TABLE
+        .iter()
+        .filter(|row| free & row.action.bit() != 0)
+        .map(|row| format!("Guard::Action::\"{}\"", row.name))
+        .collect();
+    if actions.is_empty() {
+        return Ok(None);
+    }
+    let id = format!("generated/ungoverned@{}", subject.name);
+    let text = format!(
+        "@id(\"{id}\") permit (principal == Guard::Subject::\"{}\", action in [{}], resource);",
+        subject.name,
+        actions.join(", ")
+    );
+    let policy = parse_policy(Some(PolicyID::from_string(&id)), &text)
+        .map_err(|error| Box::new(Diagnostic::error("internal", format!("cannot generate {id}: {error}"))))?;
+    Ok(Some(EffectivePolicy {
+        id,
+        permit: true,
+        monitor: false,
+        subject: Some(subject.name.clone()),
+        reason: None,
+        approval: None,
+        origin: None,
+        rewritten: false,
+        policy,
+    }))
+}

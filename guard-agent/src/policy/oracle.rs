@@ -1,0 +1,230 @@
+//! The oracle: what Cedar answers over the effective policy set.
+//!
+//! The tables must answer the same; `guardctl` tools and tests ask here because Cedar also names
+//! the policies that decided.
+
+use std::collections::{BTreeMap, HashMap};
+
+use cedar_policy_core::ast::{
+    Context, Entity, EntityUIDEntry, PolicySet, Request as CedarRequest, RestrictedExpr,
+};
+use cedar_policy_core::authorizer::{Authorizer, Decision};
+use cedar_policy_core::entities::{Entities, NoEntitiesSchema, TCComputation};
+use cedar_policy_core::extensions::Extensions;
+
+use super::bundle::Bundle;
+use super::diagnostics::{Diagnostic, Diagnostics};
+use super::effective::{EffectiveSet, may_concern};
+use super::entity::Covers;
+use super::request::Request;
+use super::subjects::Mode;
+use super::world::{FactValue, Facts};
+use crate::host::Host;
+
+/// What one policy set answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// Whether it allows.
+    pub allow: bool,
+    /// The policies that decided, by name: permits if it allows, else forbids. Empty if nothing
+    /// permits.
+    pub policies: Vec<String>,
+    /// Why policies could not be evaluated. Then the answer is no.
+    pub errors: Vec<String>,
+}
+
+/// The answer to a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use]
+pub struct Verdict {
+    /// Of the enforced set, the policies without `@mode("monitor")`.
+    pub enforced: Answer,
+    /// Of the candidate set, all policies.
+    pub candidate: Answer,
+    /// The subject is in monitor mode, so nothing is denied.
+    pub monitor: bool,
+}
+
+impl Verdict {
+    /// Whether the operation goes through.
+    pub fn allowed(&self) -> bool {
+        self.monitor || self.enforced.allow
+    }
+
+    /// Whether it goes through and is reported because the candidate set denies it.
+    pub fn would_deny(&self) -> bool {
+        self.allowed() && !self.candidate.allow
+    }
+}
+
+/// The sets that are asked for one subject.
+struct Sets {
+    enforced: PolicySet,
+    /// Nothing if it is the enforced set.
+    candidate: Option<PolicySet>,
+}
+
+/// Answers requests by one bundle, on one host, under one set of facts.
+pub struct Oracle<'a> {
+    bundle: &'a Bundle,
+    /// The effective policy set.
+    pub set: EffectiveSet,
+    covers: Covers<'a>,
+    facts: Facts,
+    context: Context,
+    sets: HashMap<String, Sets>,
+    entities: Entities,
+}
+
+impl<'a> Oracle<'a> {
+    /// An oracle for `bundle` on `host` under `facts`.
+    ///
+    /// # Errors
+    /// If a policy has no exact counterpart; the compiler refuses the same policies.
+    pub fn new(bundle: &'a Bundle, host: &'a Host, facts: &Facts) -> Result<Self, Diagnostics> {
+        let set = EffectiveSet::new(bundle, host, facts)?;
+        let covers = Covers::new(bundle, host, &set);
+        let mut sets = HashMap::new();
+        for subject in &bundle.subjects {
+            sets.insert(subject.name.clone(), Sets::of(&set, bundle, &subject.name)?);
+        }
+        let entities = entities(bundle, &covers)?;
+        let context = context(facts)?;
+        Ok(Self { bundle, set, covers, facts: facts.clone(), context, sets, entities })
+    }
+
+    /// Answers `request`. A subject that the bundle does not define is permitted nothing.
+    ///
+    /// # Errors
+    /// If the request cannot be put to Cedar; that is a fault of Guard.
+    pub fn decide(&self, request: &Request) -> Result<Verdict, Diagnostic> {
+        let broken = || internal("the request cannot be put to Cedar");
+        let subject = self.bundle.subjects.iter().find(|subject| subject.name == request.subject);
+        let groups = |name: &str| {
+            let known = self.bundle.subjects.iter().find(|subject| subject.name == name);
+            known.map(|subject| subject.groups.clone()).unwrap_or_default()
+        };
+        let resource = self
+            .covers
+            .entity(&request.resource, &request.attributes, &self.facts, &groups)
+            .ok_or_else(broken)?;
+        let uid = |kind, id: &str| self.covers.uid(kind, id).ok_or_else(broken);
+        let known = |uid| EntityUIDEntry::known(uid, None);
+        let cedar = CedarRequest::new_unchecked(
+            known(uid("Guard::Subject", &request.subject)?),
+            known(uid("Guard::Action", &request.action)?),
+            known(resource.uid().clone()),
+            Some(self.context.clone()),
+        );
+        let none = Answer { allow: false, policies: Vec::new(), errors: Vec::new() };
+        let Some(sets) = self.sets.get(&request.subject) else {
+            return Ok(Verdict { enforced: none.clone(), candidate: none, monitor: false });
+        };
+        // A subject that is itself the resource is part of the store already.
+        let store = if request.resource.entity_type() == "Guard::Subject"
+            && self.bundle.subjects.iter().any(|subject| subject.name == resource_name(&resource))
+        {
+            self.entities.clone()
+        } else {
+            let resource = std::iter::once(std::sync::Arc::new(resource));
+            let schema = None::<&NoEntitiesSchema>;
+            let extensions = Extensions::all_available();
+            self.entities
+                .clone()
+                .add_entities(resource, schema, TCComputation::AssumeAlreadyComputed, extensions)
+                .map_err(|error| internal(&error.to_string()))?
+        };
+        let enforced = answer(&cedar, &sets.enforced, &store);
+        let candidate = match &sets.candidate {
+            Some(set) => answer(&cedar, set, &store),
+            None => enforced.clone(),
+        };
+        let monitor = subject.is_some_and(|subject| subject.mode == Mode::Monitor);
+        Ok(Verdict { enforced, candidate, monitor })
+    }
+}
+
+fn resource_name(resource: &Entity) -> &str {
+    super::policies::eid(resource.uid())
+}
+
+impl Sets {
+    fn of(set: &EffectiveSet, bundle: &Bundle, subject: &str) -> Result<Self, Diagnostic> {
+        let (mut enforced, mut all, mut monitored) = (PolicySet::new(), PolicySet::new(), false);
+        for policy in set.policies.iter().filter(|policy| may_concern(&policy.policy, bundle, subject)) {
+            let twice = |error: &dyn std::fmt::Display| internal(&error.to_string());
+            if policy.monitor {
+                monitored = true;
+            } else {
+                enforced.add_static(policy.policy.clone()).map_err(|error| twice(&error))?;
+            }
+            all.add_static(policy.policy.clone()).map_err(|error| twice(&error))?;
+        }
+        Ok(Self { enforced, candidate: monitored.then_some(all) })
+    }
+}
+
+fn answer(request: &CedarRequest, set: &PolicySet, entities: &Entities) -> Answer {
+    let response = Authorizer::new().is_authorized(request.clone(), set, entities);
+    let errors: Vec<String> = response.diagnostics.errors.iter().map(ToString::to_string).collect();
+    let mut policies: Vec<String> =
+        response.diagnostics.reason.iter().map(|id| AsRef::<str>::as_ref(id).to_owned()).collect();
+    policies.sort();
+    Answer { allow: response.decision == Decision::Allow && errors.is_empty(), policies, errors }
+}
+
+/// Actions with their groups, and subjects with theirs.
+fn entities(bundle: &Bundle, covers: &Covers<'_>) -> Result<Entities, Diagnostic> {
+    let actions = bundle.schema.action_entities().map_err(|error| internal(&error.to_string()))?;
+    let mut subjects = Vec::new();
+    for subject in &bundle.subjects {
+        let uid = covers
+            .uid("Guard::Subject", &subject.name)
+            .ok_or_else(|| internal("subjects cannot be put to Cedar"))?;
+        let mut entity = Entity::with_uid(uid);
+        for group in subject.groups.iter().filter_map(|group| covers.uid("Guard::Group", group)) {
+            entity.add_parent(group);
+        }
+        subjects.push(std::sync::Arc::new(entity));
+    }
+    let extensions = Extensions::all_available();
+    actions
+        .add_entities(subjects, None::<&NoEntitiesSchema>, TCComputation::AssumeAlreadyComputed, extensions)
+        .map_err(|error| internal(&error.to_string()))
+}
+
+/// `context` of a request: what is not part of the resource.
+fn context(facts: &Facts) -> Result<Context, Diagnostic> {
+    let broken = |error: &dyn std::fmt::Display| internal(&error.to_string());
+    let names = |names: &std::collections::BTreeSet<String>| {
+        RestrictedExpr::set(names.iter().map(|name| RestrictedExpr::val(name.as_str())))
+    };
+    let posture: BTreeMap<_, _> = facts
+        .posture
+        .iter()
+        .map(|(name, value)| {
+            let value = match value {
+                FactValue::Long(number) => RestrictedExpr::val(*number),
+                FactValue::String(text) => RestrictedExpr::val(text.as_str()),
+                FactValue::Bool(value) => RestrictedExpr::val(*value),
+            };
+            (name.as_str().into(), value)
+        })
+        .collect();
+    let session = [
+        ("human".into(), RestrictedExpr::val("")),
+        ("id".into(), RestrictedExpr::val("")),
+        ("tty".into(), RestrictedExpr::val(false)),
+    ];
+    let fields = [
+        ("posture".into(), RestrictedExpr::record(posture).map_err(|error| broken(&error))?),
+        ("leases".into(), names(&facts.leases)),
+        ("windows".into(), names(&facts.windows)),
+        ("session".into(), RestrictedExpr::record(session).map_err(|error| broken(&error))?),
+    ];
+    Context::from_pairs(fields, Extensions::all_available()).map_err(|error| broken(&error))
+}
+
+fn internal(message: &str) -> Diagnostic {
+    Diagnostic::error("internal", message)
+}
