@@ -1,9 +1,11 @@
 //! The Guard agent as a library: small binaries stand on it.
 //!
-//! Data flows one way: a bundle is compiled (`policy`) into tables, the tables are loaded
-//! (`kernel`), labels are attached (`subject`), and what the programs report is read (`events`).
+//! Data flows one way: a bundle is read and verified (`bundle`), compiled (`policy`) into tables,
+//! the tables are loaded (`kernel`), labels are attached (`subject`), and what the programs report
+//! is read (`events`).
 
 pub mod api;
+pub mod bundle;
 pub mod cli;
 pub mod config;
 pub mod daemon;

@@ -31,6 +31,11 @@ impl CliError {
         Self { exit: Exit::Invalid, code: "invalid-request".to_owned(), message: message.into() }
     }
 
+    /// A bundle is not valid; the message is its diagnostics.
+    pub(super) fn invalid_policy(message: impl Into<String>) -> Self {
+        Self { exit: Exit::Invalid, code: "invalid-policy".to_owned(), message: message.into() }
+    }
+
     /// Something broke.
     pub(super) fn internal(message: impl Into<String>) -> Self {
         Self { exit: Exit::Internal, code: "internal".to_owned(), message: message.into() }

@@ -5,20 +5,24 @@
 #![forbid(unsafe_code)]
 
 mod apply;
+mod bundle;
 mod check;
 mod client;
 mod doctor;
 mod events;
 mod exit;
 mod failure;
+mod keys;
 mod screen;
 mod status;
 
 pub use exit::Exit;
 pub use failure::CliError;
 
+use bundle::BundleCommand;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use client::Client;
+use keys::Keys;
 use screen::Screen;
 use std::path::PathBuf;
 
@@ -50,6 +54,12 @@ enum Command {
     /// Policy bundles.
     #[command(subcommand)]
     Policy(Policy),
+    /// Seal, sign and examine bundles. Needs no daemon.
+    #[command(subcommand)]
+    Bundle(BundleCommand),
+    /// Keys that sign bundles. Needs no daemon.
+    #[command(subcommand)]
+    Keys(Keys),
     /// What was denied, or would have been.
     Events(EventsArgs),
     /// Can this host enforce, and if not, what has to be done? Needs no daemon.
@@ -128,6 +138,8 @@ impl Cli {
         match &self.command {
             Command::Status(output) => output.json,
             Command::Policy(Policy::Check(bundle) | Policy::Apply(bundle)) => bundle.output.json,
+            Command::Bundle(command) => command.json(),
+            Command::Keys(Keys::Generate(generate)) => generate.json,
             Command::Events(events) => events.output == Format::Json,
             Command::Doctor(doctor) => doctor.output.json,
         }
@@ -144,6 +156,8 @@ impl Cli {
             Command::Policy(Policy::Apply(bundle)) => {
                 wait(apply::run(&client, &screen, &bundle.directory, bundle.output.json))
             }
+            Command::Bundle(command) => command.run(&screen),
+            Command::Keys(Keys::Generate(generate)) => generate.run(&screen),
             Command::Events(args) => wait(events::run(&client, &screen, args.follow, args.output)),
             Command::Doctor(args) => doctor::run(&screen, args.root.as_deref(), args.output.json),
         }
@@ -175,6 +189,11 @@ mod tests {
             "guardctl events -f -o json",
             "guardctl events --follow --output compact",
             "guardctl doctor --root /tmp",
+            "guardctl keys generate release --dir /tmp",
+            "guardctl bundle build . -o x.tar.zst --key a.key --key b.key",
+            "guardctl bundle sign x.tar.zst --key a.key",
+            "guardctl bundle verify x.tar.zst --trust trust.d --threshold 2",
+            "guardctl bundle inspect x.tar.zst --json",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");
         }

@@ -1,7 +1,7 @@
 //! A bundle: the files of one directory, parsed and validated.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use cedar_policy_core::ast::{PolicySet, Template};
@@ -15,7 +15,10 @@ use super::policies::{self, Policy, from_miette};
 use super::subjects::{self, SubjectDefinition};
 use super::world::FactValue;
 use super::{includes, schema};
+use crate::bundle::{self, Files, MANIFEST, Opened, Release};
 
+/// Policies and templates of one bundle, at most.
+const MAX_POLICIES: usize = 20_000;
 /// The policies that are part of every generation.
 const BUILTIN: &str = include_str!("builtin.cedar");
 
@@ -26,8 +29,12 @@ pub struct Bundle {
     pub name: String,
     /// Its version.
     pub version: u64,
+    /// The action set and schema it was written for.
+    pub profile: u32,
     /// SHA-256 over its files, in hexadecimal.
     pub digest: String,
+    /// Where it may run.
+    pub release: Release,
     /// What was noticed while loading; holds no errors.
     pub notes: Vec<Diagnostic>,
     pub(super) toml: Source,
@@ -57,22 +64,56 @@ impl Bundle {
         let linked = self.linked.iter().map(|(policy, subject)| link_id(policy, subject));
         self.policies.iter().map(|policy| policy.id.clone()).chain(linked)
     }
+
+    /// The templates that Guard ships and a subject includes, each once: the shipped file's name and
+    /// the template's text.
+    pub fn shipped_templates(&self) -> Vec<(&str, &str)> {
+        let mut used: Vec<(&str, std::ops::Range<usize>, &str)> = Vec::new();
+        for (policy, _) in &self.linked {
+            let Some(file) = policy.source.name.strip_prefix(includes::SHIPPED_IN) else { continue };
+            let span = policy.span();
+            if used.iter().all(|(known, at, _)| *known != file || *at != span) {
+                let text = policy.source.text.get(span.clone()).unwrap_or_default();
+                used.push((file, span, text));
+            }
+        }
+        used.sort_by_key(|(file, span, _)| (*file, span.start));
+        used.into_iter().map(|(file, _, text)| (file, text)).collect()
+    }
 }
 
 fn link_id(policy: &Policy, subject: &str) -> String {
     format!("{}@{subject}", policy.id)
 }
 
-/// Reads, parses and validates the bundle in `dir`.
-pub fn load(dir: &Path) -> Result<Bundle, Diagnostics> {
-    let toml = read(&dir.join("guard.toml"))
-        .map_err(|error| error.help("a bundle is a directory with a guard.toml and *.cedar files"))?;
+/// Reads, parses and validates the bundle at `path`, a directory or an archive.
+pub fn load(path: &Path) -> Result<Bundle, Diagnostics> {
+    parse(&bundle::open(path)?)
+}
+
+/// Parses and validates a bundle whose files were read.
+pub fn parse(opened: &Opened) -> Result<Bundle, Diagnostics> {
+    let files = &opened.files;
+    let toml = files.source("guard.toml")?;
     let manifest = manifest::parse(&toml)?;
     let mut found = Vec::new();
-    let schema_files = schema_files(dir, &manifest, &toml, &mut found);
-    let cedar_files = cedar_files(dir, &mut found);
-    let digest = digest(std::iter::once(&toml).chain(&schema_files).chain(&cedar_files), dir);
+    let schema_files = schema_files(files, &manifest, &toml, &mut found);
+    let cedar_files = cedar_files(files, &mut found);
+    let seal = opened.seal.as_ref().and_then(|_| files.source(MANIFEST).ok());
+    let digest = digest(std::iter::once(&toml).chain(&schema_files).chain(&cedar_files).chain(&seal), files);
     manifest.check(&toml, &mut found);
+    if let (Some(sealed), Some(source)) = (&opened.seal, &seal) {
+        let head = &manifest.bundle;
+        let agrees = sealed.manifest.agrees(
+            head.name.get_ref(),
+            head.version,
+            *head.profile.get_ref(),
+            &manifest.release,
+        );
+        if !agrees {
+            found.push(bundle::disagreement(source));
+        }
+    }
     let subjects = subjects::read(&manifest, &toml, &mut found);
     let schema = match schema::build(&manifest, &toml, &schema_files) {
         Ok(schema) => Some(schema),
@@ -92,12 +133,16 @@ pub fn load(dir: &Path) -> Result<Bundle, Diagnostics> {
             .map(|stem| stem.to_string_lossy().into_owned())
             .unwrap_or_default();
         let parsed = policies::parse(source, &stem, &mut found);
+        if let Some(error) = limit(policies.len() + templates.len(), &parsed) {
+            return Err(error.into());
+        }
         validate(validator.as_ref(), source, parsed.policies.iter().chain(&parsed.templates), &mut found);
         policies.extend(parsed.policies);
         templates.extend(parsed.templates);
     }
     unique(policies.iter().chain(&templates), &mut found);
-    let shipped = includes::shipped(&mut found);
+    // A sealed bundle has copies of the includes it uses: what the agent ships must not change it.
+    let shipped = if opened.seal.is_some() { Vec::new() } else { includes::shipped(&mut found) };
     let linked = includes::link(&templates, &shipped, &subjects, &toml, &mut found);
     let names = names(&manifest, &toml, &mut found);
     let keys = |table: &mut dyn Iterator<Item = &toml::Spanned<String>>| {
@@ -106,7 +151,9 @@ pub fn load(dir: &Path) -> Result<Bundle, Diagnostics> {
     let bundle = Bundle {
         name: manifest.bundle.name.get_ref().clone(),
         version: manifest.bundle.version,
+        profile: *manifest.bundle.profile.get_ref(),
         digest,
+        release: manifest.release,
         notes: Vec::new(),
         toml,
         schema: Arc::new(schema.unwrap_or_else(ValidatorSchema::empty)),
@@ -126,15 +173,13 @@ pub fn load(dir: &Path) -> Result<Bundle, Diagnostics> {
     Ok(Bundle { notes, ..bundle })
 }
 
-fn read(path: &Path) -> Result<Source, Diagnostic> {
-    let cannot = |why: String| Diagnostic::error("read", format!("cannot read {}: {why}", path.display()));
-    let bytes = std::fs::read(path).map_err(|error| cannot(error.to_string()))?;
-    let text = String::from_utf8(bytes).map_err(|_| cannot("it is not UTF-8 text".into()))?;
-    Ok(Source::new(path.display().to_string(), text))
-}
-
-fn schema_files(dir: &Path, manifest: &Manifest, toml: &Source, found: &mut Vec<Diagnostic>) -> Vec<Source> {
-    let mut files = Vec::new();
+fn schema_files(
+    files: &Files,
+    manifest: &Manifest,
+    toml: &Source,
+    found: &mut Vec<Diagnostic>,
+) -> Vec<Source> {
+    let mut sources = Vec::new();
     for name in &manifest.bundle.schema {
         if name.get_ref().contains('/') || name.get_ref().starts_with('.') {
             found.push(
@@ -143,42 +188,48 @@ fn schema_files(dir: &Path, manifest: &Manifest, toml: &Source, found: &mut Vec<
             );
             continue;
         }
-        match read(&dir.join(name.get_ref())) {
-            Ok(source) => files.push(source),
+        match files.source(name.get_ref()) {
+            Ok(source) => sources.push(source),
             Err(error) => found.push(toml.error("schema", name.span(), error.message)),
         }
     }
-    files
+    sources
 }
 
-/// The `*.cedar` files of the directory, by name.
-fn cedar_files(dir: &Path, found: &mut Vec<Diagnostic>) -> Vec<Source> {
-    let mut paths: Vec<PathBuf> = match std::fs::read_dir(dir) {
-        Ok(entries) => entries
-            .filter_map(|entry| entry.ok().map(|entry| entry.path()))
-            .filter(|path| path.extension().is_some_and(|extension| extension == "cedar"))
-            .collect(),
-        Err(error) => {
-            found.push(Diagnostic::error("read", format!("cannot list {}: {error}", dir.display())));
-            Vec::new()
-        }
-    };
-    paths.sort();
-    paths.iter().filter_map(|path| read(path).map_err(|error| found.push(error)).ok()).collect()
+/// The `*.cedar` files of the bundle and of its `includes`, by name.
+fn cedar_files(files: &Files, found: &mut Vec<Diagnostic>) -> Vec<Source> {
+    files
+        .names()
+        .filter(|name| name.ends_with(".cedar") && (!name.contains('/') || name.starts_with("includes/")))
+        .filter_map(|name| files.source(name).map_err(|error| found.push(error)).ok())
+        .collect()
 }
 
 /// Names, lengths and bytes of the files, so that no two bundles have the same input.
-fn digest<'a>(files: impl Iterator<Item = &'a Source>, dir: &Path) -> String {
+fn digest<'a>(sources: impl Iterator<Item = &'a Source>, files: &Files) -> String {
     let mut hash = Sha256::new();
-    for file in files {
-        let name =
-            Path::new(&*file.name).strip_prefix(dir).unwrap_or(Path::new(&*file.name)).to_string_lossy();
+    let prefix = files.display("");
+    for file in sources {
+        let name = file.name.strip_prefix(&prefix).unwrap_or(&file.name);
         for part in [name.as_bytes(), file.text.as_bytes()] {
             hash.update((part.len() as u64).to_le_bytes());
             hash.update(part);
         }
     }
-    format!("{:x}", hash.finalize())
+    bundle::hexadecimal(&hash.finalize())
+}
+
+/// Refuses the policy that is one too many. Parsing is bounded by the size of the files, and what
+/// comes after it, validation above all, by this.
+fn limit(before: usize, parsed: &policies::Parsed) -> Option<Diagnostic> {
+    let mut all: Vec<&Policy> = parsed.policies.iter().chain(&parsed.templates).collect();
+    if before + all.len() <= MAX_POLICIES {
+        return None;
+    }
+    all.sort_by_key(|policy| policy.span().start);
+    let message = format!("a bundle holds at most {MAX_POLICIES} policies, and this is one more");
+    let error = all.get(MAX_POLICIES.saturating_sub(before))?.error("limit", None, message);
+    Some(error.help("name several resources in one policy instead of writing a policy for each"))
 }
 
 /// Strict validation of the policies of one file.

@@ -12,12 +12,15 @@ const SHIPPED: &[(&str, &str)] = &[
     ("tool.cedar", include_str!("../../includes/tool.cedar")),
 ];
 
+/// What the names of their sources begin with.
+pub(super) const SHIPPED_IN: &str = "<guard>/includes/";
+
 /// Parses the shipped templates.
 pub(super) fn shipped(found: &mut Vec<Diagnostic>) -> Vec<Policy> {
     SHIPPED
         .iter()
         .flat_map(|(name, text)| {
-            let source = Source::new(format!("<guard>/includes/{name}"), *text);
+            let source = Source::new(format!("{SHIPPED_IN}{name}"), *text);
             policies::parse(&source, "include", found).templates
         })
         .collect()

@@ -1,11 +1,13 @@
 //! `guard.toml`: what it may say. Unknown keys are errors.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::Deserialize;
 use toml::Spanned;
 
 use super::diagnostics::{Diagnostic, Source};
+use crate::bundle::Release;
 
 /// A table whose keys have places in the source.
 pub(super) type Table<T> = BTreeMap<Spanned<String>, T>;
@@ -15,6 +17,8 @@ pub(super) type Table<T> = BTreeMap<Spanned<String>, T>;
 #[serde(deny_unknown_fields)]
 pub(super) struct Manifest {
     pub(super) bundle: Head,
+    #[serde(default)]
+    pub(super) release: Release,
     #[serde(default)]
     pub(super) modes: Table<Spanned<String>>,
     #[serde(default)]
@@ -222,9 +226,17 @@ fn one_or_many<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<
 
 /// Parses the file.
 pub(super) fn parse(source: &Source) -> Result<Manifest, Diagnostic> {
+    toml(source, "guard-toml")
+}
+
+/// Parses a TOML file. `code` names the kind of finding.
+pub(crate) fn toml<T: serde::de::DeserializeOwned>(
+    source: &Source,
+    code: &'static str,
+) -> Result<T, Diagnostic> {
     toml::from_str(&source.text).map_err(|error| {
         let message = error.message().to_owned();
-        let code = if message.starts_with("unknown field") { "unknown-key" } else { "guard-toml" };
+        let code = if message.starts_with("unknown field") { "unknown-key" } else { code };
         let message = message.replace("unknown field", "unknown key").replace("missing field", "missing key");
         match error.span() {
             Some(span) => source.error(code, span, message),
@@ -309,6 +321,7 @@ impl Manifest {
                 );
             }
         }
+        self.release.check(source, found);
         if *self.bundle.profile.get_ref() != 1 {
             found.push(
                 source
@@ -324,8 +337,22 @@ impl Manifest {
 }
 
 fn is_duration(text: &str) -> bool {
-    text.strip_suffix(['s', 'm', 'h', 'd'])
-        .is_some_and(|number| number.parse::<u32>().is_ok_and(|number| number > 0))
+    duration(text).is_some()
+}
+
+/// A whole number, not zero, and `s`, `m`, `h` or `d`.
+pub fn duration(text: &str) -> Option<Duration> {
+    let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 60 * 60,
+        "d" => 24 * 60 * 60,
+        _ => return None,
+    };
+    // A sign is no digit.
+    let number: u32 = number.bytes().all(|byte| byte.is_ascii_digit()).then(|| number.parse().ok())??;
+    (number > 0).then(|| Duration::from_secs(u64::from(number) * seconds))
 }
 
 /// Numbers of fixed widths with a separator, each within its bounds.

@@ -48,12 +48,13 @@ mod world;
 mod tests;
 
 pub use actions::actions_reference;
-pub use bundle::{Bundle, load};
+pub use bundle::{Bundle, load, parse};
 pub use compile::{Compiled, ExecSelector, Names, TableSizes, compile, compile_with};
 pub use diagnostics::{Diagnostic, Diagnostics, Place, Severity, Source};
 pub use effective::{EffectivePolicy, EffectiveSet, Origin};
 pub use ids::SubjectIds;
-pub use manifest::{FailMode, SelectorDefinition};
+pub(crate) use manifest::toml;
+pub use manifest::{FailMode, SelectorDefinition, duration};
 pub use oracle::{Answer, Oracle, Verdict};
 pub use report::check_report;
 pub use request::{Request, Resource, Spot};
