@@ -1,5 +1,6 @@
 //! The daemon's configuration file.
 
+use crate::bundle::TrustConfig;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 
@@ -7,14 +8,18 @@ use std::path::{Path, PathBuf};
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Directory of the bundle that is enforced from the start.
+    /// The bundle that is enforced from the start: a directory or an archive.
     pub bundle: PathBuf,
     /// Directory for the admin socket and the lock; made with mode 0700.
     #[serde(default = "run_dir")]
     pub run_dir: PathBuf,
-    /// Directory for what must outlive a restart: the numbers of subjects.
+    /// Directory for what must outlive a restart: the numbers of subjects, copies of the bundles that
+    /// were live, and the record of them.
     #[serde(default = "state_dir")]
     pub state_dir: PathBuf,
+    /// Whose signatures count.
+    #[serde(default)]
+    pub trust: TrustConfig,
 }
 
 fn run_dir() -> PathBuf {
@@ -57,7 +62,7 @@ impl Config {
         let mut config: Self = toml::from_str(&text)
             .map_err(|error| ConfigError::Invalid { path: path.to_owned(), message: error.to_string() })?;
         let base = path.parent().unwrap_or(Path::new("."));
-        for part in [&mut config.bundle, &mut config.run_dir, &mut config.state_dir] {
+        for part in [&mut config.bundle, &mut config.run_dir, &mut config.state_dir, &mut config.trust.dir] {
             *part = base.join(&*part);
         }
         Ok(config)
@@ -89,6 +94,18 @@ mod tests {
         let config = read("bundle = \"policy\"\n").unwrap();
         assert!(config.bundle.ends_with("policy") && config.bundle.is_absolute());
         assert_eq!(config.admin_socket(), Path::new("/run/guard/admin.sock"));
+    }
+
+    #[test]
+    fn trust_has_defaults_and_its_directory_counts_from_the_file() {
+        let config = read("bundle = \"policy\"\n").unwrap();
+        assert_eq!(config.trust, TrustConfig::default());
+        assert!(!config.trust.allow_local && config.trust.dir == Path::new("/etc/guard/trust.d"));
+        let config = read("bundle = \"policy\"\n[trust]\ndir = \"keys\"\nthreshold = 2\n").unwrap();
+        assert!(config.trust.dir.is_absolute() && config.trust.dir.ends_with("keys"));
+        assert_eq!(config.trust.threshold, Some(2));
+        let error = read("bundle = \"policy\"\n[trust]\nallow-local = true\n").unwrap_err().to_string();
+        assert!(error.contains("allow-local") && error.contains("line 3"), "{error}");
     }
 
     #[test]

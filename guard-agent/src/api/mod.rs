@@ -1,5 +1,6 @@
 //! The admin API: HTTP and JSON over a unix socket.
 
+mod policy;
 mod server;
 pub mod types;
 

@@ -1,7 +1,8 @@
 //! The server's side.
 
-use super::types::{ApplyRequest, Failure};
-use crate::daemon::{ApplyError, Shared};
+use super::policy;
+use super::types::Failure;
+use crate::daemon::Shared;
 use axum::Json;
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -10,7 +11,7 @@ use axum::extract::{ConnectInfo, Query, Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::get;
 use axum::serve::IncomingStream;
 use serde::{Deserialize, Serialize};
 use std::io;
@@ -36,9 +37,9 @@ pub fn bind(path: &Path) -> io::Result<UnixListener> {
 
 /// Who is at the other end.
 #[derive(Clone, Copy, Debug)]
-struct Peer {
-    uid: Option<u32>,
-    pid: Option<i32>,
+pub(super) struct Peer {
+    pub(super) uid: Option<u32>,
+    pub(super) pid: Option<i32>,
 }
 
 impl Connected<IncomingStream<'_, UnixListener>> for Peer {
@@ -55,8 +56,8 @@ impl Connected<IncomingStream<'_, UnixListener>> for Peer {
 pub async fn serve(listener: UnixListener, shared: Shared) -> io::Result<()> {
     let router = Router::new()
         .route("/v1/status", get(status))
-        .route("/v1/policy/apply", post(apply))
         .route("/v1/events", get(events))
+        .merge(policy::routes())
         .layer(middleware::from_fn_with_state(shared.clone(), only_unlabelled_root))
         .with_state(shared);
     axum::serve(listener, router.into_make_service_with_connect_info::<Peer>()).await
@@ -90,37 +91,18 @@ async fn only_unlabelled_root(
     }
 }
 
-fn failure(status: StatusCode, code: &str, message: String) -> Response {
+pub(super) fn failure(status: StatusCode, code: &str, message: String) -> Response {
     let body = Failure { schema: "guard.error/1".to_owned(), code: code.to_owned(), message };
     (status, Json(body)).into_response()
 }
 
-fn answer<T: Serialize>(body: T) -> Response {
+pub(super) fn answer<T: Serialize>(body: T) -> Response {
     Json(body).into_response()
 }
 
 async fn status(State(shared): State<Shared>) -> Response {
     match tokio::task::spawn_blocking(move || shared.status()).await {
         Ok(Ok(status)) => answer(status),
-        Ok(Err(error)) => failure(StatusCode::INTERNAL_SERVER_ERROR, "internal", error.to_string()),
-        Err(error) => failure(StatusCode::INTERNAL_SERVER_ERROR, "internal", error.to_string()),
-    }
-}
-
-async fn apply(State(shared): State<Shared>, Json(request): Json<ApplyRequest>) -> Response {
-    if !request.directory.starts_with('/') {
-        return failure(
-            StatusCode::BAD_REQUEST,
-            "invalid-request",
-            "directory must be an absolute path".to_owned(),
-        );
-    }
-    let result = tokio::task::spawn_blocking(move || shared.apply(Path::new(&request.directory))).await;
-    match result {
-        Ok(Ok(applied)) => answer(applied),
-        Ok(Err(ApplyError::Invalid(diagnostics))) => {
-            failure(StatusCode::UNPROCESSABLE_ENTITY, "invalid-policy", diagnostics.to_string())
-        }
         Ok(Err(error)) => failure(StatusCode::INTERNAL_SERVER_ERROR, "internal", error.to_string()),
         Err(error) => failure(StatusCode::INTERNAL_SERVER_ERROR, "internal", error.to_string()),
     }

@@ -2,6 +2,7 @@
 //!
 //! Fields are only ever added; `schema` names the shape.
 
+use crate::bundle::{Entry, Hold};
 use serde::{Deserialize, Serialize};
 
 /// Body of `GET /v1/status`.
@@ -25,6 +26,9 @@ pub struct Status {
     pub generation: u64,
     /// The live bundle.
     pub bundle: BundleStatus,
+    /// Who vouches for it, and what else could become live.
+    #[serde(default)]
+    pub policy: PolicyStatus,
     /// Subjects of the live bundle.
     pub subjects: Vec<SubjectStatus>,
     /// Attached programs.
@@ -42,8 +46,27 @@ pub struct BundleStatus {
     pub version: u64,
     /// SHA-256 over its files, hexadecimal.
     pub digest: String,
-    /// The directory it was loaded from.
+    /// The directory or archive it was loaded from.
     pub directory: String,
+}
+
+/// Trust, hold and what the start had to fall back to.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PolicyStatus {
+    /// Names of the trusted keys that signed the live bundle; none if it is local.
+    pub signed_by: Vec<String>,
+    /// Trusted keys.
+    pub keys: usize,
+    /// How many of them must sign.
+    pub threshold: usize,
+    /// Whether unsigned bundles are accepted.
+    pub accepts_unsigned: bool,
+    /// Why the daemon started with a kept bundle instead of the configured one, if that is in order; if
+    /// not, `degraded` says it.
+    pub kept: Option<String>,
+    /// What is applied is refused until it ends.
+    pub hold: Option<Hold>,
 }
 
 /// One subject.
@@ -95,8 +118,41 @@ pub struct Counters {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ApplyRequest {
-    /// Absolute path of the bundle directory, as the daemon sees it.
+    /// Absolute path of the bundle, a directory or an archive, as the daemon sees it.
     pub directory: String,
+    /// Only verify and compile it, and say what would happen.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dry_run: bool,
+}
+
+/// Body of `POST /v1/policy/rollback`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RollbackRequest {
+    /// Refuse applies for so many seconds.
+    pub hold_seconds: Option<u64>,
+    /// Why, for the history.
+    pub reason: Option<String>,
+}
+
+/// Answer to `GET /v1/policy/history`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct History {
+    /// `guard.history/1`.
+    pub schema: String,
+    /// Changes of the live bundle, oldest first.
+    pub entries: Vec<Entry>,
+    /// The hold in force.
+    pub hold: Option<Hold>,
+}
+
+/// Answer to `POST /v1/policy/release-hold`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Released {
+    /// `guard.released/1`.
+    pub schema: String,
+    /// Whether there was a hold.
+    pub changed: bool,
 }
 
 /// Answer to an apply.
@@ -104,11 +160,14 @@ pub struct ApplyRequest {
 pub struct Applied {
     /// `guard.applied/1`.
     pub schema: String,
-    /// Whether anything changed; false if this very bundle was live already.
+    /// Whether anything changed, or would; false if this very bundle was live already.
     pub changed: bool,
+    /// Nothing was changed, because only that was asked for.
+    #[serde(default)]
+    pub dry_run: bool,
     /// Number of the generation that is live now.
     pub generation: u64,
-    /// The bundle that is live now.
+    /// The bundle that is live now, or would be.
     pub bundle: BundleStatus,
     /// Milliseconds from request to live.
     pub milliseconds: f64,
@@ -123,7 +182,9 @@ pub struct Applied {
 pub struct Failure {
     /// `guard.error/1`.
     pub schema: String,
-    /// `invalid-policy` (HTTP 422), `not-permitted` (403), `invalid-request` (400), `internal` (500).
+    /// `invalid-policy` (HTTP 422), `not-permitted` (403), `invalid-request` (400), `internal` (500); a
+    /// valid bundle that is refused (409): `not-signed`, `expired`, `older-version`,
+    /// `version-conflict`, `held`, `nothing-before`, `trust`.
     pub code: String,
     /// For people: the diagnostics of an invalid policy, rendered.
     pub message: String,

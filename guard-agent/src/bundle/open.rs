@@ -47,7 +47,8 @@ pub fn open_archive(bytes: &[u8], origin: &Path) -> Result<Opened, Diagnostics> 
     check(archive::unpack(bytes, origin)?, true)
 }
 
-fn check(files: Files, sealed: bool) -> Result<Opened, Diagnostics> {
+/// The rest of opening: compares digests and checks signatures.
+pub(super) fn check(files: Files, sealed: bool) -> Result<Opened, Diagnostics> {
     if !sealed {
         return Ok(Opened { files, seal: None });
     }

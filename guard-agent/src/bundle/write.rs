@@ -42,7 +42,12 @@ pub(crate) fn pack(files: &Files) -> io::Result<Vec<u8>> {
         header.set_cksum();
         builder.append(&header, bytes)?;
     }
-    Ok(compress_to_vec(builder.into_inner()?.as_slice(), CompressionLevel::Fastest))
+    Ok(zstd(&builder.into_inner()?))
+}
+
+/// One frame of zstd.
+pub(crate) fn zstd(contents: &[u8]) -> Vec<u8> {
+    compress_to_vec(contents, CompressionLevel::Fastest)
 }
 
 /// Replaces a file in one step: whoever reads it sees the old bytes or the new ones, also after a

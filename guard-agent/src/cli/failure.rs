@@ -46,6 +46,7 @@ impl CliError {
         let exit = match status {
             403 => Exit::NotPermitted,
             400 | 422 => Exit::Invalid,
+            409 => Exit::No,
             _ => Exit::Internal,
         };
         match serde_json::from_slice::<Failure>(body) {
@@ -90,6 +91,7 @@ mod tests {
         assert_eq!((error.exit(), error.to_string().as_str()), (Exit::Invalid, "error[parse]: no"));
         assert_eq!(CliError::answered(403, b"").exit(), Exit::NotPermitted);
         assert_eq!(CliError::answered(400, b"").exit(), Exit::Invalid);
+        assert_eq!(CliError::answered(409, b"").exit(), Exit::No);
         for status in [404, 500, 502] {
             assert_eq!(CliError::answered(status, b"<html>").exit(), Exit::Internal);
         }

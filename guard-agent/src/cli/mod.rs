@@ -12,6 +12,7 @@ mod doctor;
 mod events;
 mod exit;
 mod failure;
+mod history;
 mod keys;
 mod screen;
 mod status;
@@ -22,6 +23,7 @@ pub use failure::CliError;
 use bundle::BundleCommand;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use client::Client;
+use history::Rollback;
 use keys::Keys;
 use screen::Screen;
 use std::path::PathBuf;
@@ -71,7 +73,13 @@ enum Policy {
     /// Read, validate and compile a bundle for this host. Changes nothing, needs no daemon and no root.
     Check(Bundle),
     /// Make a bundle the live policy, without a gap. An invalid one leaves the live policy untouched.
-    Apply(Bundle),
+    Apply(Apply),
+    /// Make the bundle live again that was live before this one. Once more goes further back.
+    Rollback(Rollback),
+    /// What was live on this host, since when, and who asked for it.
+    History(Json),
+    /// End the hold that refuses other bundles.
+    ReleaseHold(Json),
 }
 
 #[derive(Debug, Args)]
@@ -83,11 +91,20 @@ struct Json {
 
 #[derive(Debug, Args)]
 struct Bundle {
-    /// The bundle: a directory with a guard.toml and *.cedar files.
-    #[arg(value_name = "DIR")]
+    /// The bundle: a directory with a guard.toml and *.cedar files, or an archive.
+    #[arg(value_name = "BUNDLE")]
     directory: PathBuf,
     #[command(flatten)]
     output: Json,
+}
+
+#[derive(Debug, Args)]
+struct Apply {
+    #[command(flatten)]
+    bundle: Bundle,
+    /// Only verify and compile it on this host, and say what would happen.
+    #[arg(long)]
+    dry_run: bool,
 }
 
 #[derive(Debug, Args)]
@@ -137,7 +154,11 @@ impl Cli {
     fn json(&self) -> bool {
         match &self.command {
             Command::Status(output) => output.json,
-            Command::Policy(Policy::Check(bundle) | Policy::Apply(bundle)) => bundle.output.json,
+            Command::Policy(Policy::Check(bundle) | Policy::Apply(Apply { bundle, .. })) => {
+                bundle.output.json
+            }
+            Command::Policy(Policy::Rollback(rollback)) => rollback.json,
+            Command::Policy(Policy::History(output) | Policy::ReleaseHold(output)) => output.json,
             Command::Bundle(command) => command.json(),
             Command::Keys(Keys::Generate(generate)) => generate.json,
             Command::Events(events) => events.output == Format::Json,
@@ -153,8 +174,13 @@ impl Cli {
             Command::Policy(Policy::Check(bundle)) => {
                 check::run(&bundle.directory, &screen, bundle.output.json)
             }
-            Command::Policy(Policy::Apply(bundle)) => {
-                wait(apply::run(&client, &screen, &bundle.directory, bundle.output.json))
+            Command::Policy(Policy::Apply(Apply { bundle, dry_run })) => {
+                wait(apply::run(&client, &screen, &bundle.directory, dry_run, bundle.output.json))
+            }
+            Command::Policy(Policy::Rollback(rollback)) => wait(rollback.run(&client, &screen)),
+            Command::Policy(Policy::History(output)) => wait(history::run(&client, &screen, output.json)),
+            Command::Policy(Policy::ReleaseHold(output)) => {
+                wait(history::release_hold(&client, &screen, output.json))
             }
             Command::Bundle(command) => command.run(&screen),
             Command::Keys(Keys::Generate(generate)) => generate.run(&screen),
@@ -186,6 +212,10 @@ mod tests {
             "guardctl status --json",
             "guardctl policy check examples/quickstart/policy",
             "guardctl policy apply . --json --socket /tmp/x.sock",
+            "guardctl policy apply x.tar.zst --dry-run",
+            "guardctl policy rollback --hold 2h --reason INC-4412 --json",
+            "guardctl policy history --json",
+            "guardctl policy release-hold",
             "guardctl events -f -o json",
             "guardctl events --follow --output compact",
             "guardctl doctor --root /tmp",

@@ -3,7 +3,7 @@
 use super::client::Client;
 use super::screen::{Screen, grouped, short};
 use super::{CliError, Exit};
-use crate::api::types::{Status, SubjectStatus};
+use crate::api::types::{PolicyStatus, Status, SubjectStatus};
 use crate::events::escape::line;
 use crate::events::{time, wrapped};
 
@@ -44,6 +44,7 @@ fn render(status: &Status, screen: Screen, now: i64) -> String {
         status.generation
     ));
     lines.push(format!("  from      {}", line(&bundle.directory)));
+    lines.extend(trust(&status.policy));
     let attached = status.programs.iter().filter(|program| program.attached).count();
     lines.push(format!("  programs  {attached} attached"));
     lines.push(format!(
@@ -62,6 +63,26 @@ fn render(status: &Status, screen: Screen, now: i64) -> String {
     lines.push(String::new());
     lines.extend(subjects(&status.subjects));
     lines.join("\n")
+}
+
+/// Who vouches for the live bundle, and what else could become live.
+fn trust(policy: &PolicyStatus) -> Vec<String> {
+    let signed = match policy.signed_by.as_slice() {
+        [] => "by nobody".to_owned(),
+        by => format!("by {}", line(&by.join(", "))),
+    };
+    let accepts = if policy.accepts_unsigned {
+        "unsigned bundles are accepted".to_owned()
+    } else {
+        format!("{} of {} keys must sign", policy.threshold, policy.keys)
+    };
+    let mut lines = vec![format!("  signed    {signed}; {accepts}")];
+    lines.extend(policy.kept.iter().map(|why| format!("  kept      {}", line(why))));
+    if let Some(hold) = &policy.hold {
+        let why = hold.reason.as_ref().map(|reason| format!(": {}", line(reason))).unwrap_or_default();
+        lines.push(format!("  held      until {} by {}{why}", line(&hold.until), line(&hold.by)));
+    }
+    lines
 }
 
 /// The table of subjects.
@@ -115,6 +136,7 @@ mod tests {
                 digest: "0123456789abcdef".to_owned(),
                 directory: "/etc/guard/policy".to_owned(),
             },
+            policy: PolicyStatus { accepts_unsigned: true, ..PolicyStatus::default() },
             subjects: vec![subject("ai-coder", &["file.create", "sys.bpf"]), subject("nginx", &[])],
             programs: vec![ProgramStatus {
                 name: "file_open".to_owned(),
@@ -136,6 +158,7 @@ mod tests {
   agent     0.1.0 (pid 412)
   policy    quickstart version 1 (0123456789ab…), generation 2
   from      /etc/guard/policy
+  signed    by nobody; unsigned bundles are accepted
   programs  1 attached
   decided   12 345, denied 12, would deny 0, denied for want of a decision 0
   events    0 sent, 0 lost
@@ -145,6 +168,26 @@ mod tests {
   ai-coder  enforce  file.create sys.bpf
   nginx     enforce  —";
         assert_eq!(text, wanted);
+    }
+
+    #[test]
+    fn who_signed_and_what_holds_is_said() {
+        let mut status = status();
+        let hold = crate::bundle::Hold {
+            until: "2026-01-02T05:04:05Z".to_owned(),
+            by: "uid 0".to_owned(),
+            reason: Some("INC-1".to_owned()),
+        };
+        status.policy = PolicyStatus {
+            signed_by: vec!["release".to_owned(), "ops".to_owned()],
+            keys: 3,
+            threshold: 2,
+            hold: Some(hold),
+            ..PolicyStatus::default()
+        };
+        let text = render(&status, Screen { colour: false }, 0);
+        assert!(text.contains("\n  signed    by release, ops; 2 of 3 keys must sign\n"), "{text}");
+        assert!(text.contains("\n  held      until 2026-01-02T05:04:05Z by uid 0: INC-1\n"), "{text}");
     }
 
     #[test]

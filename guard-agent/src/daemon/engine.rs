@@ -1,7 +1,9 @@
 //! What the daemon enforces now, and how that changes: one compile and one switch at a time.
 
+use super::candidate::{Kept, Stored};
 use super::labelling;
-use crate::api::types::{Applied, BundleStatus, Counters, ProgramStatus, Status, SubjectStatus};
+use crate::api::types::{BundleStatus, Counters, PolicyStatus, ProgramStatus, Status, SubjectStatus};
+use crate::bundle::{Denied, Refusal, Shelf, ShelfError, Standing, Trust, TrustConfig, TrustError, replace};
 use crate::host::Host;
 use crate::kernel::{Kernel, KernelError};
 use crate::policy::{self, Bundle, Compiled, Diagnostics, Mode, SubjectIds};
@@ -11,7 +13,7 @@ use guard_common::event::Counter;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
 /// Passes over the processes until one labels nothing. Each pass but the last labels some.
 const MAX_SCANS: usize = 1000;
@@ -22,6 +24,21 @@ pub enum ApplyError {
     /// The bundle is not valid.
     #[error("{0}")]
     Invalid(Diagnostics),
+    /// The trusted keys cannot be read.
+    #[error("{0}")]
+    Trust(#[from] TrustError),
+    /// Not enough trusted keys signed it.
+    #[error("{0}")]
+    Refused(#[from] Refusal),
+    /// It is too old.
+    #[error("{0}")]
+    Expired(String),
+    /// What this host had before forbids it.
+    #[error("{0}")]
+    Denied(#[from] Denied),
+    /// It could not be kept.
+    #[error("{0}")]
+    Shelf(#[from] ShelfError),
     /// Facts about the host could not be read.
     #[error("cannot read facts about this host: {0}")]
     Host(std::io::Error),
@@ -38,21 +55,50 @@ pub enum ApplyError {
     },
 }
 
+impl ApplyError {
+    /// Stable name of the refusal of a bundle that is valid; nothing for other errors.
+    pub fn refusal(&self) -> Option<&'static str> {
+        match self {
+            Self::Trust(_) => Some("trust"),
+            Self::Refused(_) => Some("not-signed"),
+            Self::Expired(_) => Some("expired"),
+            Self::Denied(denied) => Some(denied.code()),
+            _ => None,
+        }
+    }
+}
+
 /// The live bundle.
-struct Live {
-    bundle: Arc<Bundle>,
-    directory: PathBuf,
-    compiled: Compiled,
-    generation: u64,
+pub(super) struct Live {
+    pub(super) bundle: Arc<Bundle>,
+    /// The directory or archive it was read from.
+    pub(super) directory: PathBuf,
+    pub(super) standing: Standing,
+    pub(super) compiled: Compiled,
+    pub(super) generation: u64,
+}
+
+/// What is about to be the live bundle.
+pub(super) struct Next {
+    pub(super) bundle: Arc<Bundle>,
+    pub(super) directory: PathBuf,
+    pub(super) standing: Standing,
+    pub(super) compiled: Compiled,
+    pub(super) ids: SubjectIds,
 }
 
 /// Owns the kernel side and everything that decides what it enforces.
 pub struct Engine {
     /// The kernel side.
     pub(super) kernel: Kernel,
-    ids: SubjectIds,
+    pub(super) ids: SubjectIds,
     ids_file: PathBuf,
-    live: Option<Live>,
+    /// Copies of the bundles that were live, and the record of them.
+    pub(super) shelf: Shelf,
+    pub(super) trust: TrustConfig,
+    pub(super) live: Option<Live>,
+    /// Why the daemon started with another bundle than the configured one.
+    pub(super) kept: Option<Kept>,
     since: Option<SystemTime>,
     /// Why the last change of the mount table is not part of the tables.
     stale_mounts: Option<String>,
@@ -61,19 +107,21 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// An engine with nothing live. Subject numbers come from `state_dir`.
-    ///
-    /// # Errors
-    /// If stored numbers cannot be read: a number must never come to mean another subject.
-    pub fn new(kernel: Kernel, state_dir: &Path) -> Result<Self, ApplyError> {
-        let ids_file = state_dir.join("subjects.json");
-        let store = |source| ApplyError::Store { path: ids_file.clone(), source };
-        let ids = match std::fs::read(&ids_file) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| store(error.into()))?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => SubjectIds::default(),
-            Err(error) => return Err(store(error)),
-        };
-        Ok(Self { kernel, ids, ids_file, live: None, since: None, stale_mounts: None, unlabelled: None })
+    /// An engine with nothing live.
+    pub(super) fn new(kernel: Kernel, stored: Stored, trust: TrustConfig) -> Self {
+        let Stored { ids, ids_file, shelf } = stored;
+        Self {
+            kernel,
+            ids,
+            ids_file,
+            shelf,
+            trust,
+            live: None,
+            kept: None,
+            since: None,
+            stale_mounts: None,
+            unlabelled: None,
+        }
     }
 
     /// Names of the subjects by number.
@@ -86,36 +134,6 @@ impl Engine {
         self.since = Some(SystemTime::now());
     }
 
-    /// Makes the bundle in `directory` live, unless this very bundle is.
-    ///
-    /// # Errors
-    /// If the bundle is invalid or the kernel refuses a table; the live bundle is untouched.
-    pub fn apply(&mut self, directory: &Path) -> Result<Applied, ApplyError> {
-        let started = Instant::now();
-        let bundle = policy::load(directory).map_err(ApplyError::Invalid)?;
-        if let Some(live) = &self.live
-            && live.bundle.digest == bundle.digest
-            && live.directory == directory
-        {
-            return Ok(self.applied(false, started, 0));
-        }
-        let labelled = self.switch(Arc::new(bundle), directory.to_owned())?;
-        Ok(self.applied(true, started, labelled))
-    }
-
-    /// Reads the live bundle's directory again and switches to what it says now.
-    ///
-    /// # Errors
-    /// As for [`Engine::apply`].
-    pub fn reload(&mut self) -> Result<Applied, ApplyError> {
-        let started = Instant::now();
-        let Some(live) = &self.live else { return Ok(self.applied(false, started, 0)) };
-        let directory = live.directory.clone();
-        let bundle = policy::load(&directory).map_err(ApplyError::Invalid)?;
-        let labelled = self.switch(Arc::new(bundle), directory)?;
-        Ok(self.applied(true, started, labelled))
-    }
-
     /// Compiles the live bundle again, because something it depends on has changed on the host.
     ///
     /// # Errors
@@ -123,32 +141,36 @@ impl Engine {
     pub fn recompile(&mut self) -> Result<(), ApplyError> {
         let Some(live) = &self.live else { return Ok(()) };
         let (bundle, directory) = (Arc::clone(&live.bundle), live.directory.clone());
-        let result = self.switch(bundle, directory);
+        let standing = live.standing.clone();
+        let result = compile(&bundle, &self.ids)
+            .and_then(|(compiled, ids)| self.switch(Next { bundle, directory, standing, compiled, ids }));
         self.stale_mounts = result.as_ref().err().map(ToString::to_string);
         result.map(|_| ())
     }
 
-    fn switch(&mut self, bundle: Arc<Bundle>, directory: PathBuf) -> Result<usize, ApplyError> {
-        let host = Host::read().map_err(ApplyError::Host)?;
-        let mut ids = self.ids.clone();
-        let compiled = policy::compile(&bundle, &host, &mut ids).map_err(ApplyError::Invalid)?;
+    /// Makes a compiled bundle live and labels running tasks. Returns how many got a label, and what
+    /// was live before.
+    pub(super) fn switch(&mut self, next: Next) -> Result<(usize, Option<Live>), ApplyError> {
+        let Next { bundle, directory, standing, compiled, ids } = next;
         for note in &compiled.notes {
             tracing::debug!("{note}");
         }
         if ids != self.ids {
             // Before any label can carry a new number.
-            store(&self.ids_file, &ids)
+            serde_json::to_vec(&ids)
+                .map_err(std::io::Error::from)
+                .and_then(|bytes| replace(&self.ids_file, &bytes, 0o644))
                 .map_err(|source| ApplyError::Store { path: self.ids_file.clone(), source })?;
             self.ids = ids;
         }
         let generation = self.kernel.swap(&compiled.generation)?;
-        self.live = Some(Live { bundle, directory, compiled, generation });
+        let before = self.live.replace(Live { bundle, directory, standing, compiled, generation });
         // The new policy is live whatever happens here, so a failure is a state and no refusal.
         match self.label_running() {
-            Ok(labelled) => Ok(labelled),
+            Ok(labelled) => Ok((labelled, before)),
             Err(error) => {
                 tracing::error!("cannot label running tasks: {error}");
-                Ok(0)
+                Ok((0, before))
             }
         }
     }
@@ -179,21 +201,7 @@ impl Engine {
         Ok(total)
     }
 
-    fn applied(&self, changed: bool, started: Instant, labelled: usize) -> Applied {
-        let notes =
-            self.live.as_ref().map(|live| live.compiled.notes.iter().map(ToString::to_string).collect());
-        Applied {
-            schema: "guard.applied/1".to_owned(),
-            changed,
-            generation: self.live.as_ref().map_or(0, |live| live.generation),
-            bundle: self.bundle_status(),
-            milliseconds: started.elapsed().as_secs_f64() * 1000.0,
-            labelled,
-            notes: notes.unwrap_or_default(),
-        }
-    }
-
-    fn bundle_status(&self) -> BundleStatus {
+    pub(super) fn bundle_status(&self) -> BundleStatus {
         match &self.live {
             Some(live) => BundleStatus {
                 name: live.bundle.name.clone(),
@@ -208,6 +216,26 @@ impl Engine {
                 directory: String::new(),
             },
         }
+    }
+
+    fn policy_status(&self, degraded: &mut Vec<String>) -> PolicyStatus {
+        let mut status = PolicyStatus {
+            // What is degraded is said there.
+            kept: self.kept.as_ref().filter(|kept| !kept.broken).map(|kept| kept.why.clone()),
+            hold: self.shelf.record().hold(jiff::Timestamp::now()).cloned(),
+            ..PolicyStatus::default()
+        };
+        if let Some(Live { standing: Standing::Signed(by), .. }) = &self.live {
+            status.signed_by.clone_from(by);
+        }
+        match Trust::read(&self.trust, true) {
+            Ok(trust) => {
+                (status.keys, status.threshold) = trust.numbers();
+                status.accepts_unsigned = trust.accepts_local();
+            }
+            Err(error) => degraded.push(error.to_string()),
+        }
+        status
     }
 
     /// The state of enforcement.
@@ -226,6 +254,12 @@ impl Engine {
         if let Some(error) = &self.unlabelled {
             degraded.push(format!("running processes may lack their label: {error}"));
         }
+        if let Some(Kept { why, broken: true }) = &self.kept {
+            degraded.push(why.clone());
+        }
+        let expired = self.live.as_ref().and_then(|live| live.bundle.release.expired(jiff::Timestamp::now()));
+        degraded.extend(expired);
+        let policy = self.policy_status(&mut degraded);
         let counters = self.kernel.counters()?;
         let count = |counter: Counter| counters[counter as usize];
         let failed = count(Counter::LabelFailed);
@@ -244,6 +278,7 @@ impl Engine {
             kernel: kernel.unwrap_or_default(),
             generation: self.live.as_ref().map_or(0, |live| live.generation),
             bundle: self.bundle_status(),
+            policy,
             subjects,
             programs: self
                 .kernel
@@ -267,6 +302,14 @@ impl Engine {
             },
         })
     }
+}
+
+/// Compiles a bundle for this host as it is now, with the numbers its subjects have or get.
+pub(super) fn compile(bundle: &Bundle, ids: &SubjectIds) -> Result<(Compiled, SubjectIds), ApplyError> {
+    let host = Host::read().map_err(ApplyError::Host)?;
+    let mut ids = ids.clone();
+    let compiled = policy::compile(bundle, &host, &mut ids).map_err(ApplyError::Invalid)?;
+    Ok((compiled, ids))
 }
 
 /// The subject whose unit or cgroup selector names exactly this cgroup.
@@ -302,16 +345,6 @@ fn subjects(live: &Live) -> Vec<SubjectStatus> {
                 .collect(),
         })
         .collect()
-}
-
-/// Replaces a file in one step, durably.
-fn store(path: &Path, ids: &SubjectIds) -> std::io::Result<()> {
-    let temporary = path.with_extension("new");
-    let file = std::fs::File::create(&temporary)?;
-    serde_json::to_writer(&file, ids)?;
-    file.sync_all()?;
-    std::fs::rename(&temporary, path)?;
-    std::fs::File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
 }
 
 /// A time as RFC 3339 in UTC, to the second.

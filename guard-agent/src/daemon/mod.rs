@@ -1,6 +1,8 @@
 //! The daemon: prepares the host, proves enforcement, then serves until it is told to stop.
 
 mod canary;
+mod candidate;
+mod change;
 mod engine;
 mod labelling;
 mod mounts;

@@ -1,7 +1,7 @@
 //! What the tasks of the daemon share.
 
 use super::engine::{ApplyError, Engine};
-use crate::api::types::{Applied, Status};
+use crate::api::types::{Applied, History, RollbackRequest, Status};
 use crate::events::{MountPoint, Renderer};
 use crate::kernel::{KernelError, LabelReader};
 use std::path::Path;
@@ -63,15 +63,39 @@ impl Shared {
         let _ = self.lines.send(line);
     }
 
-    /// Makes a bundle live. Blocks for as long as a compile takes.
+    /// Makes a bundle live, or says what that would do. Blocks for as long as a compile takes.
     ///
     /// # Errors
     /// As [`Engine::apply`].
-    pub fn apply(&self, directory: &Path) -> Result<Applied, ApplyError> {
+    pub fn apply(&self, path: &Path, by: &str, dry_run: bool) -> Result<Applied, ApplyError> {
         let mut engine = self.engine();
-        let applied = engine.apply(directory)?;
+        let applied = engine.apply(path, by, dry_run)?;
         self.refresh_renderer(&engine);
         Ok(applied)
+    }
+
+    /// Goes back to the bundle that was live before.
+    ///
+    /// # Errors
+    /// As [`Engine::rollback`].
+    pub fn rollback(&self, request: RollbackRequest, by: &str) -> Result<Applied, ApplyError> {
+        let mut engine = self.engine();
+        let applied = engine.rollback(request, by)?;
+        self.refresh_renderer(&engine);
+        Ok(applied)
+    }
+
+    /// Ends the hold on the live bundle.
+    ///
+    /// # Errors
+    /// As [`Engine::release_hold`].
+    pub fn release_hold(&self) -> Result<bool, ApplyError> {
+        self.engine().release_hold()
+    }
+
+    /// What was live on this host.
+    pub fn history(&self) -> History {
+        self.engine().history()
     }
 
     /// Reads the live bundle's directory again and compiles it for the host as it is now, even if the

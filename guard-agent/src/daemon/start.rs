@@ -1,6 +1,7 @@
 //! Start-up order: nothing is said to be enforced before it was seen to be.
 
 use super::canary::{self, CanaryError};
+use super::candidate::{Stored, choose};
 use super::engine::{ApplyError, Engine};
 use super::output::Output;
 use super::serve::Shared;
@@ -8,9 +9,7 @@ use super::{mounts, notify, pump};
 use crate::api;
 use crate::config::Config;
 use crate::doctor;
-use crate::host::Host;
 use crate::kernel::{Diagnostics, EventStream, Kernel, KernelError};
-use crate::policy::{self, SubjectIds};
 use guard_common::event::Event;
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::{DirBuilder, File};
@@ -78,10 +77,6 @@ pub fn run(config: &Config) -> Result<(), StartError> {
     doctor::preflight().map_err(|problems| {
         StartError::Host(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
     })?;
-    // The bundle first: a mistake in it is told before anything is touched.
-    let bundle = policy::load(&config.bundle).map_err(ApplyError::Invalid)?;
-    let host = Host::read().map_err(ApplyError::Host)?;
-    policy::compile(&bundle, &host, &mut SubjectIds::default()).map_err(ApplyError::Invalid)?;
     make_directory(&config.run_dir)?;
     make_directory(&config.state_dir)?;
     let _lock = lock(&config.run_dir)?;
@@ -145,13 +140,19 @@ struct Prepared {
     early: Vec<Event>,
 }
 
-/// Loads, makes the bundle live and proves that it is enforced.
+/// Chooses and compiles the bundle, loads, makes it live and proves that it is enforced. The bundle
+/// comes first: a mistake in it is told before the kernel is touched.
 fn prepare(config: &Config) -> Result<Prepared, StartError> {
+    let stored = Stored::read(&config.state_dir)?;
+    let start = choose(&config.bundle, &config.trust, &stored)?;
     let mut kernel = Kernel::load()?;
     let diagnostics = kernel.take_diagnostics()?;
     let mut events = kernel.take_events()?;
-    let mut engine = Engine::new(kernel, &config.state_dir)?;
-    let applied = engine.apply(&config.bundle)?;
+    let mut engine = Engine::new(kernel, stored, config.trust.clone());
+    if let Some(kept) = &start.kept {
+        tracing::warn!("{}", kept.why);
+    }
+    let applied = engine.begin(start)?;
     let mut early = Vec::new();
     canary::prove(&mut engine.kernel, &mut events, &config.run_dir, &mut early)?;
     engine.proven();

@@ -7,8 +7,7 @@ mod sealed;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use ruzstd::encoding::{CompressionLevel, compress_to_vec};
-
+use super::write::zstd;
 use super::*;
 use crate::policy::Diagnostics;
 
@@ -70,11 +69,6 @@ pub(super) fn sealed(keys: &[&PrivateKey]) -> Files {
 /// The archive of some files.
 pub(super) fn packed(files: &Files) -> Vec<u8> {
     write::pack(files).unwrap()
-}
-
-/// A frame of zstd.
-pub(super) fn zstd(contents: &[u8]) -> Vec<u8> {
-    compress_to_vec(contents, CompressionLevel::Fastest)
 }
 
 /// Opens an archive that is called `x.tar.zst`.

@@ -1,0 +1,239 @@
+//! How the live bundle changes: applying, reading again, going back, holding.
+//!
+//! The order is the same for all: verify, compile, keep a copy, switch, record, answer. A copy is on
+//! the disk before the kernel has the tables, and the record before anybody is told. A crash between
+//! two steps leaves the bundle before or the one after, each whole.
+
+use super::candidate::{Candidate, Start};
+use super::engine::{ApplyError, Engine, Live, Next, compile, rfc3339};
+use crate::api::types::{Applied, BundleStatus, History, RollbackRequest};
+use crate::bundle::{Effect, Entry, Hold, How, Record, Standing};
+use crate::policy::{Bundle, Compiled, SubjectIds};
+use jiff::Timestamp;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+/// Who asked for a change of its own accord, and how it is remembered.
+struct Cause<'a> {
+    how: How,
+    by: &'a str,
+    reason: Option<String>,
+    back_to: Option<u64>,
+    hold: Option<Hold>,
+}
+
+impl Engine {
+    /// Makes the bundle live that the daemon starts with.
+    ///
+    /// # Errors
+    /// If the kernel refuses a table, or the start cannot be recorded.
+    pub(super) fn begin(&mut self, start: Start) -> Result<Applied, ApplyError> {
+        let started = Instant::now();
+        let Start { candidate, compiled, ids, kept } = start;
+        let known = self.shelf.record().live().is_some_and(|live| live.digest == candidate.bundle.digest);
+        let again = kept.is_some() || known;
+        self.kept = kept;
+        let cause =
+            Cause { how: How::Start, by: "the configuration", reason: None, back_to: None, hold: None };
+        let labelled = self.make_live(candidate, compiled, ids, (!again).then_some(cause))?;
+        Ok(self.applied(true, started, labelled))
+    }
+
+    /// Makes the bundle at `path` live, unless this very bundle is. With `dry_run` only says what would
+    /// happen.
+    ///
+    /// # Errors
+    /// If the bundle is invalid or refused, or the kernel refuses a table; the live bundle is
+    /// untouched.
+    pub fn apply(&mut self, path: &Path, by: &str, dry_run: bool) -> Result<Applied, ApplyError> {
+        let started = Instant::now();
+        let (candidate, effect) = self.candidate(path)?;
+        if dry_run {
+            let (compiled, _) = compile(&candidate.bundle, &self.ids)?;
+            return Ok(Applied {
+                dry_run: true,
+                bundle: described(&candidate.bundle, path),
+                notes: compiled.notes.iter().map(ToString::to_string).collect(),
+                ..self.applied(effect == Effect::Changed, started, 0)
+            });
+        }
+        if effect == Effect::Unchanged {
+            if let Some(live) = &mut self.live {
+                // Reading again means the place that was named last.
+                live.directory = candidate.source;
+            }
+            return Ok(self.applied(false, started, 0));
+        }
+        let labelled = self.accept(candidate, by)?;
+        Ok(self.applied(true, started, labelled))
+    }
+
+    /// Reads the live bundle again from where it came, and switches to what it says now, for the host
+    /// as it is now.
+    ///
+    /// # Errors
+    /// As for [`Engine::apply`].
+    pub fn reload(&mut self) -> Result<Applied, ApplyError> {
+        let started = Instant::now();
+        let Some(live) = &self.live else { return Ok(self.applied(false, started, 0)) };
+        let (candidate, effect) = self.candidate(&live.directory.clone())?;
+        let labelled = match effect {
+            Effect::Changed => self.accept(candidate, "a reload")?,
+            Effect::Unchanged => {
+                let (compiled, ids) = compile(&candidate.bundle, &self.ids)?;
+                self.kept = None;
+                self.make_live(candidate, compiled, ids, None)?
+            }
+        };
+        Ok(self.applied(true, started, labelled))
+    }
+
+    /// Goes back to the bundle that was live before this one, and holds it if asked to.
+    ///
+    /// # Errors
+    /// If there is none, its copy cannot be used, or the kernel refuses a table.
+    pub fn rollback(&mut self, request: RollbackRequest, by: &str) -> Result<Applied, ApplyError> {
+        let started = Instant::now();
+        let before = self.shelf.record().before()?.clone();
+        let candidate = Candidate::kept(&self.shelf, &before)?;
+        let (compiled, ids) = compile(&candidate.bundle, &self.ids)?;
+        let RollbackRequest { hold_seconds, reason } = request;
+        let hold = hold_seconds.map(|seconds| Hold {
+            until: rfc3339(SystemTime::now() + Duration::from_secs(seconds)),
+            by: by.to_owned(),
+            reason: reason.clone(),
+        });
+        let cause = Cause { how: How::Rollback, by, reason, back_to: Some(before.number), hold };
+        self.kept = None;
+        let labelled = self.make_live(candidate, compiled, ids, Some(cause))?;
+        Ok(self.applied(true, started, labelled))
+    }
+
+    /// Ends the hold. Says whether there was one.
+    ///
+    /// # Errors
+    /// If that cannot be recorded; the hold stays then.
+    pub fn release_hold(&mut self) -> Result<bool, ApplyError> {
+        let held = self.shelf.record().hold(Timestamp::now()).is_some();
+        self.shelf.change(|record| {
+            record.set_hold(None);
+        })?;
+        Ok(held)
+    }
+
+    /// What was live on this host, and the hold.
+    pub fn history(&self) -> History {
+        let record = self.shelf.record();
+        History {
+            schema: "guard.history/1".to_owned(),
+            entries: record.history().to_vec(),
+            hold: record.hold(Timestamp::now()).cloned(),
+        }
+    }
+
+    /// Reads a bundle and finds out what making it live would do.
+    fn candidate(&self, path: &Path) -> Result<(Candidate, Effect), ApplyError> {
+        let now = Timestamp::now();
+        let candidate = Candidate::read(path, &self.trust)?;
+        if let Some(expired) = candidate.bundle.release.expired(now) {
+            return Err(ApplyError::Expired(expired));
+        }
+        let live = self.live.as_ref().map(|live| live.bundle.digest.as_str());
+        let effect = candidate.admit(self.shelf.record(), live, now)?;
+        Ok((candidate, effect))
+    }
+
+    fn accept(&mut self, candidate: Candidate, by: &str) -> Result<usize, ApplyError> {
+        let (compiled, ids) = compile(&candidate.bundle, &self.ids)?;
+        let cause = Cause { how: How::Apply, by, reason: None, back_to: None, hold: None };
+        let labelled = self.make_live(candidate, compiled, ids, Some(cause))?;
+        self.kept = None;
+        Ok(labelled)
+    }
+
+    /// Keeps a copy, switches, and records the change if it is one. If it cannot be recorded, what was
+    /// live before is live again.
+    fn make_live(
+        &mut self,
+        candidate: Candidate,
+        compiled: Compiled,
+        ids: SubjectIds,
+        cause: Option<Cause<'_>>,
+    ) -> Result<usize, ApplyError> {
+        let Candidate { opened, bundle, standing, source } = candidate;
+        self.shelf.keep(&opened, &bundle.digest)?;
+        let entry = cause.map(|cause| (entry(&bundle, &source, &standing, &cause), cause.hold));
+        let next = Next { bundle: Arc::new(bundle), directory: source, standing, compiled, ids };
+        let (labelled, before) = self.switch(next)?;
+        if let Some((entry, hold)) = entry {
+            let change = |record: &mut Record| {
+                record.push(entry);
+                if hold.is_some() {
+                    record.set_hold(hold);
+                }
+            };
+            if let Err(error) = self.shelf.change(change) {
+                self.undo(before);
+                return Err(error.into());
+            }
+            self.shelf.prune();
+        }
+        Ok(labelled)
+    }
+
+    /// Makes live again what was live before a change that could not be recorded.
+    fn undo(&mut self, before: Option<Live>) {
+        let Some(before) = before else { return };
+        match self.kernel.swap(&before.compiled.generation) {
+            Ok(generation) => self.live = Some(Live { generation, ..before }),
+            Err(error) => tracing::error!("the change is live and not recorded: cannot switch back: {error}"),
+        }
+        if let Err(error) = self.label_running() {
+            tracing::error!("cannot label running tasks: {error}");
+        }
+    }
+
+    fn applied(&self, changed: bool, started: Instant, labelled: usize) -> Applied {
+        let notes =
+            self.live.as_ref().map(|live| live.compiled.notes.iter().map(ToString::to_string).collect());
+        Applied {
+            schema: "guard.applied/1".to_owned(),
+            changed,
+            dry_run: false,
+            generation: self.live.as_ref().map_or(0, |live| live.generation),
+            bundle: self.bundle_status(),
+            milliseconds: started.elapsed().as_secs_f64() * 1000.0,
+            labelled,
+            notes: notes.unwrap_or_default(),
+        }
+    }
+}
+
+fn entry(bundle: &Bundle, source: &Path, standing: &Standing, cause: &Cause<'_>) -> Entry {
+    Entry {
+        number: 0,
+        how: cause.how,
+        at: rfc3339(SystemTime::now()),
+        name: bundle.name.clone(),
+        version: bundle.version,
+        digest: bundle.digest.clone(),
+        source: source.display().to_string(),
+        signed_by: match standing {
+            Standing::Signed(by) => by.clone(),
+            Standing::Local => Vec::new(),
+        },
+        by: cause.by.to_owned(),
+        reason: cause.reason.clone(),
+        back_to: cause.back_to,
+    }
+}
+
+fn described(bundle: &Bundle, path: &Path) -> BundleStatus {
+    BundleStatus {
+        name: bundle.name.clone(),
+        version: bundle.version,
+        digest: bundle.digest.clone(),
+        directory: path.display().to_string(),
+    }
+}
