@@ -4,6 +4,7 @@
 //! the tables are loaded (`kernel`), labels are attached (`subject`), and what the programs report
 //! is read (`events`).
 
+pub mod analysis;
 pub mod api;
 pub mod bundle;
 pub mod cli;

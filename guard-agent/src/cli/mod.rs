@@ -14,6 +14,7 @@ mod exit;
 mod failure;
 mod history;
 mod keys;
+mod policy;
 mod screen;
 mod status;
 
@@ -62,6 +63,8 @@ enum Command {
     /// Keys that sign bundles. Needs no daemon.
     #[command(subcommand)]
     Keys(Keys),
+    #[command(flatten)]
+    Ask(policy::Ask),
     /// What was denied, or would have been.
     Events(EventsArgs),
     /// Can this host enforce, and if not, what has to be done? Needs no daemon.
@@ -80,6 +83,8 @@ enum Policy {
     History(Json),
     /// End the hold that refuses other bundles.
     ReleaseHold(Json),
+    #[command(flatten)]
+    Tool(policy::Tool),
 }
 
 #[derive(Debug, Args)]
@@ -161,6 +166,8 @@ impl Cli {
             Command::Policy(Policy::History(output) | Policy::ReleaseHold(output)) => output.json,
             Command::Bundle(command) => command.json(),
             Command::Keys(Keys::Generate(generate)) => generate.json,
+            Command::Policy(Policy::Tool(tool)) => tool.json(),
+            Command::Ask(ask) => ask.json(),
             Command::Events(events) => events.output == Format::Json,
             Command::Doctor(doctor) => doctor.output.json,
         }
@@ -184,6 +191,8 @@ impl Cli {
             }
             Command::Bundle(command) => command.run(&screen),
             Command::Keys(Keys::Generate(generate)) => generate.run(&screen),
+            Command::Policy(Policy::Tool(tool)) => wait(tool.run(&client, &screen)),
+            Command::Ask(ask) => wait(ask.run(&client, &screen)),
             Command::Events(args) => wait(events::run(&client, &screen, args.follow, args.output)),
             Command::Doctor(args) => doctor::run(&screen, args.root.as_deref(), args.output.json),
         }
@@ -224,6 +233,13 @@ mod tests {
             "guardctl bundle sign x.tar.zst --key a.key",
             "guardctl bundle verify x.tar.zst --trust trust.d --threshold 2",
             "guardctl bundle inspect x.tar.zst --json",
+            "guardctl can --as nginx file.read /srv/www --bundle . --lease l --fact trust=3",
+            "guardctl can --as nginx sys.mount",
+            "guardctl list --as nginx --json",
+            "guardctl policy show --effective --subject nginx",
+            "guardctl policy test . --json",
+            "guardctl policy fmt --check .",
+            "guardctl policy explain --as nginx rename /a /b --bundle .",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");
         }

@@ -14,7 +14,7 @@ use super::network::{self, Range};
 use super::policies::{self, Policy, from_miette};
 use super::subjects::{self, SubjectDefinition};
 use super::world::FactValue;
-use super::{includes, schema};
+use super::{includes, schema, unknown};
 use crate::bundle::{self, Files, MANIFEST, Opened, Release};
 
 /// Policies and templates of one bundle, at most.
@@ -57,6 +57,21 @@ impl Bundle {
     /// The subjects, by name.
     pub fn subjects(&self) -> impl Iterator<Item = &SubjectDefinition> {
         self.subjects.iter()
+    }
+
+    /// The approvals that are declared, each the name of a lease.
+    pub fn approvals(&self) -> &[String] {
+        &self.approvals
+    }
+
+    /// The change windows that are declared.
+    pub fn windows(&self) -> &[String] {
+        &self.windows
+    }
+
+    /// The posture facts that are declared, each with some value of its type.
+    pub fn facts(&self) -> &BTreeMap<String, FactValue> {
+        &self.facts
     }
 
     /// The names of all policies that are in force for some subject, includes with the subject.
@@ -143,6 +158,7 @@ pub fn parse(opened: &Opened) -> Result<Bundle, Diagnostics> {
     unique(policies.iter().chain(&templates), &mut found);
     // A sealed bundle has copies of the includes it uses: what the agent ships must not change it.
     let shipped = if opened.seal.is_some() { Vec::new() } else { includes::shipped(&mut found) };
+    unknown::check(policies.iter().chain(&templates), &subjects, &mut found);
     let linked = includes::link(&templates, &shipped, &subjects, &toml, &mut found);
     let names = names(&manifest, &toml, &mut found);
     let keys = |table: &mut dyn Iterator<Item = &toml::Spanned<String>>| {

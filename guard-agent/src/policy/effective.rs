@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use cedar_policy_core::ast::{
     ActionConstraint, Annotation, Annotations, Eid, EntityReference, EntityType, EntityUID, Expr, ExprKind,
-    Literal, PolicyID, PrincipalOrResourceConstraint as Scope, ResourceConstraint, StaticPolicy, Template,
+    Literal, PolicyID, PrincipalConstraint, PrincipalOrResourceConstraint as Scope, ResourceConstraint,
+    StaticPolicy, Template,
 };
 use cedar_policy_core::parser::parse_policy;
 use guard_common::action::{self, TABLE};
@@ -43,6 +44,8 @@ pub struct EffectivePolicy {
     pub origin: Option<Origin>,
     /// Its condition is not the one that is written: a fail-closed rule was applied to it.
     pub rewritten: bool,
+    /// Bits of the actions its scope names; Guard's own actions have none.
+    pub actions: u64,
     pub(super) policy: StaticPolicy,
 }
 
@@ -72,8 +75,19 @@ impl Origin {
 pub struct EffectiveSet {
     /// The policies, in the order of the bundle.
     pub policies: Vec<EffectivePolicy>,
-    /// Names of permits that can never hold, because a session variable they name has no value.
-    pub without_value: Vec<String>,
+    /// Permits that can never hold, because a session variable they name has no value.
+    pub without_value: Vec<WithoutValue>,
+}
+
+/// A permit that names a session variable without a value.
+#[derive(Clone, Debug)]
+pub struct WithoutValue {
+    /// Its name.
+    pub id: String,
+    /// The variable.
+    pub variable: String,
+    /// The subjects it is about.
+    pub subjects: Vec<String>,
 }
 
 impl EffectiveSet {
@@ -92,8 +106,10 @@ impl EffectiveSet {
         for (policy, subject) in own.chain(linked) {
             let job = Job { bundle, naming: &naming, facts, policy, subject };
             match job.run() {
-                Ok(Some(policy)) => this.policies.push(policy),
-                Ok(None) => this.without_value.push(job.id()),
+                Ok(Ok(policy)) => this.policies.push(*policy),
+                Ok(Err(variable)) => {
+                    this.without_value.push(WithoutValue { id: job.id(), variable, subjects: job.subjects() })
+                }
                 Err(error) => found.push(*error),
             }
         }
@@ -131,8 +147,13 @@ impl EffectiveSet {
             let rewritten = if policy.rewritten { ", rewritten to fail closed" } else { "" };
             text.push_str(&format!("// {}{rewritten}\n{}\n", origin.replace('\n', " "), policy.policy));
         }
-        for id in &self.without_value {
-            text.push_str(&format!("// left out, a session variable has no value: {id}\n"));
+        let left_out =
+            self.without_value.iter().filter(|one| subject.is_none_or(|subject| one.concerns(subject)));
+        for one in left_out {
+            text.push_str(&format!(
+                "// left out: {}, the session variable {} has no value\n",
+                one.id, one.variable
+            ));
         }
         let config = cedar_policy_formatter::Config { line_width: 120, indent_width: 2 };
         let text = cedar_policy_formatter::policies_str_to_pretty(&text, &config).map_err(|error| {
@@ -147,8 +168,19 @@ impl EffectiveSet {
     }
 }
 
+impl WithoutValue {
+    /// Whether it is about this subject.
+    pub fn concerns(&self, subject: &str) -> bool {
+        self.subjects.iter().any(|name| name == subject)
+    }
+}
+
 /// Whether the scope of a policy leaves room for `subject`.
 pub(super) fn may_concern(policy: &StaticPolicy, bundle: &Bundle, subject: &str) -> bool {
+    fits(policy.principal_constraint(), bundle, subject)
+}
+
+fn fits(scope: &PrincipalConstraint, bundle: &Bundle, subject: &str) -> bool {
     let within = |reference: &EntityReference, group: bool| match reference {
         EntityReference::EUID(uid) if uid.entity_type().to_string() == "Guard::Subject" => {
             eid(uid) == subject
@@ -161,7 +193,7 @@ pub(super) fn may_concern(policy: &StaticPolicy, bundle: &Bundle, subject: &str)
         }
         EntityReference::Slot(_) => false,
     };
-    match policy.principal_constraint().as_inner() {
+    match scope.as_inner() {
         Scope::Any | Scope::Is(_) => true,
         Scope::Eq(reference) => within(reference, false),
         Scope::In(reference) | Scope::IsIn(_, reference) => within(reference, true),
@@ -186,12 +218,22 @@ impl Job<'_> {
         }
     }
 
-    /// Nothing if it can never permit.
-    fn run(&self) -> Result<Option<EffectivePolicy>, Box<Diagnostic>> {
+    /// The subjects that the policy is about.
+    fn subjects(&self) -> Vec<String> {
+        let all = self.bundle.subjects.iter().map(|subject| subject.name.clone());
+        all.filter(|name| match self.subject {
+            Some(subject) => name == subject,
+            None => fits(self.policy.template.principal_constraint(), self.bundle, name),
+        })
+        .collect()
+    }
+
+    /// The policy of the set, or the variable without a value for which it can never permit.
+    fn run(&self) -> Result<Result<Box<EffectivePolicy>, String>, Box<Diagnostic>> {
         let template = &self.policy.template;
         if let Some(name) = self.unset() {
             if self.policy.is_permit() {
-                return Ok(None);
+                return Ok(Err(name));
             }
             let message = format!("{} cannot be enforced: ${{session.{name}}} has no value", self.policy.id);
             return Err(Box::new(self.policy.error("not-exact", None, message).help("name the path itself")));
@@ -217,7 +259,7 @@ impl Job<'_> {
             condition.filter(|condition| constant(condition) != Some(true)),
         )
         .map_err(|error| Box::new(self.policy.error("not-exact", None, error.to_string())))?;
-        Ok(Some(EffectivePolicy {
+        Ok(Ok(Box::new(EffectivePolicy {
             id,
             permit: self.policy.is_permit(),
             monitor: self.policy.monitor,
@@ -226,8 +268,9 @@ impl Job<'_> {
             approval: self.policy.text("approval"),
             origin: Some(Origin { source: self.policy.source.clone(), span: self.policy.span() }),
             rewritten,
+            actions: self.policy.actions,
             policy,
-        }))
+        })))
     }
 
     /// The condition as it counts, and whether that is another one.
@@ -372,6 +415,7 @@ fn generated(subject: &SubjectDefinition) -> Result<Option<EffectivePolicy>, Box
         approval: None,
         origin: None,
         rewritten: false,
+        actions: free,
         policy,
     }))
 }

@@ -10,7 +10,6 @@ use cedar_policy_core::ast::{
 };
 use cedar_policy_core::extensions::Extensions;
 use guard_common::class::{self, BUILTINS, Class};
-use guard_common::tables::Attributes;
 
 use super::bundle::Bundle;
 use super::effective::EffectiveSet;
@@ -20,7 +19,7 @@ use super::naming::Naming;
 use super::network::{self, Range};
 use super::places::Place;
 use super::policies::eid;
-use super::request::{Resource, Spot};
+use super::request::{Request, Resource, Spot};
 use super::world::{Facts, Peer};
 use crate::host::Host;
 
@@ -38,7 +37,7 @@ pub(super) struct Covers<'a> {
 }
 
 /// The types of entities that requests are made of.
-const TYPES: [&str; 13] = [
+const TYPES: [&str; 15] = [
     "Guard::Subject",
     "Guard::Group",
     "Guard::Action",
@@ -46,6 +45,8 @@ const TYPES: [&str; 13] = [
     "Guard::Dir",
     "Guard::Unix",
     "Guard::Endpoint",
+    "Guard::Net",
+    "Guard::DnsName",
     "Guard::Memory",
     "Guard::Protocol",
     "Guard::Process",
@@ -131,14 +132,14 @@ impl<'a> Covers<'a> {
         Some(EntityUID::from_components(self.types.get(kind)?.clone(), Eid::new(id), None))
     }
 
-    /// The entity of `resource`.
+    /// The entity of the resource of `request`.
     pub(super) fn entity(
         &self,
-        resource: &Resource,
-        attributes: &Attributes,
+        request: &Request,
         facts: &Facts,
         groups: &dyn Fn(&str) -> Vec<String>,
     ) -> Option<Entity> {
+        let (resource, attributes) = (&request.resource, &request.attributes);
         let kind = resource.entity_type();
         let mut parents = HashSet::new();
         let mut values: Vec<(&str, RestrictedExpr)> = Vec::new();
@@ -169,6 +170,8 @@ impl<'a> Covers<'a> {
             }
             Resource::Endpoint(address, port) => {
                 parents.extend(self.covering(*address));
+                let more = request.within.iter();
+                parents.extend(more.filter_map(|(kind, id)| self.uid(&format!("Guard::{kind}"), id)));
                 values.push(("port", RestrictedExpr::val(i64::from(*port))));
                 values.push(("protocol", text(&literals::protocol_name(attributes.protocol))));
                 values.extend(listener.map(|peer| ("listener", peer)));

@@ -193,8 +193,8 @@ pub(super) fn name_pattern(elements: &[Option<char>]) -> Result<Option<Atom>, Wr
 /// Help for [`protocol`].
 pub(super) const PROTOCOLS_HELP: &str = "known: tcp udp sctp dccp udplite icmp icmpv6 mptcp";
 
-/// Number of an IP protocol.
-pub(super) fn protocol(name: &str) -> Option<u64> {
+/// Number of an IP protocol, by name; `None` if it is not one that policy can name.
+pub fn protocol(name: &str) -> Option<u64> {
     Some(match name {
         "icmp" => 1,
         "tcp" => 6,
@@ -211,8 +211,8 @@ pub(super) fn protocol(name: &str) -> Option<u64> {
 /// Help for [`file_kind`].
 pub(super) const KINDS_HELP: &str = "known: regular directory fifo socket chr blk symlink";
 
-/// File type bits (`S_IFMT`) of a kind of file.
-pub(super) fn file_kind(name: &str) -> Option<u64> {
+/// File type bits (`S_IFMT`) of a kind of file; `None` if there is no such kind.
+pub fn file_kind(name: &str) -> Option<u64> {
     Some(match name {
         "fifo" => 0o010000,
         "chr" => 0o020000,

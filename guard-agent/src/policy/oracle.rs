@@ -3,7 +3,7 @@
 //! The tables must answer the same; `guardctl` tools and tests ask here because Cedar also names
 //! the policies that decided.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use cedar_policy_core::ast::{
     Context, Entity, EntityUIDEntry, PolicySet, Request as CedarRequest, RestrictedExpr,
@@ -57,6 +57,15 @@ impl Verdict {
     }
 }
 
+/// What would lift a denial.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Lift {
+    /// A lease that would have to live.
+    pub lease: Option<String>,
+    /// A change window that would have to be open.
+    pub window: Option<String>,
+}
+
 /// The sets that are asked for one subject.
 struct Sets {
     enforced: PolicySet,
@@ -98,23 +107,62 @@ impl<'a> Oracle<'a> {
     /// # Errors
     /// If the request cannot be put to Cedar; that is a fault of Guard.
     pub fn decide(&self, request: &Request) -> Result<Verdict, Diagnostic> {
+        self.decide_in(request, &self.context)
+    }
+
+    /// What would turn a denial by the enforced set into permission: one lease, one open window,
+    /// or one of each where neither is enough.
+    ///
+    /// # Errors
+    /// As for [`Oracle::decide`].
+    pub fn lifts(&self, request: &Request) -> Result<Vec<Lift>, Diagnostic> {
+        let names = |names: &[String], live: &BTreeSet<String>| -> Vec<Option<String>> {
+            let others = names.iter().filter(|name| !live.contains(*name));
+            std::iter::once(None).chain(others.map(|name| Some(name.clone()))).collect()
+        };
+        let leases = names(&self.bundle.approvals, &self.facts.leases);
+        let windows = names(&self.bundle.windows, &self.facts.windows);
+        let mut found: Vec<Lift> = Vec::new();
+        let mut candidates: Vec<Lift> = leases
+            .iter()
+            .flat_map(|lease| {
+                windows.iter().map(|window| Lift { lease: lease.clone(), window: window.clone() })
+            })
+            .collect();
+        candidates.sort_by_key(|lift| usize::from(lift.lease.is_some()) + usize::from(lift.window.is_some()));
+        for lift in candidates {
+            let enough = |part: &Lift| {
+                (part.lease.is_none() || part.lease == lift.lease)
+                    && (part.window.is_none() || part.window == lift.window)
+            };
+            if found.iter().any(enough) {
+                continue;
+            }
+            let mut facts = self.facts.clone();
+            facts.leases.extend(lift.lease.clone());
+            facts.windows.extend(lift.window.clone());
+            if self.decide_in(request, &context(&facts)?)?.enforced.allow {
+                found.push(lift);
+            }
+        }
+        Ok(found)
+    }
+
+    fn decide_in(&self, request: &Request, context: &Context) -> Result<Verdict, Diagnostic> {
         let broken = || internal("the request cannot be put to Cedar");
         let subject = self.bundle.subjects.iter().find(|subject| subject.name == request.subject);
         let groups = |name: &str| {
             let known = self.bundle.subjects.iter().find(|subject| subject.name == name);
             known.map(|subject| subject.groups.clone()).unwrap_or_default()
         };
-        let resource = self
-            .covers
-            .entity(&request.resource, &request.attributes, &self.facts, &groups)
-            .ok_or_else(broken)?;
+        let resource = self.covers.entity(request, &self.facts, &groups).ok_or_else(broken)?;
         let uid = |kind, id: &str| self.covers.uid(kind, id).ok_or_else(broken);
         let known = |uid| EntityUIDEntry::known(uid, None);
         let cedar = CedarRequest::new_unchecked(
             known(uid("Guard::Subject", &request.subject)?),
             known(uid("Guard::Action", &request.action)?),
             known(resource.uid().clone()),
-            Some(self.context.clone()),
+            Some(context.clone()),
         );
         let none = Answer { allow: false, policies: Vec::new(), errors: Vec::new() };
         let Some(sets) = self.sets.get(&request.subject) else {
@@ -196,7 +244,7 @@ fn entities(bundle: &Bundle, covers: &Covers<'_>) -> Result<Entities, Diagnostic
 /// `context` of a request: what is not part of the resource.
 fn context(facts: &Facts) -> Result<Context, Diagnostic> {
     let broken = |error: &dyn std::fmt::Display| internal(&error.to_string());
-    let names = |names: &std::collections::BTreeSet<String>| {
+    let names = |names: &BTreeSet<String>| {
         RestrictedExpr::set(names.iter().map(|name| RestrictedExpr::val(name.as_str())))
     };
     let posture: BTreeMap<_, _> = facts

@@ -86,4 +86,7 @@ pub struct Request {
     pub resource: Resource,
     /// What the kernel reads from it.
     pub attributes: Attributes,
+    /// What holds the address besides what the bundle and the host say: type (`DnsName` or `Net`) and
+    /// id. A name's addresses can be a fact of the moment.
+    pub within: Vec<(String, String)>,
 }

@@ -24,6 +24,7 @@ fn reads(subject: &str, path: &str) -> Request {
         action: "file.read".into(),
         resource: Resource::File(Spot::Path(path.into())),
         attributes: file(0, false),
+        within: Vec::new(),
     }
 }
 
@@ -41,7 +42,7 @@ fn the_effective_set_is_valid_cedar_that_shows_what_is_meant() {
         ", rewritten to fail closed",
         "@reason(\"only \\\"trusted\\\" hosts\")",
         "generated/ungoverned@web",
-        "left out, a session variable has no value: p/tree",
+        "left out: p/tree, the session variable tree has no value",
         "builtin/canary",
     ] {
         assert!(text.contains(expected), "{expected} is missing in\n{text}");

@@ -198,3 +198,25 @@ fn too_many_features_at_once_are_refused_at_the_policy() {
         "{found}"
     );
 }
+
+#[test]
+fn subjects_and_groups_that_nothing_defines_are_named() {
+    let cedar = "@id(\"a\") permit (principal == Guard::Subject::\"wbe\", action, resource);\n\
+        @id(\"b\") forbid (principal in Guard::Group::\"g\", action == Guard::Action::\"proc.signal\", resource) \
+        when { resource has subject && resource.subject == Guard::Subject::\"db\" };";
+    let bundle = load(&web(cedar).0).unwrap();
+    let found: Vec<_> = bundle
+        .notes
+        .iter()
+        .filter(|note| note.severity == Severity::Warning)
+        .map(|note| (note.code, note.message.as_str(), note.place.as_ref().map(|place| place.line)))
+        .collect();
+    assert_eq!(
+        found,
+        [
+            ("unknown-subject", "web/a names the subject wbe, which this bundle does not have", Some(1)),
+            ("unknown-group", "web/b names the group g, which this bundle does not have", Some(2)),
+            ("unknown-subject", "web/b names the subject db, which this bundle does not have", Some(2)),
+        ]
+    );
+}

@@ -128,7 +128,8 @@ fn check(
     attributes: Attributes,
 ) {
     let decision = ask(compiled, "web", action, found);
-    let request = Request { subject: "web".into(), action: action.into(), resource, attributes };
+    let request =
+        Request { subject: "web".into(), action: action.into(), resource, attributes, within: Vec::new() };
     let verdict = oracle.decide(&request).unwrap();
     assert_eq!(verdict.candidate.errors, Vec::<String>::new());
     let got = (decision.denied == 0, decision.would_deny != 0);

@@ -1,0 +1,77 @@
+//! The bundle that a command is about: one that is named, or the live one.
+
+use crate::api::types::Status;
+use crate::cli::CliError;
+use crate::cli::client::Client;
+use crate::host::Host;
+use crate::policy::{self, Bundle, Diagnostic, Diagnostics};
+use std::path::{Path, PathBuf};
+
+/// Where the bundle is.
+#[derive(Debug, clap::Args)]
+pub(super) struct Source {
+    /// The bundle; without it, the one that the daemon enforces.
+    #[arg(long, value_name = "DIR")]
+    pub(super) bundle: Option<PathBuf>,
+}
+
+impl Source {
+    /// Loads the bundle.
+    pub(super) async fn load(&self, client: &Client) -> Result<Bundle, CliError> {
+        match &self.bundle {
+            Some(directory) => load(directory),
+            None => live(client).await,
+        }
+    }
+}
+
+/// Loads the bundle in `directory`.
+pub(super) fn load(directory: &Path) -> Result<Bundle, CliError> {
+    policy::load(directory).map_err(invalid)
+}
+
+/// Loads the bundle that the daemon enforces, from where the daemon has it.
+pub(super) async fn live(client: &Client) -> Result<Bundle, CliError> {
+    let answer = client.get("/v1/status").await?;
+    let status: Status = serde_json::from_slice(&answer)
+        .map_err(|error| CliError::internal(format!("the daemon's answer is not understood: {error}")))?;
+    let live = status.bundle;
+    if live.directory.is_empty() {
+        return Err(CliError::invalid("no policy is live: name a bundle with --bundle DIR"));
+    }
+    let bundle = load(Path::new(&live.directory))?;
+    if bundle.digest != live.digest {
+        return Err(CliError::invalid(format!(
+            "{} has changed since it was applied, so it is not the live policy any more: apply it, or name it with --bundle {0}",
+            live.directory
+        )));
+    }
+    Ok(bundle)
+}
+
+/// This host, as the compiler sees it.
+pub(super) fn host() -> Result<Host, CliError> {
+    Host::read().map_err(|error| CliError::internal(error.to_string()))
+}
+
+/// A bundle that is refused.
+pub(super) fn invalid(diagnostics: Diagnostics) -> CliError {
+    CliError::invalid(diagnostics.to_string())
+}
+
+/// A question that is refused, or a fault of Guard.
+pub(super) fn refused(diagnostic: Diagnostic) -> CliError {
+    if diagnostic.code == "internal" {
+        return CliError::internal(diagnostic.message);
+    }
+    let help = diagnostic.help.map_or_else(String::new, |help| format!("\n  {help}"));
+    CliError::invalid(format!("{}{help}", diagnostic.message))
+}
+
+/// `NAME=VALUE`
+pub(super) fn pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("write NAME=VALUE".to_owned()),
+    }
+}
