@@ -12,10 +12,13 @@ use crate::paths;
 
 /// What the guest itself uses (shell of the initramfs, modules, file systems, systemd) and what the
 /// tests and the quickstart start in it.
-const PACKAGES: [&str; 16] = [
+const PACKAGES: [&str; 24] = [
     "acl",
     "btrfs-progs",
+    "bubblewrap",
     "busybox-static",
+    "cron",
+    "crun",
     "curl",
     "dbus",
     "e2fsprogs",
@@ -24,10 +27,15 @@ const PACKAGES: [&str; 16] = [
     "iproute2",
     "kmod",
     "nginx",
+    "nodejs",
+    "openssh-server",
+    "openssl",
     "procps",
     "python3",
     "sudo",
+    "systemd-container",
     "systemd-sysv",
+    "uidmap",
     "xfsprogs",
 ];
 
