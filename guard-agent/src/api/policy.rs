@@ -33,7 +33,7 @@ async fn apply(
     if !request.directory.starts_with('/') {
         return invalid("directory must be an absolute path");
     }
-    let by = caller(peer);
+    let by = caller(&peer);
     run(move || shared.apply(Path::new(&request.directory), &by, request.dry_run)).await
 }
 
@@ -48,12 +48,12 @@ async fn rollback(
     if request.reason.as_ref().is_some_and(|reason| reason.len() > MAX_REASON) {
         return invalid("a reason has at most 1000 bytes");
     }
-    let by = caller(peer);
+    let by = caller(&peer);
     run(move || shared.rollback(request, &by)).await
 }
 
 async fn release_hold(State(shared): State<Shared>, ConnectInfo(peer): ConnectInfo<Peer>) -> Response {
-    let by = caller(peer);
+    let by = caller(&peer);
     run(move || {
         let changed = shared.release_hold()?;
         tracing::info!(by, changed, "the hold on the live policy was released");
@@ -88,7 +88,7 @@ fn invalid(message: &str) -> Response {
 }
 
 /// Who asks, for the history: the user, and the one who had logged in, whom sudo does not change.
-fn caller(peer: Peer) -> String {
+fn caller(peer: &Peer) -> String {
     let uid = peer.uid.map_or_else(|| "an unknown user".to_owned(), |uid| format!("uid {uid}"));
     let login = peer.pid.and_then(|pid| std::fs::read_to_string(format!("/proc/{pid}/loginuid")).ok());
     match login.as_deref().map(str::trim).and_then(|login| login.parse::<u32>().ok()) {

@@ -3,6 +3,7 @@
 use super::policy;
 use super::types::Failure;
 use crate::daemon::Shared;
+use crate::kernel::peer_process;
 use axum::Json;
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -15,8 +16,10 @@ use axum::routing::get;
 use axum::serve::IncomingStream;
 use serde::{Deserialize, Serialize};
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::Arc;
 use tokio::net::UnixListener;
 use tokio::sync::broadcast::error::RecvError;
 
@@ -36,16 +39,21 @@ pub fn bind(path: &Path) -> io::Result<UnixListener> {
 }
 
 /// Who is at the other end.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Peer {
     pub(super) uid: Option<u32>,
     pub(super) pid: Option<i32>,
+    /// The process itself: its number could be given to another one while the connection lasts.
+    process: Option<Arc<OwnedFd>>,
 }
 
 impl Connected<IncomingStream<'_, UnixListener>> for Peer {
     fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
-        let credentials = stream.io().peer_cred().ok();
-        Self { uid: credentials.as_ref().map(|c| c.uid()), pid: credentials.and_then(|c| c.pid()) }
+        let socket = stream.io();
+        let credentials = socket.peer_cred().ok();
+        let pid = credentials.as_ref().and_then(|credentials| credentials.pid());
+        let process = pid.and_then(|pid| peer_process(socket.as_fd(), pid).ok()).map(Arc::new);
+        Self { uid: credentials.map(|credentials| credentials.uid()), pid, process }
     }
 }
 
@@ -73,13 +81,13 @@ async fn only_unlabelled_root(
     if peer.uid != Some(0) {
         return failure(StatusCode::FORBIDDEN, "not-permitted", "the admin API is for root".to_owned());
     }
-    let Some(pid) = peer.pid else {
+    let Some(process) = peer.process else {
         return failure(StatusCode::FORBIDDEN, "not-permitted", "the caller cannot be identified".to_owned());
     };
-    match shared.is_labelled(pid) {
+    match shared.is_labelled(process.as_fd()) {
         Ok(false) => next.run(request).await,
         Ok(true) => {
-            tracing::warn!(pid, "a labelled process called the admin API and was refused");
+            tracing::warn!(pid = peer.pid, "a labelled process called the admin API and was refused");
             let message = "the calling process is itself subject to policy and may not administer Guard";
             failure(StatusCode::FORBIDDEN, "not-permitted", message.to_owned())
         }

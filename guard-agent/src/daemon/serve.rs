@@ -4,6 +4,7 @@ use super::engine::{ApplyError, Engine};
 use crate::api::types::{Applied, History, RollbackRequest, Status};
 use crate::events::{MountPoint, Renderer};
 use crate::kernel::{KernelError, LabelReader};
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::broadcast;
@@ -129,12 +130,12 @@ impl Shared {
         self.engine().status()
     }
 
-    /// Whether the process carries a label.
+    /// Whether the process behind a descriptor carries a label.
     ///
     /// # Errors
-    /// If the kernel cannot say.
-    pub fn is_labelled(&self, pid: i32) -> Result<bool, KernelError> {
-        Ok(self.labels.of(pid)?.is_some())
+    /// If the kernel cannot say, or the process has ended.
+    pub fn is_labelled(&self, process: BorrowedFd<'_>) -> Result<bool, KernelError> {
+        Ok(self.labels.of(process)?.is_some())
     }
 
     /// Labels running processes in the background, after one was moved into a selected cgroup.

@@ -4,9 +4,10 @@ use super::{Kernel, KernelError};
 use aya::maps::Map;
 use guard_common::label::{Label, NO_SUBJECT};
 use nix::libc;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 /// `BPF_MAP_LOOKUP_ELEM` (include/uapi/linux/bpf.h).
 const MAP_LOOKUP_ELEM: libc::c_int = 1;
@@ -19,6 +20,39 @@ struct ElementAttribute {
     key: u64,
     value: u64,
     flags: u64,
+}
+
+/// The process that connected a unix socket, held so that its number cannot come to mean another
+/// one. `pid` is that number, for kernels before 6.5, which hand out nothing better.
+///
+/// # Errors
+/// If there is no such process any more.
+pub fn peer_process(socket: BorrowedFd<'_>, pid: i32) -> io::Result<OwnedFd> {
+    let mut descriptor: libc::c_int = -1;
+    let mut length = size_of_val(&descriptor) as libc::socklen_t;
+    // SAFETY: the option is one number, whose address and size are given.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERPIDFD,
+            (&raw mut descriptor).cast(),
+            &raw mut length,
+        )
+    };
+    if result == 0 {
+        // SAFETY: the kernel just made this descriptor for us.
+        return Ok(unsafe { OwnedFd::from_raw_fd(descriptor) });
+    }
+    match io::Error::last_os_error() {
+        error if error.raw_os_error() == Some(libc::ENOPROTOOPT) => pidfd(pid),
+        error => Err(error),
+    }
+}
+
+/// Whether a process has ended: its descriptor is readable then (pidfd_open(2)).
+fn has_ended(process: BorrowedFd<'_>) -> io::Result<bool> {
+    Ok(poll(&mut [PollFd::new(process, PollFlags::POLLIN)], PollTimeout::ZERO)? != 0)
 }
 
 /// Reads labels, beside whatever else the kernel side is busy with.
@@ -42,12 +76,12 @@ impl Kernel {
 }
 
 impl LabelReader {
-    /// Subject and session of a process's main thread; `None` if it carries no label.
+    /// Subject and session of the main thread of a process, by its descriptor; `None` if it carries no
+    /// label.
     ///
     /// # Errors
-    /// If there is no such process, or the kernel refuses to tell.
-    pub fn of(&self, pid: i32) -> Result<Option<(u32, u64)>, KernelError> {
-        let process = pidfd(pid).map_err(KernelError::system("pidfd_open"))?;
+    /// If the process has ended, or the kernel refuses to tell.
+    pub fn of(&self, process: BorrowedFd<'_>) -> Result<Option<(u32, u64)>, KernelError> {
         // Task storage is looked up by the descriptor of a process (`bpf_pid_task_storage_lookup_elem`).
         let key = process.as_raw_fd();
         let mut label = MaybeUninit::<Label>::zeroed();
@@ -69,7 +103,14 @@ impl LabelReader {
             return Ok((label.subject != NO_SUBJECT).then_some((label.subject, label.session)));
         }
         match io::Error::last_os_error() {
-            error if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+            // The answer for no label, and for no process.
+            error if error.raw_os_error() == Some(libc::ENOENT) => {
+                if has_ended(process).map_err(KernelError::system("poll of a process"))? {
+                    let source = io::Error::from_raw_os_error(libc::ESRCH);
+                    return Err(KernelError::System { call: "bpf(BPF_MAP_LOOKUP_ELEM) on a label", source });
+                }
+                Ok(None)
+            }
             error => Err(KernelError::System { call: "bpf(BPF_MAP_LOOKUP_ELEM) on a label", source: error }),
         }
     }

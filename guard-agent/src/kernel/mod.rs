@@ -20,6 +20,6 @@ mod slot;
 pub use diagnostics::Diagnostics;
 pub use error::KernelError;
 pub use events::EventStream;
-pub use labels::LabelReader;
+pub use labels::{LabelReader, peer_process};
 pub use load::{Kernel, ProgramInfo};
 pub use probe::probe;
