@@ -30,7 +30,6 @@ pub(super) struct Manifest {
     #[serde(default)]
     pub(super) names: Table<DnsName>,
     #[serde(default)]
-    #[expect(dead_code, reason = "signers are validated, but digests are not read in this version")]
     pub(super) signers: Table<Signer>,
     #[serde(default)]
     pub(super) subjects: Table<Subject>,
@@ -119,8 +118,7 @@ pub(super) struct Subject {
     #[serde(default)]
     pub(super) groups: Vec<Spanned<String>>,
     pub(super) governs: Option<Vec<Spanned<String>>>,
-    #[serde(default)]
-    pub(super) fail_mode: FailMode,
+    pub(super) fail_mode: Option<Spanned<FailMode>>,
     #[serde(default)]
     pub(super) include: Vec<Spanned<String>>,
     pub(super) session: Option<Spanned<BTreeMap<String, SessionVariable>>>,
@@ -320,6 +318,13 @@ impl Manifest {
                     "write by = \"exec\" or by = \"adopt\"",
                 );
             }
+        }
+        if let Some(signer) = self.signers.keys().next() {
+            found.push(source.note(
+                "not-in-this-version",
+                signer.span(),
+                "not in this version: signers; resource.signed_by is unknown whatever they are",
+            ));
         }
         self.release.check(source, found);
         if *self.bundle.profile.get_ref() != 1 {

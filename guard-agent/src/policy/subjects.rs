@@ -151,7 +151,12 @@ fn one(
     if !selectors.iter().any(SelectorDefinition::attaches) {
         no_selector(manifest, source, name, !selectors.is_empty(), found);
     }
+    let fail_mode = subject.fail_mode.as_ref().filter(|mode| *mode.get_ref() != FailMode::Deny);
     for (present, what) in [
+        (
+            fail_mode.map(Spanned::span),
+            "fail_mode; no fact exists yet that could be stale, and absent facts are denied",
+        ),
         (
             subject.session.as_ref().map(Spanned::span),
             "session; policies that name a session variable never permit",
@@ -178,7 +183,7 @@ fn one(
         mode,
         groups: subject.groups.iter().map(|group| group.get_ref().clone()).collect(),
         governs,
-        fail_mode: subject.fail_mode,
+        fail_mode: subject.fail_mode.as_ref().map(|mode| *mode.get_ref()).unwrap_or_default(),
         include: subject.include.iter().map(|include| include.get_ref().clone()).collect(),
         selectors,
         spans,

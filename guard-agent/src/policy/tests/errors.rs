@@ -220,3 +220,16 @@ fn subjects_and_groups_that_nothing_defines_are_named() {
         ]
     );
 }
+
+#[test]
+fn what_is_accepted_without_effect_is_noted() {
+    let rest = "selector = { user = \"web\" }\ngoverns = [\"*\"]\nfail_mode = \"keep\"\n\
+        [signers]\nrelease = { key = \"keys/release.pub\", digests = \"release.sha256\" }";
+    let notes = load(&toml(rest).0).unwrap().notes;
+    for wanted in ["web: not in this version: fail_mode;", "not in this version: signers;"] {
+        assert!(notes.iter().any(|note| note.message.starts_with(wanted)), "{wanted} {notes:?}");
+    }
+    let deny =
+        load(&toml("selector = { user = \"web\" }\ngoverns = [\"*\"]\nfail_mode = \"deny\"").0).unwrap();
+    assert!(deny.notes.iter().all(|note| !note.message.contains("fail_mode")));
+}
