@@ -12,6 +12,7 @@ pub mod config;
 pub mod daemon;
 pub mod doctor;
 pub mod events;
+mod fault;
 pub mod host;
 pub mod kernel;
 pub mod policy;

@@ -7,6 +7,7 @@
 use super::labelling;
 use crate::kernel::{EventStream, Kernel, KernelError};
 use guard_common::action::{Action, EACCES};
+use guard_common::decide::Reason;
 use guard_common::event::{Event, Verdict};
 use guard_common::label::{CANARY_SUBJECT, LabelRequest};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -22,7 +23,7 @@ use std::time::{Duration, Instant};
 const OPERATIONS: [Action; 4] = [Action::FileRead, Action::Exec, Action::NetConnect, Action::UnixConnect];
 
 /// How long the kernel's events may take to arrive. Nothing depends on it but the failure message.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why enforcement is not proven.
 #[derive(Debug, thiserror::Error)]
@@ -56,18 +57,33 @@ pub enum CanaryError {
         expected: i32,
     },
     /// A denial was not reported.
-    #[error("the kernel does not report its denials: no event came for {0}")]
+    #[error(
+        "the start-up check proves nothing: {0} was refused, but not by Guard's own program, whose event did not come; another security module may have answered first"
+    )]
     NotReported(&'static str),
+    /// A denial was Guard's, but no decision of the policy.
+    #[error(
+        "the kernel does not enforce the policy: {action} was denied, but not by its tables (reason {reason}, generation {generation})"
+    )]
+    NotDecided {
+        /// The action.
+        action: &'static str,
+        /// Why it was denied.
+        reason: &'static str,
+        /// What was live for the kernel; 0 = nothing.
+        generation: u64,
+    },
 }
 
-/// Proves enforcement with the live generation. Events of others that are read meanwhile are kept in
-/// `early`.
+/// Proves enforcement of the live generation, whose number is `generation`. Events of others that are
+/// read meanwhile are kept in `early`.
 ///
 /// # Errors
 /// What is not proven.
 pub(super) fn prove(
     kernel: &mut Kernel,
     events: &mut EventStream,
+    generation: u64,
     run_dir: &Path,
     early: &mut Vec<Event>,
 ) -> Result<(), CanaryError> {
@@ -94,24 +110,35 @@ pub(super) fn prove(
     }
     drop((canary, listener));
     let _ = std::fs::remove_file(&socket);
-    reported(events, nonce, early)
+    let canary = |event: &Event| {
+        event.session == nonce && event.subject == CANARY_SUBJECT && event.verdict == Verdict::Denied as u8
+    };
+    reported(events, canary, generation, early)
 }
 
-/// Waits until every operation was reported with the nonce. All events that are read go to `early`,
-/// for the reader that takes over.
-fn reported(events: &mut EventStream, nonce: u64, early: &mut Vec<Event>) -> Result<(), CanaryError> {
+/// Waits until every operation was reported by an event that is the canary's, as a decision of this
+/// generation. All events that are read go to `early`, for the reader that takes over.
+fn reported(
+    events: &mut EventStream,
+    is_canarys: impl Fn(&Event) -> bool,
+    generation: u64,
+    early: &mut Vec<Event>,
+) -> Result<(), CanaryError> {
     let deadline = Instant::now() + PATIENCE;
-    let mut seen = 0;
+    let (mut seen, mut undecided) = (0, None);
     loop {
         events.drain(usize::MAX, |event| {
             early.push(*event);
-            if event.session == nonce
-                && event.subject == CANARY_SUBJECT
-                && event.verdict == Verdict::Denied as u8
-            {
+            if !is_canarys(event) {
+            } else if event.reason == Reason::Policy as u8 && event.generation == generation {
                 seen |= event.actions;
+            } else {
+                undecided.get_or_insert_with(|| not_decided(event));
             }
         });
+        if let Some(error) = undecided {
+            return Err(error);
+        }
         let Some(missing) = OPERATIONS.iter().find(|action| seen & action.bit() == 0) else { return Ok(()) };
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
@@ -120,6 +147,16 @@ fn reported(events: &mut EventStream, nonce: u64, early: &mut Vec<Event>) -> Res
         let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
         // Interrupted or timed out: the loop finds out.
         let _ = poll(&mut [PollFd::new(events.as_fd(), PollFlags::POLLIN)], timeout);
+    }
+}
+
+/// A denial that no table of the live generation gave.
+fn not_decided(event: &Event) -> CanaryError {
+    let action = OPERATIONS.iter().find(|action| event.actions & action.bit() != 0);
+    CanaryError::NotDecided {
+        action: action.map_or("an operation", |action| action.row().name),
+        reason: Reason::from_number(event.reason).map_or("unknown", Reason::name),
+        generation: event.generation,
     }
 }
 

@@ -154,7 +154,7 @@ fn prepare(config: &Config) -> Result<Prepared, StartError> {
     }
     let applied = engine.begin(start)?;
     let mut early = Vec::new();
-    canary::prove(&mut engine.kernel, &mut events, &config.run_dir, &mut early)?;
+    canary::prove(&mut engine.kernel, &mut events, applied.generation, &config.run_dir, &mut early)?;
     engine.proven();
     tracing::info!(
         generation = applied.generation,

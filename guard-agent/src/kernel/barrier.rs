@@ -16,6 +16,7 @@ const INNER_MAP: u32 = 1 << 12;
 /// non-sleepable.
 pub(super) fn wait(ebpf: &mut Ebpf, maps: &InnerMaps) -> Result<(), KernelError> {
     const NAME: &str = "BARRIER";
+    crate::fault::at(NAME).map_err(KernelError::system(NAME))?;
     let sizes = (size_of::<u32>(), size_of::<u64>());
     let map = maps.create(NAME, BPF_MAP_TYPE_ARRAY as u32, sizes, 1, INNER_MAP)?;
     let inner: Array<MapData, u64> =

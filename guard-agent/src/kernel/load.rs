@@ -1,6 +1,7 @@
 //! Loading and attaching the programs.
 
 use super::{KernelError, btf, inner::InnerMaps, live::LiveWord};
+use crate::fault;
 use aya::programs::{BtfTracePoint, Iter, Lsm, ProgramError};
 use aya::{Btf, Ebpf, EbpfLoader};
 use nix::libc;
@@ -89,6 +90,9 @@ impl Kernel {
             tracing::debug!(program = name, elapsed = ?started.elapsed(), "loaded");
         }
         for (name, kind, hook) in PROGRAMS {
+            if fault::leaves_out(name) {
+                continue;
+            }
             attach_program(&mut ebpf, name, *kind, hook)?;
             let info = ebpf.program(name).and_then(|program| program.info().ok());
             programs.push(ProgramInfo {

@@ -2,71 +2,83 @@
 
 use super::pod::Wire;
 use super::{Kernel, KernelError};
+use crate::fault;
 use crate::tables::Selector;
-use aya::maps::{HashMap, MapData, MapError};
+use aya::maps::{HashMap as Table, MapData, MapError};
 use guard_common::label::{UNIT_NAME_MAX, UnitName};
-use std::collections::HashSet;
+use std::collections::HashMap;
+use std::hash::Hash;
 
 /// What the maps hold now, to know what a new generation no longer wants.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Installed {
-    users: HashSet<u32>,
-    groups: HashSet<u32>,
-    units: HashSet<String>,
+    users: HashMap<u32, u32>,
+    groups: HashMap<u32, u32>,
+    units: HashMap<String, u32>,
+}
+
+impl Installed {
+    /// What a generation wants the maps to hold.
+    fn of(selectors: &[(Selector, u32)]) -> Self {
+        let mut wanted = Self::default();
+        for (selector, subject) in selectors {
+            match selector {
+                Selector::User(id) => wanted.users.insert(*id, *subject),
+                Selector::Group(id) => wanted.groups.insert(*id, *subject),
+                Selector::Unit(name) => wanted.units.insert(name.clone(), *subject),
+                Selector::Cgroup(path) => wanted.units.insert(absolute(path), *subject),
+            };
+        }
+        wanted
+    }
 }
 
 impl Kernel {
-    /// Installs the selectors of a generation beside those that are there.
-    pub(super) fn add_selectors(&mut self, selectors: &[(Selector, u32)]) -> Result<(), KernelError> {
-        for (selector, subject) in selectors {
-            match selector {
-                Selector::User(id) => {
-                    self.insert("SELECT_USER", *id, *subject)?;
-                    self.selectors.users.insert(*id);
-                }
-                Selector::Group(id) => {
-                    self.insert("SELECT_GROUP", *id, *subject)?;
-                    self.selectors.groups.insert(*id);
-                }
-                Selector::Unit(name) => {
-                    if let Some(key) = unit_key(name) {
-                        self.insert("SELECT_UNIT", Wire(key), *subject)?;
-                        self.selectors.units.insert(name.clone());
-                    }
-                }
-                Selector::Cgroup(path) => {
-                    if let Some(key) = unit_key(&absolute(path)) {
-                        self.insert("SELECT_UNIT", Wire(key), *subject)?;
-                        self.selectors.units.insert(absolute(path));
-                    }
-                }
-            }
+    /// Installs the selectors of a generation and removes all others. If that fails, the maps hold
+    /// again what they held before.
+    pub(super) fn select(&mut self, selectors: &[(Selector, u32)]) -> Result<(), KernelError> {
+        let before = self.selectors.clone();
+        let result = self.install(&Installed::of(selectors));
+        if result.is_err()
+            && let Err(error) = self.install(&before)
+        {
+            tracing::error!(
+                "selectors of the policy that was not switched to may still attach labels: {error}"
+            );
         }
-        Ok(())
+        result
     }
 
-    /// Removes the selectors that `wanted` does not have.
-    pub(super) fn remove_selectors(&mut self, wanted: &[(Selector, u32)]) -> Result<(), KernelError> {
-        let is_wanted = |selector: &Selector| wanted.iter().any(|(other, _)| other == selector);
-        let stale: Vec<u32> =
-            self.selectors.users.iter().copied().filter(|id| !is_wanted(&Selector::User(*id))).collect();
-        for id in stale {
-            self.remove("SELECT_USER", id)?;
-            self.selectors.users.remove(&id);
+    /// Makes the maps hold `wanted`, additions first.
+    fn install(&mut self, wanted: &Installed) -> Result<(), KernelError> {
+        let before = self.selectors.clone();
+        for (id, subject) in missing(&wanted.users, &before.users) {
+            self.insert("SELECT_USER", id, subject)?;
+            self.selectors.users.insert(id, subject);
         }
-        let stale: Vec<u32> =
-            self.selectors.groups.iter().copied().filter(|id| !is_wanted(&Selector::Group(*id))).collect();
-        for id in stale {
-            self.remove("SELECT_GROUP", id)?;
-            self.selectors.groups.remove(&id);
+        for (id, subject) in missing(&wanted.groups, &before.groups) {
+            self.insert("SELECT_GROUP", id, subject)?;
+            self.selectors.groups.insert(id, subject);
         }
-        let stale: Vec<String> =
-            self.selectors.units.iter().filter(|name| !names(wanted, name)).cloned().collect();
-        for name in stale {
+        for (name, subject) in missing(&wanted.units, &before.units) {
             if let Some(key) = unit_key(&name) {
+                self.insert("SELECT_UNIT", Wire(key), subject)?;
+            }
+            self.selectors.units.insert(name, subject);
+        }
+        for id in before.users.keys().filter(|id| !wanted.users.contains_key(id)) {
+            self.remove("SELECT_USER", *id)?;
+            self.selectors.users.remove(id);
+        }
+        for id in before.groups.keys().filter(|id| !wanted.groups.contains_key(id)) {
+            self.remove("SELECT_GROUP", *id)?;
+            self.selectors.groups.remove(id);
+        }
+        for name in before.units.keys().filter(|name| !wanted.units.contains_key(*name)) {
+            if let Some(key) = unit_key(name) {
                 self.remove("SELECT_UNIT", Wire(key))?;
             }
-            self.selectors.units.remove(&name);
+            self.selectors.units.remove(name);
         }
         Ok(())
     }
@@ -97,10 +109,12 @@ impl Kernel {
     }
 
     fn insert<K: aya::Pod>(&mut self, name: &'static str, key: K, subject: u32) -> Result<(), KernelError> {
+        fault::at(name).map_err(KernelError::system(name))?;
         self.hash::<K>(name)?.insert(key, subject, 0).map_err(KernelError::map("add to", name))
     }
 
     fn remove<K: aya::Pod>(&mut self, name: &'static str, key: K) -> Result<(), KernelError> {
+        fault::at("remove a selector").map_err(KernelError::system(name))?;
         match self.hash::<K>(name)?.remove(&key) {
             Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
             Err(MapError::SyscallError(error))
@@ -112,25 +126,22 @@ impl Kernel {
         }
     }
 
-    fn hash<K: aya::Pod>(
-        &mut self,
-        name: &'static str,
-    ) -> Result<HashMap<&mut MapData, K, u32>, KernelError> {
+    fn hash<K: aya::Pod>(&mut self, name: &'static str) -> Result<Table<&mut MapData, K, u32>, KernelError> {
         let map = self
             .ebpf
             .map_mut(name)
             .ok_or_else(|| KernelError::Object(format!("the object has no map {name}")))?;
-        HashMap::try_from(map).map_err(KernelError::map("open", name))
+        Table::try_from(map).map_err(KernelError::map("open", name))
     }
 }
 
-/// Whether a selector of `wanted` has this unit name or cgroup path.
-fn names(wanted: &[(Selector, u32)], name: &str) -> bool {
-    wanted.iter().any(|(selector, _)| match selector {
-        Selector::Unit(unit) => unit == name,
-        Selector::Cgroup(path) => absolute(path) == name,
-        Selector::User(_) | Selector::Group(_) => false,
-    })
+/// What `wanted` has and `present` has not, or for another subject.
+fn missing<K: Clone + Eq + Hash>(wanted: &HashMap<K, u32>, present: &HashMap<K, u32>) -> Vec<(K, u32)> {
+    wanted
+        .iter()
+        .filter(|(key, subject)| present.get(*key) != Some(*subject))
+        .map(|(key, subject)| (key.clone(), *subject))
+        .collect()
 }
 
 /// A cgroup's path as the kernel writes it.

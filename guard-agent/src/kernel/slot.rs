@@ -3,6 +3,7 @@
 use super::inner::{InnerMaps, as_array, as_hash};
 use super::pod::Wire;
 use super::{Kernel, KernelError, barrier};
+use crate::fault;
 use crate::tables::Generation;
 use aya::Ebpf;
 use aya::maps::{Array, ArrayOfMaps, HashMap, MapData};
@@ -24,7 +25,7 @@ impl Kernel {
     /// live. Selectors follow.
     ///
     /// # Errors
-    /// On any error the generation that was live stays live.
+    /// On any error the generation that was live, with its selectors, stays live.
     pub fn swap(&mut self, generation: &Generation) -> Result<u64, KernelError> {
         let number = self.generation + 1;
         let slot = (number % u64::from(SLOTS)) as u32;
@@ -33,15 +34,16 @@ impl Kernel {
         barrier::wait(&mut self.ebpf, &self.inner)?;
         fill(&mut self.ebpf, &self.inner, slot, generation, number)?;
         let before = if self.generation == 0 { 0 } else { live_word(self.generation, 1 - slot) };
-        self.live.store(live_word(number, slot));
+        if !fault::leaves_out("LIVE") {
+            self.live.store(live_word(number, slot));
+        }
         // A new subject's label must not meet a generation that does not know it, so selectors come
         // after the switch; tasks that start in between are found by the iteration over all tasks.
-        if let Err(error) = self.add_selectors(&generation.selectors) {
+        if let Err(error) = self.select(&generation.selectors) {
             self.live.store(before);
             return Err(error);
         }
         self.generation = number;
-        self.remove_selectors(&generation.selectors)?;
         Ok(number)
     }
 }
@@ -80,6 +82,7 @@ fn array<T>(
 where
     T: IntoBytes + Immutable + Copy + 'static,
 {
+    fault::at(name).map_err(KernelError::system(name))?;
     let entries = values.len().max(1) as u32;
     let sizes = (size_of::<u32>(), size_of::<T>());
     let map = maps.create(name, BPF_MAP_TYPE_ARRAY as u32, sizes, entries, INNER_MAP)?;
@@ -95,6 +98,7 @@ where
 /// Makes the trie's hash map and puts it into a slot.
 fn edges(ebpf: &mut Ebpf, maps: &InnerMaps, slot: u32, edges: &[(EdgeKey, u32)]) -> Result<(), KernelError> {
     const NAME: &str = "EDGES";
+    fault::at(NAME).map_err(KernelError::system(NAME))?;
     let entries = edges.len().max(1) as u32;
     let sizes = (size_of::<EdgeKey>(), size_of::<u32>());
     let map = maps.create(NAME, BPF_MAP_TYPE_HASH as u32, sizes, entries, NO_PREALLOC)?;
