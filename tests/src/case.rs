@@ -1,6 +1,7 @@
 //! The three cases of an attempt: without Guard, under it by a labelled process, under it by an
 //! unlabelled one.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
@@ -17,6 +18,7 @@ pub(crate) struct Case<'a> {
     daemon: Option<&'a Daemon>,
     /// Whether races are repeated as often as promised.
     pub(crate) full: bool,
+    operations: Cell<u64>,
 }
 
 /// Says that a test cannot run on this kernel, and why.
@@ -69,12 +71,22 @@ const EVENT: Duration = Duration::from_secs(20);
 impl<'a> Case<'a> {
     /// The control: nothing is enforced.
     pub(crate) fn without_daemon(full: bool) -> Self {
-        Self { daemon: None, full }
+        Self { daemon: None, full, operations: Cell::default() }
     }
 
     /// What `daemon` enforces.
     pub(crate) fn under(daemon: &'a Daemon, full: bool) -> Self {
-        Self { daemon: Some(daemon), full }
+        Self { daemon: Some(daemon), full, operations: Cell::default() }
+    }
+
+    /// Says how many operations the test has tried, for its line in the report.
+    pub(crate) fn tried(&self, operations: u64) {
+        self.operations.set(self.operations.get() + operations);
+    }
+
+    /// How many operations were tried since the last call.
+    pub(crate) fn take_operations(&self) -> u64 {
+        self.operations.take()
     }
 
     /// The daemon, under Guard.

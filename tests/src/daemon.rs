@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
-use std::os::unix::net::UnixDatagram;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -15,6 +15,7 @@ use nix::unistd::Pid;
 
 use crate::bundle::Bundle;
 use crate::events::Events;
+use crate::http;
 
 /// Loading, verifying and attaching under emulation, on the slowest series.
 const START: Duration = Duration::from_secs(180);
@@ -26,6 +27,9 @@ const LOG_LINES: usize = 8;
 
 /// Where fixtures keep what the daemon reads and writes.
 pub(crate) const BASE: &str = "/run/guard-tests";
+
+/// A file of the fixture that names the step which the daemon's debug build makes fail, or leaves out.
+pub(crate) const FAULT: &str = "fault";
 
 /// A daemon that enforces.
 pub(crate) struct Daemon {
@@ -58,6 +62,11 @@ pub(crate) fn configure(name: &str, bundle: &Bundle) -> Result<PathBuf> {
 
 /// Starts the daemon on a directory of [`configure`] without waiting for it.
 pub(crate) fn spawn(directory: &Path) -> Result<Starting> {
+    spawn_in(&[], directory)
+}
+
+/// The same through a program that changes something and then executes its further arguments.
+pub(crate) fn spawn_in(host: &[&str], directory: &Path) -> Result<Starting> {
     let socket = directory.join("notify.sock");
     let _ = fs::remove_file(&socket);
     let ready = UnixDatagram::bind(&socket).context("bind the notification socket")?;
@@ -68,11 +77,13 @@ pub(crate) fn spawn(directory: &Path) -> Result<Starting> {
         .context("create the events file")?;
     let log =
         File::options().create(true).append(true).open(directory.join("log")).context("create the log")?;
-    let child = Command::new("guard-agent")
-        .arg("run")
+    let words: Vec<&str> = host.iter().copied().chain(["guard-agent", "run"]).collect();
+    let child = Command::new(words[0])
+        .args(&words[1..])
         .arg("--config")
         .arg(directory.join("agent.toml"))
         .env("NOTIFY_SOCKET", &socket)
+        .env("GUARD_TEST_FAULT", directory.join(FAULT))
         .env("NO_COLOR", "1")
         .stdin(Stdio::null())
         .stdout(events)
@@ -185,10 +196,36 @@ impl Daemon {
         self.child.wait().context("wait for the daemon")
     }
 
+    /// Makes a bundle live without the help of `guardctl`, which takes longer to start.
+    pub(crate) fn apply(&self, directory: &Path) -> Result<()> {
+        let body = serde_json::json!({ "directory": directory }).to_string();
+        let (status, answer) = self.request("POST", "/v1/policy/apply", &body)?;
+        ensure!(status == 200, "the daemon answered {status}: {answer}");
+        Ok(())
+    }
+
+    /// What the daemon says of itself.
+    pub(crate) fn status(&self) -> Result<serde_json::Value> {
+        let (status, answer) = self.request("GET", "/v1/status", "")?;
+        ensure!(status == 200, "the daemon answered {status}: {answer}");
+        serde_json::from_str(&answer).with_context(|| format!("the status is no JSON: {answer}"))
+    }
+
+    /// The socket for administrators.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.directory.join("run/admin.sock")
+    }
+
+    /// One request at the socket for administrators; status and body of the answer.
+    pub(crate) fn request(&self, method: &str, path: &str, body: &str) -> Result<(u16, String)> {
+        let stream = UnixStream::connect(self.socket()).context("connect to the admin socket")?;
+        http::exchange(stream, method, path, body).with_context(|| format!("{method} {path}"))
+    }
+
     /// A `guardctl` command for this daemon.
     pub(crate) fn control(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("guardctl");
-        command.arg("--socket").arg(self.directory.join("run/admin.sock")).args(arguments);
+        command.arg("--socket").arg(self.socket()).args(arguments);
         command
     }
 }

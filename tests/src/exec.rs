@@ -40,6 +40,7 @@ pub(crate) const PART: Part = Part {
             mapping_a_file_executable_is_refused,
             anonymous_executable_memory_is_refused,
             a_library_for_preloading_is_refused,
+            a_program_is_refused_however_often_it_is_spawned,
         ],
     ),
 };
@@ -288,4 +289,37 @@ fn a_library_for_preloading_is_refused(case: &Case<'_>) -> Result<()> {
     };
     case.refused(refusal(AGENT, "exec.map").at("x/data/preload.so"), || preload("x/data"))?;
     case.allowed(AGENT, || preload("x/run"))
+}
+
+/// A way to run a program.
+type Spawn = fn(&Path) -> io::Result<()>;
+
+/// Repeats an operation whose results must all be the same, and returns that.
+fn repeated(times: u64, operation: impl Fn() -> io::Result<()>) -> io::Result<()> {
+    let first = operation();
+    let number = |result: &io::Result<()>| result.as_ref().err().and_then(io::Error::raw_os_error);
+    for time in 1..times {
+        let result = operation();
+        if result.is_ok() != first.is_ok() || number(&result) != number(&first) {
+            return Err(io::Error::other(format!("first {first:?}, then, at number {time}, {result:?}")));
+        }
+    }
+    first
+}
+
+fn a_program_is_refused_however_often_it_is_spawned(case: &Case<'_>) -> Result<()> {
+    // With both, the child uses the parent's memory while the parent sleeps: a denial must wake it.
+    let ways: [(&str, Spawn); 2] = [("vfork", raw::vfork_exec), ("posix_spawn", raw::posix_spawn)];
+    let times = if case.full { 10_000 } else { 200 };
+    for (way, spawn) in ways {
+        case.refused(refusal(AGENT, "exec").at("x/data/program").only_labelled(), || {
+            // Without Guard it only has to be shown that it works.
+            if case.daemon().is_some() { repeated(times, || spawn(&denied())) } else { spawn(&denied()) }
+        })
+        .context(way)?;
+        case.tried(if case.daemon().is_some() { times } else { 1 });
+        case.allowed(FREE, || spawn(&denied())).context(way)?;
+        case.allowed(AGENT, || spawn(&permitted())).context(way)?;
+    }
+    Ok(())
 }

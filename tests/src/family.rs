@@ -1,17 +1,17 @@
 //! Families of tests that share one daemon, and how they are run: everything once without Guard,
 //! then everything again under it.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Error, Result};
 
 use crate::bundle::Bundle;
 use crate::case::Case;
 use crate::daemon::Daemon;
-use crate::report::{Report, Verdict};
+use crate::report::{Effort, Report, Verdict};
 use crate::{
-    checks, exec, file, identity, layout, lifecycle, mounts, network, path, programs, running, selector,
-    stdio, systemd, unix, users, without_bpf,
+    admin, canary, checks, escape, exec, file, generations, identity, layout, lifecycle, mounts, network,
+    path, programs, requirements, running, selector, stdio, systemd, unix, users,
 };
 
 /// One test: run once without Guard and once under it.
@@ -57,6 +57,8 @@ pub(crate) enum Place {
     Systemd,
     /// With a kernel that was told to leave out the bpf LSM.
     WithoutBpfLsm,
+    /// With a kernel that the tests may lock down.
+    Lockdown,
 }
 
 /// Tests that share a daemon.
@@ -76,6 +78,7 @@ const FAMILIES: &[Family] = &[
         has_daemon: true,
         parts: &[
             identity::PART,
+            escape::PART,
             selector::PART,
             exec::PART,
             file::PART,
@@ -86,20 +89,29 @@ const FAMILIES: &[Family] = &[
             stdio::PART,
         ],
     },
+    Family { name: "admin", place: Place::Plain, has_daemon: true, parts: &[admin::PART] },
     Family { name: "programs", place: Place::Plain, has_daemon: true, parts: &[programs::PART] },
     Family {
         name: "lifecycle",
         place: Place::Plain,
         has_daemon: false,
-        parts: &[running::PART, lifecycle::PART, checks::PART],
+        parts: &[
+            running::PART,
+            lifecycle::PART,
+            generations::PART,
+            canary::PART,
+            requirements::PART,
+            checks::PART,
+        ],
     },
     Family { name: "systemd", place: Place::Systemd, has_daemon: true, parts: &[systemd::PART] },
     Family {
         name: "without-bpf",
         place: Place::WithoutBpfLsm,
         has_daemon: false,
-        parts: &[without_bpf::PART],
+        parts: &[requirements::WITHOUT_BPF_LSM],
     },
+    Family { name: "lockdown", place: Place::Lockdown, has_daemon: false, parts: &[requirements::LOCKDOWN] },
 ];
 
 /// Which tests to run.
@@ -108,14 +120,17 @@ pub(crate) struct Wanted {
     pub(crate) smoke: bool,
     /// What this guest is like.
     pub(crate) place: Place,
-    /// Only names that contain this.
+    /// Only parts and tests whose name contains this.
     pub(crate) filter: String,
 }
 
 impl Wanted {
     fn tests(&self, family: &Family) -> Vec<Test> {
-        let all = family.parts.iter().flat_map(|part| part.tests);
-        all.filter(|test| (!self.smoke || test.smoke) && test.name.contains(&self.filter)).copied().collect()
+        let named = |name: &str| name.contains(&self.filter);
+        let all = family.parts.iter().flat_map(|part| part.tests.iter().map(|test| (part.name, test)));
+        all.filter(|(part, test)| (!self.smoke || test.smoke) && (named(part) || named(test.name)))
+            .map(|(_, test)| *test)
+            .collect()
     }
 
     fn families(&self) -> impl Iterator<Item = (&'static Family, Vec<Test>)> {
@@ -156,21 +171,21 @@ fn run(family: &Family, tests: &[Test], full: bool, only_controls: bool, report:
     let case = Case::without_daemon(full);
     if !family.has_daemon {
         for test in tests {
-            let (result, time) = timed(test, &case);
-            report.add(test.name, Verdict::of(result), time);
+            let (result, effort) = measured(test, &case);
+            report.add(test.name, Verdict::of(result), effort);
         }
         return;
     }
-    let controls: Vec<(Result<()>, Duration)> = tests
+    let controls: Vec<(Result<()>, Effort)> = tests
         .iter()
         .map(|test| {
-            let (result, time) = timed(test, &case);
-            (result.context("without Guard"), time)
+            let (result, effort) = measured(test, &case);
+            (result.context("without Guard"), effort)
         })
         .collect();
     if only_controls {
-        for (test, (result, time)) in tests.iter().zip(controls) {
-            report.add(test.name, Verdict::of(result), time);
+        for (test, (result, effort)) in tests.iter().zip(controls) {
+            report.add(test.name, Verdict::of(result), effort);
         }
         return;
     }
@@ -182,7 +197,7 @@ fn run(family: &Family, tests: &[Test], full: bool, only_controls: bool, report:
     };
     report.note(&format!("{}: enforcing after {:.1} s", family.name, begin.elapsed().as_secs_f64()));
     for (test, (control, before)) in tests.iter().zip(controls) {
-        let (result, after) = timed(test, &Case::under(&daemon, full));
+        let (result, after) = measured(test, &Case::under(&daemon, full));
         let verdict = Verdict::of(control.and(result.context("under Guard")));
         report.add(test.name, verdict, before + after);
         if !daemon.is_alive() {
@@ -190,21 +205,22 @@ fn run(family: &Family, tests: &[Test], full: bool, only_controls: bool, report:
         }
     }
     if let Err(error) = daemon.stop() {
-        report.add("the_daemon_stops_when_asked", Verdict::Failed(format!("{error:#}")), Duration::ZERO);
+        report.add("the_daemon_stops_when_asked", Verdict::Failed(format!("{error:#}")), Effort::default());
     }
 }
 
-fn timed(test: &Test, case: &Case<'_>) -> (Result<()>, Duration) {
+fn measured(test: &Test, case: &Case<'_>) -> (Result<()>, Effort) {
     let begin = Instant::now();
     let result = (test.run)(case).and_then(|()| case.canaries_are_untouched());
     let restored = layout::restore_canaries();
-    (result.and(restored), begin.elapsed())
+    let effort = Effort { time: begin.elapsed(), operations: case.take_operations() };
+    (result.and(restored), effort)
 }
 
 fn fail_all(family: &Family, tests: &[Test], error: &Error, report: &mut Report) {
     report.note(&format!("{}: {error:#}", family.name));
     for test in tests {
         let reason = format!("the family {} could not be set up", family.name);
-        report.add(test.name, Verdict::Failed(reason), Duration::ZERO);
+        report.add(test.name, Verdict::Failed(reason), Effort::default());
     }
 }

@@ -1,7 +1,8 @@
 //! Who is labelled, and that a label cannot be shed.
 
+use std::ffi::OsStr;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 
@@ -99,7 +100,8 @@ pub(crate) fn in_child(
     }
 }
 
-fn fork() -> io::Result<ForkResult> {
+/// fork(2).
+pub(crate) fn fork() -> io::Result<ForkResult> {
     // SAFETY: attempts have one thread.
     Ok(unsafe { nix::unistd::fork() }?)
 }
@@ -208,8 +210,13 @@ fn root_of_an_own_user_namespace_keeps_the_label(case: &Case<'_>) -> Result<()> 
 }
 
 /// Has a copy of this program take a step.
-pub(crate) fn run_helper(program: &std::path::Path, verb: &str, file: PathBuf) -> io::Result<()> {
-    step::result(Command::new(program).args(["step", verb]).arg(file).status()?)
+pub(crate) fn run_helper(program: &Path, verb: &str, file: PathBuf) -> io::Result<()> {
+    run_step(program, &[verb.as_ref(), file.as_os_str()])
+}
+
+/// The same with any arguments.
+pub(crate) fn run_step<S: AsRef<OsStr>>(program: &Path, words: &[S]) -> io::Result<()> {
+    step::result(Command::new(program).arg("step").args(words).status()?)
 }
 
 fn a_set_user_id_root_helper_keeps_the_label(case: &Case<'_>) -> Result<()> {

@@ -4,12 +4,11 @@ use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
-use std::sync::atomic::Ordering;
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 
-use crate::attempt::{self, Outcome, attempt, eventually};
+use crate::attempt::{Outcome, attempt, eventually};
 use crate::bundle::{Bundle, permit, within};
 use crate::case::{Case, refusal};
 use crate::daemon::{Daemon, spawn};
@@ -17,7 +16,6 @@ use crate::family::{Part, tests};
 use crate::file::read;
 use crate::layout::{self, ROOT, canary, path};
 use crate::puppet::Puppet;
-use crate::raw::SharedCounters;
 use crate::users::AGENT;
 
 pub(crate) const PART: Part = Part {
@@ -29,8 +27,6 @@ pub(crate) const PART: Part = Part {
         others: [
             a_hangup_signal_reloads_the_bundle,
             an_invalid_bundle_leaves_the_running_policy_untouched,
-            switching_between_two_policies_never_mixes_them,
-            a_task_of_a_removed_subject_is_refused_everything,
             a_second_daemon_is_refused,
             denials_are_followed_by_the_client,
             the_status_tells_what_is_enforced,
@@ -57,13 +53,13 @@ pub(crate) fn small(version: u64, permits: &[(&[&str], &str)]) -> Bundle {
     Bundle::new("small").version(version).subject("agent", "user = \"agent\"").policy("small", policy)
 }
 
-const READ: &[&str] = &["file.read"];
+pub(crate) const READ: &[&str] = &["file.read"];
 
-fn first() -> PathBuf {
+pub(crate) fn first() -> PathBuf {
     path("flip/first")
 }
 
-fn second() -> PathBuf {
+pub(crate) fn second() -> PathBuf {
     path("flip/second")
 }
 
@@ -84,7 +80,8 @@ pub(crate) fn ends_with(output: &Output, status: i32) -> Result<()> {
     Ok(())
 }
 
-fn apply(daemon: &Daemon, bundle: &Bundle, name: &str) -> Result<Output> {
+/// Has the client apply a bundle.
+pub(crate) fn apply(daemon: &Daemon, bundle: &Bundle, name: &str) -> Result<Output> {
     let directory = bundle.write(&daemon.directory().join(name))?;
     output(&mut daemon.control(&["policy", "apply", &directory.display().to_string()]))
 }
@@ -148,95 +145,9 @@ fn an_invalid_bundle_leaves_the_running_policy_untouched(_: &Case<'_>) -> Result
         puppet.is_allowed(&first()).context(what)?;
         puppet.is_refused(&second()).context(what)?;
     }
-    let status = output(&mut daemon.control(&["status", "--json"]))?;
-    let status: serde_json::Value = serde_json::from_slice(&status.stdout).context("the status is JSON")?;
+    let status = daemon.status()?;
     let version = status.pointer("/bundle/version").and_then(serde_json::Value::as_u64);
     ensure!(version == Some(1), "the live version should be 1: {status}");
-    puppet.end()?;
-    daemon.stop().map(drop)
-}
-
-const STOP: usize = 0;
-const OPERATIONS: usize = 1;
-const MIXED: usize = 2;
-const LOST: usize = 3;
-const SEEN_FIRST: usize = 4;
-const SEEN_SECOND: usize = 5;
-
-fn switching_between_two_policies_never_mixes_them(case: &Case<'_>) -> Result<()> {
-    // The first permits reading `first`, the second writing it: opening it for both asks for two
-    // rights in one decision, which no policy gives. Reading `both` is permitted by either.
-    let policies = [
-        small(1, &[(READ, "first"), (READ, "both")]),
-        small(2, &[(&["file.write"], "first"), (READ, "both")]),
-    ];
-    let (flips, wanted) = if case.full { (100, 100_000) } else { (15, 5000) };
-    let daemon = Daemon::start("flip", &policies[0])?;
-    let directories = [
-        policies[0].write(&daemon.directory().join("a"))?,
-        policies[1].write(&daemon.directory().join("b"))?,
-    ];
-    let counters = SharedCounters::new().context("share memory")?;
-    let workers =
-        (0..3).map(|_| attempt::start(AGENT, || flip_worker(&counters))).collect::<Result<Vec<_>>>()?;
-    let mut flipped = 0;
-    let result = loop {
-        let directory = directories[(flipped + 1) % 2].display().to_string();
-        let done = output(&mut daemon.control(&["policy", "apply", &directory]))
-            .and_then(|done| ends_with(&done, 0));
-        flipped += 1;
-        if done.is_err() || flipped >= flips && counters.at(OPERATIONS).load(Ordering::SeqCst) >= wanted {
-            break done;
-        }
-    };
-    counters.at(STOP).store(1, Ordering::SeqCst);
-    for worker in workers {
-        worker.outcome()?;
-    }
-    result?;
-    let count = |index| counters.at(index).load(Ordering::SeqCst);
-    let (mixed, lost, operations) = (count(MIXED), count(LOST), count(OPERATIONS));
-    ensure!(mixed == 0, "{mixed} of {operations} decisions mixed two policies");
-    ensure!(lost == 0, "{lost} of {operations} operations that both policies permit were refused");
-    ensure!(count(SEEN_FIRST) > 0 && count(SEEN_SECOND) > 0, "not both policies were seen at work");
-    daemon.stop().map(drop)
-}
-
-fn flip_worker(counters: &SharedCounters) -> std::io::Result<()> {
-    let add = |index: usize| counters.at(index).fetch_add(1, Ordering::Relaxed);
-    while counters.at(STOP).load(Ordering::SeqCst) == 0 {
-        if fs::File::options().read(true).write(true).open(first()).is_ok() {
-            add(MIXED);
-        }
-        if fs::File::open(path("flip/both")).is_err() {
-            add(LOST);
-        }
-        if fs::File::open(first()).is_ok() {
-            add(SEEN_FIRST);
-        }
-        if fs::File::options().write(true).open(first()).is_ok() {
-            add(SEEN_SECOND);
-        }
-        counters.at(OPERATIONS).fetch_add(4, Ordering::Relaxed);
-    }
-    Ok(())
-}
-
-fn a_task_of_a_removed_subject_is_refused_everything(case: &Case<'_>) -> Result<()> {
-    let daemon = Daemon::start("removed", &small(1, &[(READ, "first")]))?;
-    let mut puppet = Puppet::start(AGENT)?;
-    puppet.is_allowed(&first())?;
-    let mark = daemon.events.mark()?;
-    let without = Bundle::new("small").version(2).subject("other", "user = \"ci\"");
-    ends_with(&apply(&daemon, &without, "without")?, 0)?;
-    puppet.is_refused(&first())?;
-    let wait = std::time::Duration::from_secs(20);
-    daemon.events.wait(mark, wait, "a removed subject", |event| event.reason() == "subject-removed")?;
-    // Who comes now is nobody's subject any more.
-    Case::under(&daemon, case.full).allowed(AGENT, || read(second()))?;
-    // The same name again is the same subject, so its task is what it was.
-    ends_with(&apply(&daemon, &small(3, &[(READ, "first")]), "again")?, 0)?;
-    puppet.is_allowed(&first())?;
     puppet.end()?;
     daemon.stop().map(drop)
 }

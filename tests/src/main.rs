@@ -11,16 +11,23 @@ use std::process::ExitCode;
 use anyhow::{Result, ensure};
 use clap::{Parser, Subcommand};
 
+mod admin;
 mod attempt;
+mod bpf;
 mod bundle;
+mod canary;
 mod case;
 mod checks;
 mod daemon;
 mod elf;
+mod escape;
 mod events;
 mod exec;
 mod family;
 mod file;
+mod flip;
+mod generations;
+mod http;
 mod identity;
 mod layout;
 mod lifecycle;
@@ -32,6 +39,7 @@ mod programs;
 mod puppet;
 mod raw;
 mod report;
+mod requirements;
 mod running;
 mod selector;
 mod stdio;
@@ -40,7 +48,6 @@ mod systemd;
 mod unix;
 mod uring;
 mod users;
-mod without_bpf;
 
 /// The in-guest tests of Guard.
 #[derive(Parser)]
@@ -59,13 +66,16 @@ struct Args {
     /// Run the tests for a kernel that was booted without the bpf LSM instead of the others.
     #[arg(long, conflicts_with_all = ["smoke", "systemd"])]
     without_bpf_lsm: bool,
+    /// Lock this kernel down and run the tests for that instead of the others.
+    #[arg(long, conflicts_with_all = ["smoke", "systemd", "without_bpf_lsm"])]
+    lockdown: bool,
     /// Run only the controls: every attack without Guard, where it must work.
     #[arg(long)]
     controls: bool,
     /// Print the names of the tests instead of running them.
     #[arg(long)]
     list: bool,
-    /// Run only tests whose name contains this.
+    /// Run only tests whose name, or whose part's name, contains this.
     filter: Option<String>,
 }
 
@@ -98,9 +108,10 @@ fn main() -> ExitCode {
 fn select_and_run(args: &Args) -> Result<bool> {
     let wanted = family::Wanted {
         smoke: args.smoke,
-        place: match (args.systemd, args.without_bpf_lsm) {
-            (true, _) => family::Place::Systemd,
-            (_, true) => family::Place::WithoutBpfLsm,
+        place: match (args.systemd, args.without_bpf_lsm, args.lockdown) {
+            (true, ..) => family::Place::Systemd,
+            (_, true, _) => family::Place::WithoutBpfLsm,
+            (.., true) => family::Place::Lockdown,
             _ => family::Place::Plain,
         },
         filter: args.filter.clone().unwrap_or_default(),

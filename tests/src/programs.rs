@@ -24,10 +24,12 @@ pub(crate) const PART: Part = Part {
     tests: tests!(
         others: [
             git_clones_over_http_where_it_may,
+            git_clones_by_the_smart_protocol_where_it_may,
             curl_is_refused_to_the_ci_job,
             an_agent_runs_git_and_python_in_its_work_tree,
             an_agent_is_refused_keys_and_accounts,
             an_agent_is_refused_keys_through_links_and_children,
+            an_agent_is_refused_keys_through_mounts_renames_and_set_user_id,
             an_agent_is_refused_other_programs_sockets_and_addresses,
             nginx_serves_one_tree_and_not_another,
         ],
@@ -63,7 +65,12 @@ fn make_repository() -> Result<()> {
     layout::run("git", &["-C", &source, "add", "."])?;
     layout::run("git", &[&["-C", &source][..], &author, &["commit", "-q", "-m", "first"]].concat())?;
     layout::run("git", &["clone", "-q", "--bare", &source, &bare])?;
-    layout::run("git", &["-C", &bare, "update-server-info"])
+    layout::run("git", &["-C", &bare, "update-server-info"])?;
+    // What only speaks the smart protocol hands out no files.
+    let smart = path("smart/project.git").display().to_string();
+    layout::directory(&path("smart"))?;
+    layout::run("git", &["clone", "-q", "--bare", &source, &smart])?;
+    layout::run("git", &["-C", &smart, "config", "http.getanyfile", "false"])
 }
 
 /// Where git keeps its parts.
@@ -137,6 +144,13 @@ fn git_server() -> Result<Server> {
     Server::start(command.arg(path("git")).stdout(Stdio::null()).stderr(Stdio::null()), GIT)
 }
 
+/// The same repository by the smart protocol only.
+fn smart_git_server() -> Result<Server> {
+    let mut command = Command::new("python3");
+    command.args(["-c", include_str!("git_http.py")]).arg(path("smart")).arg(GIT.to_string());
+    Server::start(command.stdout(Stdio::null()).stderr(Stdio::null()), GIT)
+}
+
 /// Runs a program as it would be run in a work tree; EACCES if it says that permission was denied.
 fn run(program: &str, arguments: &[&str], directory: &str) -> io::Result<String> {
     let output = Command::new(program)
@@ -170,6 +184,17 @@ fn clone(address: &str, directory: &str) -> io::Result<()> {
 
 fn git_clones_over_http_where_it_may(case: &Case<'_>) -> Result<()> {
     let _server = git_server()?;
+    clones_where_it_may(case)
+}
+
+fn git_clones_by_the_smart_protocol_where_it_may(case: &Case<'_>) -> Result<()> {
+    let _server = smart_git_server()?;
+    let files = exchange(GIT, "GET /project.git/HEAD HTTP/1.0\r\n\r\n").context("ask for a file")?;
+    ensure!(files.starts_with("HTTP/1.0 403"), "the server hands out files: {files}");
+    clones_where_it_may(case)
+}
+
+fn clones_where_it_may(case: &Case<'_>) -> Result<()> {
     case.allowed(CI, || clone("127.0.0.1", "/srv/gt/ci"))?;
     let refused = refusal(CI, "net.connect").at(format!("127.0.0.2:{GIT}"));
     case.refused(refused, || clone("127.0.0.2", "/srv/gt/ci"))
@@ -255,6 +280,58 @@ fn an_agent_is_refused_keys_through_links_and_children(case: &Case<'_>) -> Resul
         case.refused(refusal(CODER, "file.read").at(KEY), || python(&code)).context(way)?;
     }
     Ok(())
+}
+
+/// Python that makes an own user and mount namespace and then mounts something.
+fn mounting(source: &str, target: &str, kind: &str, flags: u32, data: &str) -> String {
+    format!(
+        "import ctypes
+libc = ctypes.CDLL(None, use_errno=True)
+def must(result):
+    if result: raise Exception(os.strerror(ctypes.get_errno()))
+os.makedirs('{target}', exist_ok=True)
+must(libc.unshare(0x10020000))
+must(libc.mount(b'{source}', b'{target}', b'{kind}', {flags}, b'{data}'))\n"
+    )
+}
+
+fn an_agent_is_refused_keys_through_mounts_renames_and_set_user_id(case: &Case<'_>) -> Result<()> {
+    const BIND: u32 = 4096;
+    let directory = Path::new(KEY).parent().context("the key's directory")?;
+    let (ssh, home) = (directory.display(), "/home/agent");
+    // Made by an administrator: another name of the key, where the agent has no rights either.
+    let link = format!("{home}/key-backup");
+    let _ = fs::remove_file(&link);
+    fs::hard_link(KEY, &link).context("make a hard link")?;
+    let helper = Path::new(WORK).join("helper");
+    layout::program(&helper, &fs::read("/proc/self/exe").context("read this program")?)?;
+    layout::mode(&helper, 0o4755)?;
+    let (bound, merged) = (format!("{WORK}/bound"), format!("{WORK}/merged"));
+    let bind = mounting(&ssh.to_string(), &bound, "none", BIND, "");
+    let overlay = mounting("overlay", &merged, "overlay", 0, &format!("lowerdir={ssh}:{WORK}"));
+    let tmpfs = mounting("none", &bound, "tmpfs", 0, "");
+    let ways = [
+        ("a hard link", link.as_str(), format!("open('{link}').read()")),
+        ("a bind mount", KEY, format!("{bind}open('{bound}/id_ed25519').read()")),
+        ("an overlay", "id_ed25519", format!("{overlay}open('{merged}/id_ed25519').read()")),
+        ("a new mount", "", format!("{tmpfs}open('{bound}/anything', 'w').write('x')")),
+        (
+            "a set-user-id helper",
+            KEY,
+            format!("sys.exit(subprocess.run(['{}', 'step', 'read', '{KEY}']).returncode)", helper.display()),
+        ),
+    ];
+    for (way, place, code) in ways {
+        let action = if way == "a new mount" { "file.write" } else { "file.read" };
+        case.refused(refusal(CODER, action).at(place), || python(&code)).context(way)?;
+    }
+    let renamed = format!("{home}/keys");
+    fs::rename(directory, &renamed).context("rename the directory")?;
+    let code = format!("open('{renamed}/id_ed25519').read()");
+    let place = "agent/keys/id_ed25519";
+    let result = case.refused(refusal(CODER, "file.read").at(place), || python(&code));
+    fs::rename(&renamed, directory).context("rename it back")?;
+    result.context("a renamed directory")
 }
 
 fn an_agent_is_refused_other_programs_sockets_and_addresses(case: &Case<'_>) -> Result<()> {

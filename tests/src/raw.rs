@@ -6,6 +6,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicI32, Ordering};
 
 use nix::libc::{self, c_int, c_long, c_void};
 
@@ -139,6 +140,85 @@ pub(crate) fn execveat(fd: BorrowedFd<'_>, path: &CStr, flags: c_int) -> io::Res
         )
     })
     .map(drop)
+}
+
+/// What a child that shares our memory executes.
+struct Image {
+    path: CString,
+    /// The errno of a failed execve.
+    errno: AtomicI32,
+}
+
+extern "C" fn execute(image: *mut c_void) -> c_int {
+    let arguments = [c"program".as_ptr(), std::ptr::null()];
+    let environment = [std::ptr::null::<libc::c_char>()];
+    // SAFETY: the image outlives the child, because its parent waits; string and arrays are
+    // terminated. Nothing is allocated and nothing unwinds.
+    unsafe {
+        let image = &*image.cast::<Image>();
+        libc::execve(image.path.as_ptr(), arguments.as_ptr(), environment.as_ptr());
+        image.errno.store(*libc::__errno_location(), Ordering::SeqCst);
+    }
+    127
+}
+
+/// Executes a program as vfork(2) and execve(2) do: in a child that uses our memory while we wait.
+pub(crate) fn vfork_exec(path: &Path) -> io::Result<()> {
+    const STACK: usize = 64 << 10;
+    let image = Image { path: c_path(path), errno: AtomicI32::new(0) };
+    let mut stack = vec![0u128; STACK / 16];
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+    // SAFETY: the stack is aligned, large enough for one call and alive until the child no longer uses
+    // our memory, which is when clone(2) returns because of CLONE_VFORK; so is the image.
+    let pid = checked(unsafe {
+        let top = stack.as_mut_ptr().add(stack.len()).cast();
+        libc::clone(execute, top, flags, (&raw const image).cast_mut().cast()) as c_long
+    })?;
+    ended(pid as libc::pid_t, image.errno.load(Ordering::SeqCst))
+}
+
+/// Executes a program with posix_spawn(3).
+pub(crate) fn posix_spawn(path: &Path) -> io::Result<()> {
+    let path = c_path(path);
+    let arguments = [c"program".as_ptr().cast_mut(), std::ptr::null_mut()];
+    let environment = [std::ptr::null_mut::<libc::c_char>()];
+    let mut pid = 0;
+    // SAFETY: the string and both arrays are terminated; no attributes are given.
+    let errno = unsafe {
+        libc::posix_spawn(
+            &raw mut pid,
+            path.as_ptr(),
+            std::ptr::null(),
+            std::ptr::null(),
+            arguments.as_ptr(),
+            environment.as_ptr(),
+        )
+    };
+    if errno == 0 { ended(pid, 0) } else { Err(io::Error::from_raw_os_error(errno)) }
+}
+
+/// Waits for a child that has executed something, unless `errno` says that it could not.
+fn ended(pid: libc::pid_t, errno: c_int) -> io::Result<()> {
+    let status = nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(pid), None)?;
+    match status {
+        _ if errno != 0 => Err(io::Error::from_raw_os_error(errno)),
+        nix::sys::wait::WaitStatus::Exited(_, 0) => Ok(()),
+        other => Err(io::Error::other(format!("the program ended with {other:?}"))),
+    }
+}
+
+/// A new process in the cgroup whose directory is open as `cgroup` (clone3(2)).
+pub(crate) fn fork_into(cgroup: BorrowedFd<'_>) -> io::Result<libc::pid_t> {
+    const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+    // `struct clone_args`: flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls,
+    // set_tid, set_tid_size, cgroup.
+    let mut arguments = [0u64; 11];
+    arguments[0] = CLONE_INTO_CGROUP;
+    arguments[4] = libc::SIGCHLD as u64;
+    arguments[10] = cgroup.as_raw_fd() as u64;
+    // SAFETY: without CLONE_VM this is fork; this program has one thread.
+    checked(unsafe { libc::syscall(libc::SYS_clone3, arguments.as_ptr(), size_of_val(&arguments)) })
+        .map(|pid| pid as libc::pid_t)
 }
 
 /// A new process that shares nothing but is a child of our parent.

@@ -1,5 +1,7 @@
 //! One line per test, and a last line with the counts.
 
+use std::fmt;
+use std::ops::Add;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -29,6 +31,46 @@ impl Verdict {
     }
 }
 
+/// What a test took.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Effort {
+    /// How long it ran.
+    pub(crate) time: Duration,
+    /// Operations it tried, if it counts them.
+    pub(crate) operations: u64,
+}
+
+impl Add for Effort {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self { time: self.time + other.time, operations: self.operations + other.operations }
+    }
+}
+
+impl fmt::Display for Effort {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "({:.1} s)", self.time.as_secs_f64())?;
+        match self.operations {
+            0 => Ok(()),
+            count => write!(formatter, " ({} operations)", grouped(count)),
+        }
+    }
+}
+
+/// A number in groups of three digits.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index != 0 && (digits.len() - index) % 3 == 0 {
+            text.push(' ');
+        }
+        text.push(digit);
+    }
+    text
+}
+
 /// The counts so far.
 #[derive(Default)]
 pub(crate) struct Report {
@@ -38,11 +80,11 @@ pub(crate) struct Report {
 
 impl Report {
     /// Prints a test's line.
-    pub(crate) fn add(&mut self, name: &str, verdict: Verdict, time: Duration) {
+    pub(crate) fn add(&mut self, name: &str, verdict: Verdict, effort: Effort) {
         match verdict {
             Verdict::Passed => {
                 self.passed += 1;
-                println!("ok {name} ({:.1} s)", time.as_secs_f64());
+                println!("ok {name} {effort}");
             }
             Verdict::Failed(reason) => {
                 self.failed += 1;
@@ -61,5 +103,18 @@ impl Report {
     pub(crate) fn finish(&self) -> bool {
         println!("{} passed, {} failed", self.passed, self.failed);
         self.failed == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn operations_are_shown_in_groups_if_they_are_counted() {
+        let effort = |operations| Effort { time: Duration::from_millis(1250), operations }.to_string();
+        assert_eq!(effort(0), "(1.2 s)");
+        assert_eq!(effort(999), "(1.2 s) (999 operations)");
+        assert_eq!(effort(1_000_000), "(1.2 s) (1 000 000 operations)");
     }
 }

@@ -15,6 +15,13 @@ pub(crate) enum Step {
         /// The file.
         path: PathBuf,
     },
+    /// Writes a text to a file with one call.
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// The text.
+        text: String,
+    },
     /// Reads a file as a child of this process.
     ReadInChild {
         /// The file.
@@ -56,6 +63,9 @@ impl Step {
     fn take(&self) -> io::Result<()> {
         match self {
             Self::Read { path } => crate::file::read(path),
+            Self::Write { path, text } => {
+                io::Write::write_all(&mut std::fs::File::options().write(true).open(path)?, text.as_bytes())
+            }
             Self::ReadInChild { path } => in_child("read", path),
             Self::ReadInWaitingChild { path } => in_child("read-when-told", path),
             Self::ReadWhenTold { path } => {

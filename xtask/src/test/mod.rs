@@ -22,8 +22,8 @@ use tally::Tally;
 /// Run the tests: unit tests on this machine, the others in guests, one kernel after another.
 ///
 /// By default each kernel series gets a smoke set and one of them, chosen by the commit, the whole
-/// set; `--kernel all --full` is everything. A guest whose kernel warns or crashes is a failure.
-/// Ends in one line, `N passed, N failed`.
+/// set; `--kernel all --full` is everything. With a filter, every selected series runs whatever it
+/// matches. A guest whose kernel warns or crashes is a failure. Ends in one line, `N passed, N failed`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Kernel series to test on: 6.1, 6.12, 6.18, 7 or all.
@@ -32,7 +32,8 @@ pub(crate) struct Args {
     /// The whole set on every selected series, with races repeated as often as promised.
     #[arg(long)]
     full: bool,
-    /// Only tests whose name contains this.
+    /// Only tests whose name contains this, or that belong to a part of the tests called so
+    /// (a file in tests/src, such as `generations`).
     filter: Option<String>,
 }
 
@@ -84,7 +85,8 @@ fn plan(args: &Args) -> Vec<Job> {
     let chosen = choose(&commit(), selected.len());
     let mut jobs = Vec::new();
     for (number, series) in selected.into_iter().enumerate() {
-        let sets: &[Set] = if args.full || number == chosen { &Set::WHOLE } else { &[Set::Smoke] };
+        let whole = args.full || args.filter.is_some() || number == chosen;
+        let sets: &[Set] = if whole { &Set::WHOLE } else { &[Set::Smoke] };
         jobs.extend(sets.iter().map(|set| Job { series: series.clone(), set: *set }));
     }
     jobs
@@ -106,7 +108,10 @@ mod tests {
     use super::*;
 
     fn sets(kernel: &str, full: bool) -> Vec<Set> {
-        let args = Args { kernel: kernel.parse().unwrap(), full, filter: None };
+        planned(Args { kernel: kernel.parse().unwrap(), full, filter: None })
+    }
+
+    fn planned(args: Args) -> Vec<Set> {
         plan(&args).iter().map(|job| job.set).collect()
     }
 
@@ -121,6 +126,12 @@ mod tests {
     fn a_single_series_and_full_mean_the_whole_set() {
         assert_eq!(sets("6.1", false), Set::WHOLE);
         assert_eq!(sets("all", true).len(), 4 * Set::WHOLE.len());
+    }
+
+    #[test]
+    fn a_filter_is_looked_for_in_everything() {
+        let args = Args { kernel: "all".parse().unwrap(), full: false, filter: Some("generations".into()) };
+        assert_eq!(planned(args).len(), 4 * Set::WHOLE.len());
     }
 
     #[test]

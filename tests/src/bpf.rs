@@ -1,0 +1,209 @@
+//! bpf(2) by hand, for what the tests need beside the daemon: foreign LSM programs, and what maps
+//! exist.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use anyhow::{Context, Result, ensure};
+use nix::libc::{self, c_int};
+
+// `enum bpf_cmd`, `enum bpf_map_type`, `enum bpf_prog_type`, `enum bpf_attach_type`
+// (include/uapi/linux/bpf.h).
+const MAP_CREATE: c_int = 0;
+const PROG_LOAD: c_int = 5;
+const MAP_GET_NEXT_ID: c_int = 12;
+const MAP_GET_FD_BY_ID: c_int = 14;
+const LINK_CREATE: c_int = 28;
+const MAP_TYPE_ARRAY: u32 = 2;
+const PROG_TYPE_LSM: u32 = 29;
+const ATTACH_LSM_MAC: u32 = 27;
+
+/// One bpf(2) command whose attribute is these words, in the kernel's layout.
+fn bpf(command: c_int, attribute: &mut [u32]) -> io::Result<c_int> {
+    // SAFETY: the attribute is given with its size, and every pointer in it leads to memory that the
+    // callers keep for the length of the call.
+    let result = unsafe {
+        libc::syscall(libc::SYS_bpf, command, attribute.as_mut_ptr(), size_of_val(attribute) as libc::c_uint)
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as c_int) }
+}
+
+fn descriptor(command: c_int, attribute: &mut [u32]) -> io::Result<OwnedFd> {
+    let fd = bpf(command, attribute)?;
+    // SAFETY: these commands return a new descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn halves(address: usize) -> [u32; 2] {
+    [address as u32, (address as u64 >> 32) as u32]
+}
+
+/// All BPF maps of the system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Maps {
+    /// How many there are.
+    pub(crate) count: usize,
+    /// Bytes of kernel memory that they are accounted with.
+    pub(crate) bytes: u64,
+}
+
+impl Maps {
+    /// Those that exist now.
+    pub(crate) fn now() -> Result<Self> {
+        let mut maps = Self { count: 0, bytes: 0 };
+        let mut id = 0;
+        loop {
+            // `start_id`, `next_id`, `open_flags`.
+            let mut attribute = [id, 0, 0];
+            match bpf(MAP_GET_NEXT_ID, &mut attribute) {
+                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(maps),
+                other => other.context("list the BPF maps")?,
+            };
+            id = attribute[1];
+            // One that is freed meanwhile is none.
+            let Ok(map) = descriptor(MAP_GET_FD_BY_ID, &mut [id, 0, 0]) else { continue };
+            maps.count += 1;
+            maps.bytes += memory(map.as_fd())?;
+        }
+    }
+}
+
+/// What a map is accounted with (`bpf_map_show_fdinfo`).
+fn memory(map: BorrowedFd<'_>) -> Result<u64> {
+    let text = fs::read_to_string(format!("/proc/self/fdinfo/{}", map.as_raw_fd())).context("read fdinfo")?;
+    let line =
+        text.lines().find_map(|line| line.strip_prefix("memlock:")).context("fdinfo has no memlock")?;
+    line.trim().parse().context("parse memlock")
+}
+
+/// One instruction: operation, destination and source register, offset, immediate value
+/// (`struct bpf_insn`).
+#[derive(Clone, Copy)]
+struct Instruction(u8, u8, u8, i16, i32);
+
+impl Instruction {
+    fn word(self) -> u64 {
+        let Self(operation, destination, source, offset, immediate) = self;
+        u64::from(operation)
+            | u64::from(destination | source << 4) << 8
+            | u64::from(offset as u16) << 16
+            | u64::from(immediate as u32) << 32
+    }
+}
+
+/// A program that allows everything.
+fn allow() -> Vec<Instruction> {
+    vec![Instruction(0xb7, 0, 0, 0, 0), Instruction(0x95, 0, 0, 0, 0)]
+}
+
+/// A program that denies with EACCES what tasks of this command name do, but the first `spared` times.
+fn deny(name: [u8; 4], spared: i32, counter: BorrowedFd<'_>) -> Vec<Instruction> {
+    const EACCES: i32 = 13;
+    const GET_CURRENT_COMM: i32 = 16;
+    const MAP_LOOKUP_ELEM: i32 = 1;
+    vec![
+        // bpf_get_current_comm(r10 - 16, 16)
+        Instruction(0xbf, 1, 10, 0, 0),
+        Instruction(0x07, 1, 0, 0, -16),
+        Instruction(0xb7, 2, 0, 0, 16),
+        Instruction(0x85, 0, 0, 0, GET_CURRENT_COMM),
+        // if the first four bytes differ: allow
+        Instruction(0x61, 1, 10, -16, 0),
+        Instruction(0x56, 1, 0, 14, i32::from_le_bytes(name)),
+        // bpf_map_lookup_elem(counter, &0)
+        Instruction(0x62, 10, 0, -20, 0),
+        Instruction(0x18, 1, 1, 0, counter.as_raw_fd()),
+        Instruction(0, 0, 0, 0, 0),
+        Instruction(0xbf, 2, 10, 0, 0),
+        Instruction(0x07, 2, 0, 0, -20),
+        Instruction(0x85, 0, 0, 0, MAP_LOOKUP_ELEM),
+        Instruction(0x15, 0, 0, 7, 0),
+        // count; if not more than spared: allow
+        Instruction(0x79, 1, 0, 0, 0),
+        Instruction(0xbf, 2, 1, 0, 0),
+        Instruction(0x07, 2, 0, 0, 1),
+        Instruction(0x7b, 0, 2, 0, 0),
+        Instruction(0xa5, 1, 0, 2, spared),
+        // return -EACCES
+        Instruction(0xb7, 0, 0, 0, -EACCES),
+        Instruction(0x95, 0, 0, 0, 0),
+        // allow: return 0
+        Instruction(0xb7, 0, 0, 0, 0),
+        Instruction(0x95, 0, 0, 0, 0),
+    ]
+}
+
+/// A BPF LSM program that is not Guard's, attached until dropped.
+pub(crate) struct Foreign {
+    _link: OwnedFd,
+}
+
+impl Foreign {
+    /// One that changes nothing.
+    pub(crate) fn harmless(hook: &str) -> Result<Self> {
+        attach(hook, &allow())
+    }
+
+    /// One that denies `hook` with EACCES to tasks whose command name begins with these bytes, but the
+    /// first `spared` times.
+    pub(crate) fn denying(hook: &str, name: [u8; 4], spared: i32) -> Result<Self> {
+        // Type, key size, value size, entries, flags.
+        let counter =
+            descriptor(MAP_CREATE, &mut [MAP_TYPE_ARRAY, 4, 8, 1, 0]).context("make a counter map")?;
+        attach(hook, &deny(name, spared, counter.as_fd()))
+    }
+}
+
+fn attach(hook: &str, program: &[Instruction]) -> Result<Foreign> {
+    let hook_id = function_id(&format!("bpf_lsm_{hook}"))?;
+    let words: Vec<u64> = program.iter().map(|instruction| instruction.word()).collect();
+    let licence = c"GPL";
+    // The fields of `union bpf_attr` for this command, as 32-bit words.
+    let mut attribute = [0; 32];
+    attribute[0] = PROG_TYPE_LSM;
+    attribute[1] = words.len() as u32;
+    attribute[2..4].copy_from_slice(&halves(words.as_ptr() as usize));
+    attribute[4..6].copy_from_slice(&halves(licence.as_ptr() as usize));
+    attribute[17] = ATTACH_LSM_MAC; // expected_attach_type
+    attribute[27] = hook_id; // attach_btf_id
+    let program = descriptor(PROG_LOAD, &mut attribute).with_context(|| format!("load for {hook}"))?;
+    // `prog_fd`, `target_fd`, `attach_type`, `flags`.
+    let mut attribute = [program.as_raw_fd() as u32, 0, ATTACH_LSM_MAC, 0];
+    let link = descriptor(LINK_CREATE, &mut attribute).with_context(|| format!("attach to {hook}"))?;
+    Ok(Foreign { _link: link })
+}
+
+/// The number of a function in the kernel's own type information (Documentation/bpf/btf.rst).
+fn function_id(name: &str) -> Result<u32> {
+    const FUNCTION: u32 = 12;
+    let btf = fs::read("/sys/kernel/btf/vmlinux").context("read the kernel's BTF")?;
+    let word = |at: usize| -> Result<u32> {
+        let bytes = btf.get(at..at + 4).context("the BTF is cut off")?;
+        Ok(u32::from_le_bytes(bytes.try_into()?))
+    };
+    ensure!(word(0)? & 0xffff == 0xeb9f, "this is no BTF");
+    let header = word(4)? as usize;
+    let types = header + word(8)? as usize;
+    let (end, strings) = (types + word(12)? as usize, header + word(16)? as usize);
+    let (mut at, mut id) = (types, 1);
+    while at < end {
+        let (start, info) = (strings + word(at)? as usize, word(at + 4)?);
+        let (kind, members) = (info >> 24 & 0x1f, (info & 0xffff) as usize);
+        let text = btf.get(start..).context("a name outside of the BTF")?;
+        if kind == FUNCTION && text.starts_with(name.as_bytes()) && text.get(name.len()) == Some(&0) {
+            return Ok(id);
+        }
+        // What follows the twelve bytes that all kinds have.
+        at += 12
+            + match kind {
+                1 | 14 | 17 => 4,                // integer, variable, declaration tag
+                3 => 12,                         // array
+                4 | 5 | 15 | 19 => 12 * members, // structure, union, section, 64-bit enumeration
+                6 | 13 => 8 * members,           // enumeration, prototype
+                _ => 0,
+            };
+        id += 1;
+    }
+    anyhow::bail!("this kernel has no function {name}")
+}
