@@ -16,4 +16,5 @@ mod fault;
 pub mod host;
 pub mod kernel;
 pub mod policy;
+pub mod store;
 pub mod tables;

@@ -11,7 +11,7 @@ use crate::daemon::Daemon;
 use crate::report::{Effort, Report, Verdict};
 use crate::{
     admin, canary, checks, escape, exec, file, generations, identity, layout, lifecycle, mounts, network,
-    path, programs, requirements, running, selector, stdio, systemd, unix, users,
+    path, programs, requirements, running, selector, stdio, store, systemd, unix, users,
 };
 
 /// One test: run once without Guard and once under it.
@@ -101,6 +101,7 @@ const FAMILIES: &[Family] = &[
             generations::PART,
             canary::PART,
             requirements::PART,
+            store::PART,
             checks::PART,
         ],
     },

@@ -44,6 +44,7 @@ mod running;
 mod selector;
 mod stdio;
 mod step;
+mod store;
 mod systemd;
 mod unix;
 mod uring;

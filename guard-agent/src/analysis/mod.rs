@@ -9,3 +9,4 @@ pub mod cases;
 pub mod list;
 pub mod operations;
 pub mod question;
+pub mod why;

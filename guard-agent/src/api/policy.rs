@@ -1,13 +1,14 @@
 //! `/v1/policy/…`: what changes the live bundle, and the history of it.
 
-use super::server::{Peer, answer, failure};
+use super::extract::Body;
+use super::server::{Peer, answer, failure, invalid};
 use super::types::{ApplyRequest, Released, RollbackRequest};
 use crate::daemon::{ApplyError, Shared};
+use axum::Router;
 use axum::extract::{ConnectInfo, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use axum::routing::{get, post};
-use axum::{Json, Router};
 use serde::Serialize;
 use std::path::Path;
 
@@ -28,7 +29,7 @@ pub(super) fn routes() -> Router<Shared> {
 async fn apply(
     State(shared): State<Shared>,
     ConnectInfo(peer): ConnectInfo<Peer>,
-    Json(request): Json<ApplyRequest>,
+    Body(request): Body<ApplyRequest>,
 ) -> Response {
     if !request.directory.starts_with('/') {
         return invalid("directory must be an absolute path");
@@ -40,7 +41,7 @@ async fn apply(
 async fn rollback(
     State(shared): State<Shared>,
     ConnectInfo(peer): ConnectInfo<Peer>,
-    Json(request): Json<RollbackRequest>,
+    Body(request): Body<RollbackRequest>,
 ) -> Response {
     if request.hold_seconds.is_some_and(|seconds| seconds == 0 || seconds > MAX_HOLD) {
         return invalid("a hold lasts from a second to a year");
@@ -81,10 +82,6 @@ async fn run<T: Serialize + Send + 'static>(
         },
         Err(error) => failure(StatusCode::INTERNAL_SERVER_ERROR, "internal", error.to_string()),
     }
-}
-
-fn invalid(message: &str) -> Response {
-    failure(StatusCode::BAD_REQUEST, "invalid-request", message.to_owned())
 }
 
 /// Who asks, for the history: the user, and the one who had logged in, whom sudo does not change.

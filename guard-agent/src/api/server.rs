@@ -1,27 +1,25 @@
 //! The server's side.
 
-use super::policy;
 use super::types::Failure;
+use super::{events, policy};
 use crate::daemon::Shared;
 use crate::kernel::peer_process;
 use axum::Json;
 use axum::Router;
-use axum::body::{Body, Bytes};
 use axum::extract::connect_info::Connected;
-use axum::extract::{ConnectInfo, Query, Request, State};
-use axum::http::{StatusCode, header};
+use axum::extract::{ConnectInfo, Request, State};
+use axum::http::StatusCode;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::serve::IncomingStream;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use tokio::net::UnixListener;
-use tokio::sync::broadcast::error::RecvError;
 
 /// Makes the admin socket: only its owner, root, can connect.
 ///
@@ -64,8 +62,10 @@ impl Connected<IncomingStream<'_, UnixListener>> for Peer {
 pub async fn serve(listener: UnixListener, shared: Shared) -> io::Result<()> {
     let router = Router::new()
         .route("/v1/status", get(status))
-        .route("/v1/events", get(events))
+        .merge(events::routes())
         .merge(policy::routes())
+        .fallback(no_route)
+        .method_not_allowed_fallback(no_method)
         .layer(middleware::from_fn_with_state(shared.clone(), only_unlabelled_root))
         .with_state(shared);
     axum::serve(listener, router.into_make_service_with_connect_info::<Peer>()).await
@@ -104,6 +104,20 @@ pub(super) fn failure(status: StatusCode, code: &str, message: String) -> Respon
     (status, Json(body)).into_response()
 }
 
+/// A request that cannot be understood.
+pub(super) fn invalid(message: &str) -> Response {
+    failure(StatusCode::BAD_REQUEST, "invalid-request", message.to_owned())
+}
+
+async fn no_route(request: Request) -> Response {
+    failure(StatusCode::NOT_FOUND, "invalid-request", format!("there is no {}", request.uri().path()))
+}
+
+async fn no_method(request: Request) -> Response {
+    let message = format!("{} does not answer to {}", request.uri().path(), request.method());
+    failure(StatusCode::METHOD_NOT_ALLOWED, "invalid-request", message)
+}
+
 pub(super) fn answer<T: Serialize>(body: T) -> Response {
     Json(body).into_response()
 }
@@ -114,32 +128,4 @@ async fn status(State(shared): State<Shared>) -> Response {
         Ok(Err(error)) => failure(StatusCode::INTERNAL_SERVER_ERROR, "internal", error.to_string()),
         Err(error) => failure(StatusCode::INTERNAL_SERVER_ERROR, "internal", error.to_string()),
     }
-}
-
-/// Query of `GET /v1/events`.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct EventsQuery {
-    /// Go on until the client leaves; otherwise the answer is what is queued now, which is nothing.
-    #[serde(default)]
-    follow: bool,
-}
-
-async fn events(State(shared): State<Shared>, Query(query): Query<EventsQuery>) -> Response {
-    let receiver = shared.subscribe();
-    let stream =
-        futures_util::stream::unfold((receiver, query.follow), |(mut receiver, follow)| async move {
-            if !follow {
-                return None;
-            }
-            let line = match receiver.recv().await {
-                Ok(line) => format!("{line}\n"),
-                Err(RecvError::Lagged(missed)) => {
-                    format!("{{\"schema\":\"guard.dropped/1\",\"dropped\":{missed}}}\n")
-                }
-                Err(RecvError::Closed) => return None,
-            };
-            Some((Ok::<_, io::Error>(Bytes::from(line)), (receiver, follow)))
-        });
-    ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(stream)).into_response()
 }

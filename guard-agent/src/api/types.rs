@@ -3,6 +3,7 @@
 //! Fields are only ever added; `schema` names the shape.
 
 use crate::bundle::{Entry, Hold};
+use crate::store::StoreStatus;
 use serde::{Deserialize, Serialize};
 
 /// Body of `GET /v1/status`.
@@ -35,6 +36,9 @@ pub struct Status {
     pub programs: Vec<ProgramStatus>,
     /// Counters since start.
     pub counters: Counters,
+    /// What is remembered of events.
+    #[serde(default)]
+    pub store: StoreStatus,
 }
 
 /// The live bundle.

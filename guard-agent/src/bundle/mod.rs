@@ -32,7 +32,7 @@ pub use manifest::{MANIFEST, Manifest};
 pub use open::{Opened, Seal, open, open_archive};
 pub use record::{Denied, Effect, Entry, Hold, How, Proposed, Record};
 pub use release::{Halt, Release, Rollout};
-pub use shelf::{Shelf, ShelfError};
+pub use shelf::{Copies, Shelf, ShelfError};
 pub use signatures::{SIGNATURES, Signatures};
 pub use trust::{Refusal, Standing, Trust, TrustConfig, TrustError};
 pub(crate) use write::replace;

@@ -82,16 +82,12 @@ impl Shelf {
     /// # Errors
     /// If it is not there, or not what was kept.
     pub fn get(&self, digest: &str) -> Result<(Opened, Bundle), Diagnostics> {
-        let path = self.copy(digest);
-        let files = archive::read(&path)?;
-        let sealed = files.get(MANIFEST).is_some();
-        let opened = check(files, sealed)?;
-        let bundle = policy::parse(&opened)?;
-        if bundle.digest != digest {
-            let message = format!("{} is not the bundle that was kept under this name", path.display());
-            return Err(Diagnostic::error("digest", message).into());
-        }
-        Ok((opened, bundle))
+        self.copies().get(digest)
+    }
+
+    /// The copies, to be read without the shelf.
+    pub fn copies(&self) -> Copies {
+        Copies(self.copies.clone())
     }
 
     /// Changes the record. Once this returns, the change is on the disk; if it fails, nothing changed.
@@ -123,7 +119,34 @@ impl Shelf {
     }
 
     fn copy(&self, digest: &str) -> PathBuf {
-        self.copies.join(format!("{digest}.tar.zst"))
+        self.copies().path(digest)
+    }
+}
+
+/// The copies of a shelf.
+#[derive(Clone, Debug)]
+pub struct Copies(PathBuf);
+
+impl Copies {
+    /// Reads a copy back.
+    ///
+    /// # Errors
+    /// If it is not there, or not what was kept.
+    pub fn get(&self, digest: &str) -> Result<(Opened, Bundle), Diagnostics> {
+        let path = self.path(digest);
+        let files = archive::read(&path)?;
+        let sealed = files.get(MANIFEST).is_some();
+        let opened = check(files, sealed)?;
+        let bundle = policy::parse(&opened)?;
+        if bundle.digest != digest {
+            let message = format!("{} is not the bundle that was kept under this name", path.display());
+            return Err(Diagnostic::error("digest", message).into());
+        }
+        Ok((opened, bundle))
+    }
+
+    fn path(&self, digest: &str) -> PathBuf {
+        self.0.join(format!("{digest}.tar.zst"))
     }
 }
 

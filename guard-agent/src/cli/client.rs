@@ -87,6 +87,11 @@ impl Client {
     }
 }
 
+/// A value as it may stand in a query.
+pub(super) fn quoted(value: &str) -> String {
+    percent_encoding::utf8_percent_encode(value, percent_encoding::NON_ALPHANUMERIC).to_string()
+}
+
 async fn whole(response: Response<Incoming>) -> Result<Bytes, CliError> {
     let body = Limited::new(response.into_body(), ANSWER_MAX).collect();
     let collected = tokio::time::timeout(PATIENCE, body).await.map_err(|_| {

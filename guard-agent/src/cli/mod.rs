@@ -22,8 +22,9 @@ pub use exit::Exit;
 pub use failure::CliError;
 
 use bundle::BundleCommand;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 use client::Client;
+use events::{Events, Format};
 use history::Rollback;
 use keys::Keys;
 use screen::Screen;
@@ -66,7 +67,7 @@ enum Command {
     #[command(flatten)]
     Ask(policy::Ask),
     /// What was denied, or would have been.
-    Events(EventsArgs),
+    Events(Events),
     /// Can this host enforce, and if not, what has to be done? Needs no daemon.
     Doctor(DoctorArgs),
 }
@@ -113,31 +114,12 @@ struct Apply {
 }
 
 #[derive(Debug, Args)]
-struct EventsArgs {
-    /// Go on with every event that happens, until interrupted.
-    #[arg(short, long)]
-    follow: bool,
-    /// How an event is written.
-    #[arg(short, long, value_enum, default_value_t = Format::Compact)]
-    output: Format,
-}
-
-#[derive(Debug, Args)]
 struct DoctorArgs {
     #[command(flatten)]
     output: Json,
     /// Examine the files below this directory instead of the host's; the programs are not tried.
     #[arg(long, value_name = "DIR")]
     root: Option<PathBuf>,
-}
-
-/// How events are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Format {
-    /// One line of text for people.
-    Compact,
-    /// One line of JSON.
-    Json,
 }
 
 /// Runs `guardctl` with the arguments of this process.
@@ -193,7 +175,7 @@ impl Cli {
             Command::Keys(Keys::Generate(generate)) => generate.run(&screen),
             Command::Policy(Policy::Tool(tool)) => wait(tool.run(&client, &screen)),
             Command::Ask(ask) => wait(ask.run(&client, &screen)),
-            Command::Events(args) => wait(events::run(&client, &screen, args.follow, args.output)),
+            Command::Events(events) => wait(events.run(&client, &screen)),
             Command::Doctor(args) => doctor::run(&screen, args.root.as_deref(), args.output.json),
         }
     }
@@ -227,6 +209,7 @@ mod tests {
             "guardctl policy release-hold",
             "guardctl events -f -o json",
             "guardctl events --follow --output compact",
+            "guardctl events -o long --subject nginx --action net.out --verdict would-deny --since 2h --limit 5",
             "guardctl doctor --root /tmp",
             "guardctl keys generate release --dir /tmp",
             "guardctl bundle build . -o x.tar.zst --key a.key --key b.key",

@@ -48,6 +48,12 @@ impl Screen {
     }
 }
 
+/// Something to know besides the answer, on standard error.
+pub(super) fn note(text: &str) {
+    // Where nobody reads, nothing is lost with it.
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
 /// The first twelve digits of a digest: enough to compare by eye.
 pub(super) fn short(digest: &str) -> String {
     digest.chars().take(12).collect()

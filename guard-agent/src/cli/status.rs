@@ -6,6 +6,7 @@ use super::{CliError, Exit};
 use crate::api::types::{PolicyStatus, Status, SubjectStatus};
 use crate::events::escape::line;
 use crate::events::{time, wrapped};
+use crate::store::StoreStatus;
 
 /// Columns of the screen.
 const WIDTH: usize = 100;
@@ -59,10 +60,28 @@ fn render(status: &Status, screen: Screen, now: i64) -> String {
         grouped(counters.events_sent),
         grouped(counters.events_lost)
     ));
+    lines.extend(memory(&status.store));
     lines.push(format!("  labelled  {} by selectors", grouped(counters.labelled)));
     lines.push(String::new());
     lines.extend(subjects(&status.subjects));
     lines.join("\n")
+}
+
+/// What is remembered of events.
+fn memory(store: &StoreStatus) -> Vec<String> {
+    let mut text = format!(
+        "  memory    {} kinds of events, {} KiB, {} events not stored",
+        grouped(store.kinds),
+        grouped(store.bytes.div_ceil(1024)),
+        grouped(store.not_stored)
+    );
+    if store.forgotten != 0 {
+        text.push_str(&format!(", {} kinds forgotten", grouped(store.forgotten)));
+    }
+    let mut lines = vec![text];
+    lines.extend(store.broken.iter().map(|why| format!("  memory    nothing is stored: {}", line(why))));
+    lines.extend(store.set_aside.iter().map(|what| format!("  memory    begun anew: {}", line(what))));
+    lines
 }
 
 /// Who vouches for the live bundle, and what else could become live.
@@ -105,8 +124,7 @@ fn subjects(subjects: &[SubjectStatus]) -> Vec<String> {
 
 /// `2026-01-02 03:04:05 UTC` of an RFC 3339 time in UTC.
 fn people_time(text: &str) -> String {
-    let seconds = text.split(['.', 'Z']).next().unwrap_or(text);
-    format!("{} UTC", line(&seconds.replacen('T', " ", 1)))
+    format!("{} UTC", line(&time::people(text)))
 }
 
 #[cfg(test)]
@@ -145,6 +163,7 @@ mod tests {
                 attached: true,
             }],
             counters: Counters { decided: 12_345, denied: 12, ..Counters::default() },
+            store: StoreStatus { kinds: 3, bytes: 40_960, ..StoreStatus::default() },
         }
     }
 
@@ -162,6 +181,7 @@ mod tests {
   programs  1 attached
   decided   12 345, denied 12, would deny 0, denied for want of a decision 0
   events    0 sent, 0 lost
+  memory    3 kinds of events, 40 KiB, 0 events not stored
   labelled  0 by selectors
 
   SUBJECT   MODE     NOT ENFORCED IN THIS VERSION
@@ -198,8 +218,12 @@ mod tests {
         status.bundle.directory = "/a\nb".to_owned();
         status.since = "soon".to_owned();
         status.subjects.clear();
+        status.store.broken = Some("disk\x1b full".to_owned());
+        status.store.forgotten = 1_000;
         let text = render(&status, Screen { colour: false }, 0);
         assert!(text.starts_with("● degraded since soon\n  degraded  hook\\x1b[2J gone\n"), "{text}");
         assert!(text.contains("/a\\x0ab") && text.contains("no subjects"), "{text}");
+        assert!(text.contains("\n  memory    nothing is stored: disk\\x1b full\n"), "{text}");
+        assert!(text.contains("1 000 kinds forgotten"), "{text}");
     }
 }

@@ -185,7 +185,7 @@ impl Engine {
     /// Makes live again what was live before a change that could not be recorded.
     fn undo(&mut self, before: Option<Live>) {
         let Some(before) = before else { return };
-        match self.kernel.swap(&before.compiled.generation) {
+        match self.swap(&before.bundle, &before.compiled) {
             Ok(generation) => self.live = Some(Live { generation, ..before }),
             Err(error) => tracing::error!("the change is live and not recorded: cannot switch back: {error}"),
         }

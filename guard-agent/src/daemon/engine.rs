@@ -4,9 +4,11 @@ use super::candidate::{Kept, Stored};
 use super::labelling;
 use crate::api::types::{BundleStatus, Counters, PolicyStatus, ProgramStatus, Status, SubjectStatus};
 use crate::bundle::{Denied, Refusal, Shelf, ShelfError, Standing, Trust, TrustConfig, TrustError, replace};
+use crate::events::BundleRecord;
 use crate::host::Host;
 use crate::kernel::{Kernel, KernelError};
 use crate::policy::{self, Bundle, Compiled, Diagnostics, Mode, SubjectIds};
+use crate::store::Store;
 use crate::tables::Selector;
 use guard_common::action::{Coverage, TABLE};
 use guard_common::event::Counter;
@@ -96,6 +98,8 @@ pub struct Engine {
     /// Copies of the bundles that were live, and the record of them.
     pub(super) shelf: Shelf,
     pub(super) trust: TrustConfig,
+    /// What is remembered of events.
+    pub(super) store: Arc<Store>,
     pub(super) live: Option<Live>,
     /// Why the daemon started with another bundle than the configured one.
     pub(super) kept: Option<Kept>,
@@ -108,7 +112,7 @@ pub struct Engine {
 
 impl Engine {
     /// An engine with nothing live.
-    pub(super) fn new(kernel: Kernel, stored: Stored, trust: TrustConfig) -> Self {
+    pub(super) fn new(kernel: Kernel, stored: Stored, trust: TrustConfig, store: Arc<Store>) -> Self {
         let Stored { ids, ids_file, shelf } = stored;
         Self {
             kernel,
@@ -116,6 +120,7 @@ impl Engine {
             ids_file,
             shelf,
             trust,
+            store,
             live: None,
             kept: None,
             since: None,
@@ -163,7 +168,7 @@ impl Engine {
                 .map_err(|source| ApplyError::Store { path: self.ids_file.clone(), source })?;
             self.ids = ids;
         }
-        let generation = self.kernel.swap(&compiled.generation)?;
+        let generation = self.swap(&bundle, &compiled)?;
         let before = self.live.replace(Live { bundle, directory, standing, compiled, generation });
         // The new policy is live whatever happens here, so a failure is a state and no refusal.
         match self.label_running() {
@@ -173,6 +178,14 @@ impl Engine {
                 Ok((0, before))
             }
         }
+    }
+
+    /// Switches the kernel to tables that were compiled from `bundle`.
+    pub(super) fn swap(&mut self, bundle: &Bundle, compiled: &Compiled) -> Result<u64, KernelError> {
+        // Before the first event of the generation can arrive.
+        let (name, version, digest) = (bundle.name.clone(), bundle.version, bundle.digest.clone());
+        self.store.generation(self.kernel.next_generation(), BundleRecord { name, version, digest });
+        self.kernel.swap(&compiled.generation)
     }
 
     /// Labels running processes that the live selectors cover. Returns how many tasks got a label.
@@ -300,6 +313,7 @@ impl Engine {
                 labelled: count(Counter::Labelled),
                 internal_denied: count(Counter::InternalDenied),
             },
+            store: self.store.status(),
         })
     }
 }

@@ -2,17 +2,19 @@
 
 use super::output::Output;
 use super::serve::Shared;
-use crate::events::{Lost, Renderer, SequenceTracker};
+use crate::events::{Kind, Lost, Renderer, SequenceTracker};
 use crate::kernel::EventStream;
+use crate::store::Noted;
 use guard_common::event::{Event, Verdict};
 use guard_common::label::CANARY_SUBJECT;
 use std::sync::Arc;
+use tokio::sync::oneshot;
 
 /// Events handled before what they became is handed on and others may run.
 const BATCH: usize = 1024;
 
-/// Reads the ring until the daemon ends. Every line goes to standard output and to the API. `early`
-/// are events that were read before.
+/// Reads the ring until `stop`, and then what is left in it. Every line goes to standard output and to
+/// the API, every event to the store. `early` are events that were read before.
 ///
 /// # Errors
 /// If the ring cannot be waited for.
@@ -21,16 +23,20 @@ pub(super) async fn run(
     early: Vec<Event>,
     shared: Shared,
     output: Output,
+    mut stop: oneshot::Receiver<()>,
 ) -> std::io::Result<()> {
     let mut ring = events.register()?;
-    let mut batch = Batch { tracker: SequenceTracker::default(), lines: Vec::new(), attached: false };
+    let mut batch = Batch::default();
     let renderer = shared.renderer();
     for event in &early {
         batch.take(event, &renderer);
     }
     batch.hand_on(&shared, &output);
     loop {
-        let mut guard = ring.readable_mut().await?;
+        let mut guard = tokio::select! {
+            guard = ring.readable_mut() => guard?,
+            _ = &mut stop => break,
+        };
         let renderer = shared.renderer();
         let emptied = guard.get_inner_mut().drain(BATCH, |event| batch.take(event, &renderer));
         if emptied {
@@ -42,12 +48,22 @@ pub(super) async fn run(
             tokio::task::yield_now().await;
         }
     }
+    let renderer = shared.renderer();
+    while !ring.get_mut().drain(BATCH, |event| batch.take(event, &renderer)) {
+        batch.hand_on(&shared, &output);
+    }
+    batch.hand_on(&shared, &output);
+    tokio::task::block_in_place(|| output.finish());
+    Ok(())
 }
 
 /// What one turn of the loop produced.
+#[derive(Default)]
 struct Batch {
     tracker: SequenceTracker,
     lines: Vec<Arc<str>>,
+    noted: Vec<Noted>,
+    lost: u64,
     attached: bool,
 }
 
@@ -55,12 +71,16 @@ impl Batch {
     fn take(&mut self, event: &Event, renderer: &Renderer) {
         let missing = self.tracker.observe(event.cpu, event.sequence);
         if missing != 0 {
+            self.lost += missing;
             self.lines.push(Lost::new(event.cpu, missing).to_json_line().into());
         }
         if event.verdict == Verdict::Attached as u8 {
             self.attached = true;
         } else if event.subject != CANARY_SUBJECT {
-            self.lines.push(renderer.record(event).to_json_line().into());
+            let kind = Kind::of(event);
+            let record = renderer.record_as(kind, event);
+            self.lines.push(record.to_json_line().into());
+            self.noted.push(Noted { kind, record, at: renderer.wall(event) });
         }
     }
 
@@ -68,6 +88,13 @@ impl Batch {
         for line in self.lines.drain(..) {
             output.line(Arc::clone(&line));
             shared.publish(line);
+        }
+        if !self.noted.is_empty() {
+            shared.store().note(self.noted.drain(..));
+        }
+        let lost = std::mem::take(&mut self.lost);
+        if lost != 0 {
+            shared.store().lost(lost);
         }
         if std::mem::take(&mut self.attached) {
             shared.relabel();

@@ -4,6 +4,7 @@ use super::engine::{ApplyError, Engine};
 use crate::api::types::{Applied, History, RollbackRequest, Status};
 use crate::events::{MountPoint, Renderer};
 use crate::kernel::{KernelError, LabelReader};
+use crate::store::Store;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,6 +19,7 @@ pub struct Shared {
     engine: Arc<Mutex<Engine>>,
     lines: broadcast::Sender<Arc<str>>,
     labels: Arc<LabelReader>,
+    store: Arc<Store>,
     /// Made anew when names or mounts change, so that events never wait for a compile.
     renderer: Arc<Mutex<Arc<Renderer>>>,
 }
@@ -29,11 +31,13 @@ impl Shared {
     /// If the label map cannot be opened a second time.
     pub fn new(engine: Engine) -> Result<Self, KernelError> {
         let labels = Arc::new(engine.kernel.label_reader()?);
+        let store = Arc::clone(&engine.store);
         let renderer = Arc::new(Mutex::new(Arc::new(renderer(&engine))));
         Ok(Self {
             engine: Arc::new(Mutex::new(engine)),
             lines: broadcast::channel(BACKLOG).0,
             labels,
+            store,
             renderer,
         })
     }
@@ -51,6 +55,19 @@ impl Shared {
 
     fn refresh_renderer(&self, engine: &Engine) {
         *self.renderer.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(renderer(engine));
+    }
+
+    /// What is remembered of events.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Detaches every program: nothing is enforced from here on, and no event comes any more.
+    ///
+    /// # Errors
+    /// If the kernel does not let one go; it does when the daemon has ended.
+    pub(super) fn detach(&self) -> Result<(), KernelError> {
+        self.engine().kernel.detach()
     }
 
     /// The event lines from now on.

@@ -10,13 +10,16 @@ use crate::api;
 use crate::config::Config;
 use crate::doctor;
 use crate::kernel::{Diagnostics, EventStream, Kernel, KernelError};
+use crate::store::{Limits, Store};
 use guard_common::event::Event;
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::{DirBuilder, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
 
 /// Why the daemon does not enforce.
 #[derive(Debug, thiserror::Error)]
@@ -103,7 +106,8 @@ async fn enforce(config: &Config) -> Result<(), StartError> {
     let mut messages = tokio::spawn(diagnostics.run());
     let shared = Shared::new(engine)?;
     let output = Output::start().map_err(runtime("cannot start the output thread"))?;
-    let mut pump = tokio::spawn(pump::run(events, early, shared.clone(), output));
+    let (stop, stopped) = oneshot::channel();
+    let mut pump = tokio::spawn(pump::run(events, early, shared.clone(), output, stopped));
     let listener = api::bind(&config.admin_socket()).map_err(|source| StartError::Path {
         action: "listen on",
         path: config.admin_socket(),
@@ -128,6 +132,15 @@ async fn enforce(config: &Config) -> Result<(), StartError> {
         }
     }
     tracing::warn!("stopping: the programs are detached, nothing is enforced from here on");
+    server.abort();
+    if let Err(error) = tokio::task::block_in_place(|| shared.detach()) {
+        tracing::error!("{error}");
+    }
+    // Nothing comes any more: what is in the ring is the rest.
+    let _ = stop.send(());
+    if let Err(error) = pump.await.map_err(io::Error::other).and_then(|result| result) {
+        tracing::error!("the last events were not read: {error}");
+    }
     Ok(())
 }
 
@@ -148,7 +161,9 @@ fn prepare(config: &Config) -> Result<Prepared, StartError> {
     let mut kernel = Kernel::load()?;
     let diagnostics = kernel.take_diagnostics()?;
     let mut events = kernel.take_events()?;
-    let mut engine = Engine::new(kernel, stored, config.trust.clone());
+    let store = Store::start(&config.state_dir, Limits::default())
+        .map_err(|source| StartError::Runtime { action: "cannot start the store", source })?;
+    let mut engine = Engine::new(kernel, stored, config.trust.clone(), Arc::new(store));
     if let Some(kept) = &start.kept {
         tracing::warn!("{}", kept.why);
     }

@@ -2,15 +2,37 @@
 
 use super::escape::{line, word};
 use super::record::{Record, ResourceRecord};
+use super::time;
 
 const RESET: &str = "\x1b[0m";
 
 impl Record {
-    /// The record as one line: time, id, verdict, subject, actions, resource, reason, who.
+    /// The record as one line: time, id, verdict, subject, actions, resource, reason, who, how often.
+    /// What comes from the agent's memory has its day.
     ///
     /// Nothing in it can reach a terminal as a control character, also if the record was read from
     /// somewhere else.
     pub fn compact(&self, colour: bool) -> String {
+        let stamp = time::people(&self.time);
+        let time = match (&self.seen, stamp.split_once(' ')) {
+            (None, Some((_, clock))) => clock,
+            _ => &stamp,
+        };
+        let count = self.seen.as_ref().map_or(0, |seen| seen.count);
+        let repeats = if count > 1 { format!("  ×{count}") } else { String::new() };
+        format!(
+            "{} {}  {}[{}] uid {} gen {}{repeats}",
+            line(time),
+            self.headline(colour),
+            word(&self.comm),
+            self.pid,
+            self.uid,
+            self.generation,
+        )
+    }
+
+    /// Id, verdict, subject, actions, resource and reason.
+    pub(super) fn headline(&self, colour: bool) -> String {
         let (verdict, code) = match self.verdict.as_str() {
             "denied" => ("DENIED", "\x1b[31m"),
             "would_deny" => ("WOULD-DENY", "\x1b[33m"),
@@ -19,8 +41,19 @@ impl Record {
         };
         let verdict = word(verdict);
         let verdict = if colour && !code.is_empty() { format!("{code}{verdict}{RESET}") } else { verdict };
-        let time = self.time.split_once('T').map_or(self.time.as_str(), |(_, clock)| clock);
-        let time = time.split_once('.').map_or(time, |(seconds, _)| seconds);
+        let why = if self.reason == "policy" { String::new() } else { format!("  ({})", line(&self.reason)) };
+        let errno = self.errno.as_ref().map_or(String::new(), |errno| format!(" {}", line(errno)));
+        format!(
+            "{} {verdict}{errno}  {}  {}  {}{why}",
+            line(&self.id),
+            self.who(),
+            word(&self.actions.join("+")),
+            resource(&self.resource),
+        )
+    }
+
+    /// Subject and session.
+    pub fn who(&self) -> String {
         let mut subject = match &self.subject {
             Some(name) => word(name),
             None => format!("#{}", self.subject_id),
@@ -28,19 +61,12 @@ impl Record {
         if let Some(session) = self.session {
             subject.push_str(&format!("/{session}"));
         }
-        let actions = word(&self.actions.join("+"));
-        let why = if self.reason == "policy" { String::new() } else { format!("  ({})", line(&self.reason)) };
-        let errno = self.errno.as_ref().map_or(String::new(), |errno| format!(" {}", line(errno)));
-        format!(
-            "{} {} {verdict}{errno}  {subject}  {actions}  {}{why}  {}[{}] uid {} gen {}",
-            line(time),
-            line(&self.id),
-            resource(&self.resource),
-            word(&self.comm),
-            self.pid,
-            self.uid,
-            self.generation,
-        )
+        subject
+    }
+
+    /// The resource in as few words as tell it apart.
+    pub fn what(&self) -> String {
+        resource(&self.resource)
     }
 }
 
@@ -73,6 +99,7 @@ fn resource(resource: &ResourceRecord) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::events::{BundleRecord, Seen};
 
     fn record() -> Record {
         Record {
@@ -102,6 +129,9 @@ mod tests {
             generation: 2,
             sequence: 4,
             cpu: 0,
+            class: 20,
+            features: 0,
+            seen: None,
         }
     }
 
@@ -112,6 +142,37 @@ mod tests {
             "03:02:01 d-7K3F2Q DENIED EACCES  nginx  file.read  /srv/private/x  nginx[812] uid 33 gen 2"
         );
         assert!(record().compact(true).contains("\x1b[31mDENIED\x1b[0m"), "the word stays beside the colour");
+    }
+
+    #[test]
+    fn what_is_remembered_has_its_day_and_its_number() {
+        let mut event = record();
+        let seen = Seen {
+            count: 3,
+            first: "2026-05-04T03:00:00.000000Z".to_owned(),
+            exe: Some("/usr/sbin/nginx".to_owned()),
+            bundle: Some(BundleRecord {
+                name: "web".to_owned(),
+                version: 4,
+                digest: "0123456789abcdef".to_owned(),
+            }),
+        };
+        event.seen = Some(seen);
+        assert_eq!(
+            event.compact(false),
+            "2026-05-04 03:02:01 d-7K3F2Q DENIED EACCES  nginx  file.read  /srv/private/x  nginx[812] uid 33 \
+             gen 2  ×3"
+        );
+        let now = time::parse("2026-05-04T03:02:13Z").unwrap();
+        assert_eq!(
+            event.long(false, now),
+            "\
+d-7K3F2Q DENIED EACCES  nginx  file.read  /srv/private/x
+  last      2026-05-04 03:02:01 UTC (11 s ago), ×3 since 2026-05-04 03:00:00 UTC (2 min ago)
+  process   nginx[812] thread 812 uid 33 cgroup 9  /usr/sbin/nginx
+  decided   policy, generation 2, web version 4 (0123456789ab…)
+  place     /private/x on device 0:40"
+        );
     }
 
     #[test]
@@ -136,6 +197,17 @@ mod tests {
         event.actions = vec![hostile];
         let text = event.compact(false);
         assert!(!text.contains(['\x1b', '\n', '\u{202e}']), "{text}");
+        let bundle = BundleRecord { name: event.id.clone(), version: 1, digest: event.id.clone() };
+        event.seen = Some(Seen {
+            count: 2,
+            first: event.id.clone(),
+            exe: Some(event.id.clone()),
+            bundle: Some(bundle),
+        });
+        event.resource.device = Some(event.id.clone());
+        event.resource.path_bytes = Some(event.id.clone());
+        let lines = event.long(false, 0);
+        assert!(!lines.contains(['\x1b', '\u{202e}']) && lines.lines().count() == 6, "{lines}");
     }
 
     #[test]

@@ -54,10 +54,86 @@ impl Lost {
 
     /// The gap as one line for people.
     pub fn compact(&self, colour: bool) -> String {
-        let word = if colour { "\x1b[33mLOST\x1b[0m" } else { "LOST" };
-        let plural = if self.lost == 1 { "event" } else { "events" };
-        format!("{word}  {} {plural} of CPU {}: the ring was full", self.lost, self.cpu)
+        format!("{}  {} of CPU {}: the ring was full", lost(colour), events(self.lost), self.cpu)
     }
+}
+
+/// Events that one reader was too slow for; others have them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dropped {
+    /// [`Dropped::SCHEMA`].
+    pub schema: String,
+    /// How many.
+    pub dropped: u64,
+}
+
+impl Dropped {
+    /// The schema of the record.
+    pub const SCHEMA: &str = "guard.dropped/1";
+
+    /// `dropped` events are missing for this reader.
+    pub fn new(dropped: u64) -> Self {
+        Self { schema: Self::SCHEMA.to_owned(), dropped }
+    }
+
+    /// As one line of JSON, without a line end.
+    pub fn to_json_line(&self) -> String {
+        super::record::json_line(self)
+    }
+
+    /// As one line for people.
+    pub fn compact(&self, colour: bool) -> String {
+        format!("{}  {}: this reader was too slow", lost(colour), events(self.dropped))
+    }
+}
+
+/// What the daemon's memory lacks, behind what it has.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Missing {
+    /// [`Missing::SCHEMA`].
+    pub schema: String,
+    /// Events that never arrived, because the ring was full.
+    pub lost: u64,
+    /// Events that arrived and were not stored.
+    pub not_stored: u64,
+}
+
+impl Missing {
+    /// The schema of the record.
+    pub const SCHEMA: &str = "guard.missing/1";
+
+    /// So many events are missing.
+    pub fn new(lost: u64, not_stored: u64) -> Self {
+        Self { schema: Self::SCHEMA.to_owned(), lost, not_stored }
+    }
+
+    /// Whether nothing is.
+    pub fn is_nothing(&self) -> bool {
+        self.lost == 0 && self.not_stored == 0
+    }
+
+    /// As one line of JSON, without a line end.
+    pub fn to_json_line(&self) -> String {
+        super::record::json_line(self)
+    }
+
+    /// As one line for people.
+    pub fn compact(&self, colour: bool) -> String {
+        let part = |count, why| (count != 0).then(|| format!("{} {why}", events(count)));
+        let parts: Vec<String> = [part(self.lost, "never arrived"), part(self.not_stored, "not stored")]
+            .into_iter()
+            .flatten()
+            .collect();
+        format!("{}  {}", lost(colour), parts.join(", "))
+    }
+}
+
+fn lost(colour: bool) -> &'static str {
+    if colour { "\x1b[33mLOST\x1b[0m" } else { "LOST" }
+}
+
+fn events(count: u64) -> String {
+    format!("{count} {}", if count == 1 { "event" } else { "events" })
 }
 
 #[cfg(test)]
@@ -90,5 +166,15 @@ mod tests {
         let lost = Lost::new(2, 14);
         assert_eq!(lost.to_json_line(), r#"{"schema":"guard.lost/1","cpu":2,"lost":14}"#);
         assert_eq!(lost.compact(false), "LOST  14 events of CPU 2: the ring was full");
+    }
+
+    #[test]
+    fn what_a_reader_or_the_store_lacks_is_one_line() {
+        assert_eq!(Dropped::new(40).to_json_line(), r#"{"schema":"guard.dropped/1","dropped":40}"#);
+        assert_eq!(Dropped::new(1).compact(false), "LOST  1 event: this reader was too slow");
+        let line = r#"{"schema":"guard.missing/1","lost":2,"not_stored":1}"#;
+        assert_eq!(Missing::new(2, 1).to_json_line(), line);
+        assert_eq!(Missing::new(2, 1).compact(false), "LOST  2 events never arrived, 1 event not stored");
+        assert_eq!(Missing::new(0, 3).compact(true), "\x1b[33mLOST\x1b[0m  3 events not stored");
     }
 }

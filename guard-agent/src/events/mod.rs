@@ -8,6 +8,7 @@
 mod compact;
 pub mod escape;
 mod id;
+mod long;
 mod lost;
 mod mounts;
 mod record;
@@ -15,9 +16,9 @@ mod render;
 pub mod time;
 mod wrap;
 
-pub use id::event_id;
-pub use lost::{Lost, SequenceTracker};
+pub use id::{Kind, typed_id};
+pub use lost::{Dropped, Lost, Missing, SequenceTracker};
 pub use mounts::{MountPoint, Mounts};
-pub use record::{ParseError, Record, ResourceRecord};
+pub use record::{BundleRecord, ParseError, Record, ResourceRecord, Seen};
 pub use render::Renderer;
 pub use wrap::wrapped;

@@ -1,5 +1,6 @@
 //! The record of one event: what `guard-agent` prints and `guardctl events` shows.
 
+use guard_common::action::Action;
 use serde::{Deserialize, Serialize};
 
 /// One event. Fields are only ever added; `docs/events.md` describes them.
@@ -7,7 +8,7 @@ use serde::{Deserialize, Serialize};
 pub struct Record {
     /// [`Record::SCHEMA`].
     pub schema: String,
-    /// Short id, to be typed; see [`super::event_id`].
+    /// Short id, to be typed; the same for repeats. See [`super::Kind`].
     pub id: String,
     /// RFC 3339 in UTC, with microseconds.
     pub time: String,
@@ -45,6 +46,39 @@ pub struct Record {
     pub sequence: u64,
     /// The CPU.
     pub cpu: u32,
+    /// Class of the resource in that generation.
+    #[serde(default)]
+    pub class: u32,
+    /// Features of the resource in that generation, one bit each.
+    #[serde(default)]
+    pub features: u64,
+    /// What the agent remembers besides: only in what comes from its memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen: Option<Seen>,
+}
+
+/// How often an event happened, and what was found out about it. The record itself is the last one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seen {
+    /// How often, under this bundle.
+    pub count: u64,
+    /// The first time, RFC 3339 in UTC.
+    pub first: String,
+    /// The executable of the process when the event arrived, escaped; null if it was gone.
+    pub exe: Option<String>,
+    /// The bundle that decided; null if it is not known.
+    pub bundle: Option<BundleRecord>,
+}
+
+/// A bundle, as a record names it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct BundleRecord {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: u64,
+    /// Its digest, hexadecimal.
+    pub digest: String,
 }
 
 /// The resource of an event. What does not apply is null.
@@ -103,6 +137,36 @@ impl Record {
         json_line(self)
     }
 
+    /// The bytes of the path on this host, as the kernel has them.
+    pub fn path_bytes(&self) -> Option<Vec<u8>> {
+        bytes(self.resource.path.as_deref(), self.resource.path_bytes.as_deref())
+    }
+
+    /// The bytes of the path from the root of the file system, as the kernel has them.
+    pub fn fs_path_bytes(&self) -> Option<Vec<u8>> {
+        bytes(self.resource.fs_path.as_deref(), self.resource.fs_path_bytes.as_deref())
+    }
+
+    /// The bytes of the abstract name, as the kernel has them.
+    pub fn abstract_name_bytes(&self) -> Option<Vec<u8>> {
+        bytes(self.resource.abstract_name.as_deref(), self.resource.abstract_name_bytes.as_deref())
+    }
+
+    /// The device of the file system as the kernel keeps it: major << 20 | minor.
+    pub fn device(&self) -> Option<u32> {
+        let (major, minor) = self.resource.device.as_deref()?.split_once(':')?;
+        let (major, minor) = (major.parse::<u32>().ok()?, minor.parse::<u32>().ok()?);
+        (major < 1 << 12 && minor < 1 << 20).then_some(major << 20 | minor)
+    }
+
+    /// The actions as bits; unknown names have none.
+    pub fn action_bits(&self) -> u64 {
+        self.actions
+            .iter()
+            .filter_map(|name| Action::from_name(name))
+            .fold(0, |bits, action| bits | action.bit())
+    }
+
     /// Reads a line that [`Record::to_json_line`] wrote.
     ///
     /// # Errors
@@ -111,6 +175,13 @@ impl Record {
         let record: Self = serde_json::from_str(line)?;
         if record.schema == Self::SCHEMA { Ok(record) } else { Err(ParseError::Schema(record.schema)) }
     }
+}
+
+/// The bytes of a text that may have been escaped: then their digits are beside it.
+fn bytes(text: Option<&str>, hex: Option<&str>) -> Option<Vec<u8>> {
+    let Some(hex) = hex else { return text.map(|text| text.as_bytes().to_vec()) };
+    let digits = hex.as_bytes().chunks(2);
+    digits.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect()
 }
 
 /// A value as one line of JSON. Writing numbers, strings and lists cannot fail.

@@ -4,7 +4,7 @@ use super::escape::lossless;
 use super::mounts::{MountPoint, Mounts};
 use super::record::{Record, ResourceRecord};
 use super::time::{Clock, rfc3339};
-use super::{escape, event_id};
+use super::{Kind, escape};
 use guard_common::action::{Action, EACCES, EAGAIN, EPERM, Resource};
 use guard_common::class::{ANONYMOUS_MEMORY, BUILTINS};
 use guard_common::decide::Reason;
@@ -38,12 +38,22 @@ impl Renderer {
         Self { clock, ..self }
     }
 
+    /// When an event happened, in nanoseconds since 1970.
+    pub fn wall(&self, event: &Event) -> i64 {
+        self.clock.wall(event.boot_ns)
+    }
+
     /// The record of an event. Numbers that this version does not know become `unknown`.
     pub fn record(&self, event: &Event) -> Record {
+        self.record_as(Kind::of(event), event)
+    }
+
+    /// The record of an event whose kind is known.
+    pub fn record_as(&self, kind: Kind, event: &Event) -> Record {
         let comm = event.comm.split(|byte| *byte == 0).next().unwrap_or_default();
         Record {
             schema: Record::SCHEMA.to_owned(),
-            id: event_id(event.cpu, event.sequence, event.boot_ns),
+            id: kind.id(),
             time: rfc3339(self.clock.wall(event.boot_ns)),
             boot_ns: event.boot_ns,
             verdict: verdict_name(event.verdict).to_owned(),
@@ -62,6 +72,9 @@ impl Renderer {
             generation: event.generation,
             sequence: event.sequence,
             cpu: event.cpu,
+            class: event.class,
+            features: event.features,
+            seen: None,
         }
     }
 

@@ -49,6 +49,11 @@ pub fn parse(text: &str) -> Option<i64> {
     i64::try_from(text.parse::<Timestamp>().ok()?.as_nanosecond()).ok()
 }
 
+/// `2026-01-02 03:04:05` of an RFC 3339 time in UTC.
+pub fn people(text: &str) -> String {
+    text.split(['.', 'Z']).next().unwrap_or(text).replacen('T', " ", 1)
+}
+
 /// How long ago, in one unit, for people.
 pub fn ago(then: i64, now: i64) -> String {
     let seconds = (now.saturating_sub(then) / NANOS).max(0);

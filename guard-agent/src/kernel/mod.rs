@@ -4,6 +4,7 @@
 
 mod barrier;
 mod btf;
+mod detach;
 mod diagnostics;
 mod error;
 mod events;

@@ -19,6 +19,11 @@ const INNER_MAP: u32 = 1 << 12;
 const NO_PREALLOC: u32 = 1;
 
 impl Kernel {
+    /// The number that the next generation will have.
+    pub fn next_generation(&self) -> u64 {
+        self.generation + 1
+    }
+
     /// Switches to `generation` and returns its number.
     ///
     /// The tables are written into the slot that no program reads, then one atomic store makes them
@@ -27,7 +32,7 @@ impl Kernel {
     /// # Errors
     /// On any error the generation that was live, with its selectors, stays live.
     pub fn swap(&mut self, generation: &Generation) -> Result<u64, KernelError> {
-        let number = self.generation + 1;
+        let number = self.next_generation();
         let slot = (number % u64::from(SLOTS)) as u32;
         // Programs that still read the generation before the live one are done after this, so its
         // slot can be filled anew.

@@ -1,0 +1,222 @@
+//! Why an event came about: the policies that decided, by Cedar over the bundle of that time.
+//!
+//! The kernel's features of the resource say which attribute tests held at the moment of the operation,
+//! so the request is put together from the event alone: the file may have changed since.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+
+use guard_common::action::{Action, Resource as Kind};
+use guard_common::class::{ANONYMOUS_MEMORY, FIRST_COMPILED, NETLINK_ROUTE, UNKNOWN};
+use guard_common::decide::Reason;
+use guard_common::tables::{Attribute, AttributeTest, Attributes};
+use serde::Serialize;
+
+use super::can::{Finding, can};
+use super::question::Question;
+use crate::events::Record;
+use crate::host::Host;
+use crate::policy::{Bundle, Diagnostic, Facts, Oracle, Request, Resource, Spot, file_kind, protocol};
+
+/// Why an event came about.
+#[derive(Clone, Debug, Serialize)]
+pub struct Why {
+    /// One answer for each action of the event.
+    pub decisions: Vec<Finding>,
+    /// Cedar over the bundle as this host compiles it now gives the verdict that the kernel gave.
+    pub agrees: bool,
+}
+
+/// What a reason other than policy means, in a sentence; nothing for policy.
+pub fn internal_reason(reason: &str) -> Option<&'static str> {
+    let known = Reason::ALL.into_iter().find(|known| known.name() == reason)?;
+    Some(match known {
+        Reason::Policy => return None,
+        Reason::NoGeneration => {
+            "no policy was live at that instant, and a labelled process is denied everything then"
+        }
+        Reason::SubjectRemoved => {
+            "the policy did not define the subject of this process any more; everything is denied to it \
+             until the process ends or a policy defines the subject again"
+        }
+        Reason::TableMiss => "a table had no entry where one must be: a fault of Guard, please report it",
+        Reason::PathTooDeep => "the path has more than 4096 directories above it, more than Guard follows",
+        Reason::PathUnstable => {
+            "the path was being renamed while it was read, three times in a row; trying again helps"
+        }
+        Reason::Unreadable => "the kernel memory that describes the resource could not be read",
+        Reason::StorageBusy => "the kernel did not hand out the label at that instant; trying again helps",
+        Reason::NoMemory => "the kernel had no memory for the label of a new process",
+    })
+}
+
+/// Why `record` came about under `bundle`. `tests` are the attribute tests of the bundle's tables.
+///
+/// # Errors
+/// If the event does not say enough to ask, or the bundle no longer compiles here.
+pub fn why(
+    record: &Record,
+    bundle: &Bundle,
+    tests: &[AttributeTest],
+    host: &Host,
+) -> Result<Why, Diagnostic> {
+    let facts = Facts::default();
+    let oracle = Oracle::new(bundle, host, &facts).map_err(|errors| {
+        Diagnostic::error("bundle", format!("the bundle does not compile on this host any more:\n{errors}"))
+    })?;
+    let subject = record.subject.clone().ok_or_else(|| incomplete("the name of its subject is not known"))?;
+    let mut decisions = Vec::new();
+    for name in &record.actions {
+        let action = Action::from_name(name).ok_or_else(|| incomplete("its action is not known"))?;
+        let (resource, mut attributes) = resource(record, action)?;
+        restore(&mut attributes, record.features, tests);
+        let request = Request {
+            subject: subject.clone(),
+            action: name.clone(),
+            resource,
+            attributes,
+            within: Vec::new(),
+        };
+        let question = Question { request, facts: facts.clone(), resolved: None };
+        decisions.push(can(bundle, &oracle, &question)?);
+    }
+    // The kernel reports the actions that were denied. A denial by the enforced set is one by the
+    // candidate set as well, so either way Cedar must deny; and what is audited it must allow.
+    let wanted = record.verdict != "audited";
+    let denies = |finding: &Finding| !finding.allowed || finding.would_deny;
+    let agrees = decisions.iter().all(|finding| denies(finding) == wanted);
+    Ok(Why { decisions, agrees })
+}
+
+fn incomplete(why: &str) -> Diagnostic {
+    Diagnostic::error("event", format!("the event does not say enough to ask the policy again: {why}"))
+}
+
+/// What the event is about, as a request names it, with what it says of the attributes.
+fn resource(record: &Record, action: Action) -> Result<(Resource, Attributes), Diagnostic> {
+    let seen = &record.resource;
+    let mut attributes = Attributes::default();
+    let kind = action.row().resource;
+    let is_dir = kind == Kind::Dir;
+    let resource = match kind {
+        Kind::FileOrMemory if record.class == ANONYMOUS_MEMORY => Resource::Memory,
+        Kind::File | Kind::Dir | Kind::FileOrDir | Kind::FileOrMemory => {
+            (attributes.owner, attributes.set_id, attributes.fileless) = (0, 0, 0);
+            attributes.kind =
+                file_kind(if is_dir { "directory" } else { "regular" }).unwrap_or(attributes.kind);
+            let spot = spot(record)?;
+            if is_dir { Resource::Dir(spot) } else { Resource::File(spot) }
+        }
+        Kind::Unix => {
+            attributes.kind = file_kind("socket").unwrap_or(attributes.kind);
+            Resource::Unix(spot(record)?)
+        }
+        Kind::Endpoint => {
+            let address = seen.address.as_deref().and_then(|text| text.parse().ok());
+            let address = address.ok_or_else(|| incomplete("it has no address"))?;
+            let name = seen.protocol.as_deref().unwrap_or_default();
+            let number = protocol(name).or_else(|| name.parse().ok());
+            attributes.protocol = number.unwrap_or(attributes.protocol);
+            Resource::Endpoint(address, seen.port.unwrap_or(0))
+        }
+        Kind::Protocol if record.class == NETLINK_ROUTE => Resource::Protocol("netlink/route".to_owned()),
+        // No policy can name it, so its name does not matter.
+        Kind::Protocol => Resource::Protocol("other".to_owned()),
+        Kind::Machine => Resource::Machine,
+        Kind::Process | Kind::Capability => return Err(incomplete("its resource is not reported")),
+    };
+    Ok((resource, attributes))
+}
+
+/// Where something with a path was.
+fn spot(record: &Record) -> Result<Spot, Diagnostic> {
+    if record.class != UNKNOWN && record.class < FIRST_COMPILED {
+        return Ok(Spot::Builtin(record.class));
+    }
+    if let Some(name) = record.abstract_name_bytes() {
+        let name = String::from_utf8(name).map_err(|_| incomplete("the name of its socket is not UTF-8"))?;
+        return Ok(Spot::Abstract(name));
+    }
+    if record.resource.path_truncated {
+        return Err(incomplete("its path was too long to be reported whole"));
+    }
+    let path = |bytes: Vec<u8>| PathBuf::from(OsString::from_vec(bytes));
+    if let Some(bytes) = record.path_bytes() {
+        return Ok(Spot::Path(path(bytes)));
+    }
+    match (record.device(), record.fs_path_bytes()) {
+        (Some(device), Some(bytes)) => Ok(Spot::Place { device, path: path(bytes) }),
+        _ => Err(incomplete("it has no path")),
+    }
+}
+
+/// Gives the attributes values for which exactly those tests hold that held in the kernel. What no
+/// test asks for stays as it is.
+fn restore(attributes: &mut Attributes, features: u64, tests: &[AttributeTest]) {
+    for (number, candidates) in [
+        (Attribute::Owner, &[0, 1, 65_534, 4_294_967_294][..]),
+        (Attribute::Kind, &[0o100_000, 0o040_000, 0o140_000, 0o020_000, 0o060_000, 0o010_000, 0o120_000]),
+        (Attribute::SetId, &[0, 1]),
+        (Attribute::Fileless, &[0, 1]),
+    ] {
+        let asked = || tests.iter().filter(move |test| test.attribute == number as u32);
+        let value = match number {
+            Attribute::Owner => &mut attributes.owner,
+            Attribute::Kind => &mut attributes.kind,
+            Attribute::SetId => &mut attributes.set_id,
+            _ => &mut attributes.fileless,
+        };
+        let held = |test: &&AttributeTest| features >> (test.bit & 63) & 1 == 1;
+        if let Some(test) = asked().find(held) {
+            *value = test.value;
+            continue;
+        }
+        // None held: any value that none of them names.
+        let free = |candidate: &u64| asked().all(|test| test.value != *candidate);
+        let start = *value;
+        let others = candidates.iter().copied().chain(2..);
+        if let Some(other) = std::iter::once(start).chain(others.take(200)).find(free) {
+            *value = other;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_but_policy_is_explained() {
+        for reason in Reason::ALL {
+            assert_eq!(internal_reason(reason.name()).is_none(), reason == Reason::Policy, "{reason:?}");
+        }
+        assert_eq!(internal_reason("unknown"), None);
+    }
+
+    #[test]
+    fn attributes_are_what_the_kernel_saw() {
+        let test =
+            |attribute: Attribute, bit, value| AttributeTest { attribute: attribute as u32, bit, value };
+        let tests = [
+            test(Attribute::Owner, 0, 0),
+            test(Attribute::Owner, 0, 33),
+            test(Attribute::Owner, 1, 65_534),
+            test(Attribute::Kind, 2, 0o100_000),
+            test(Attribute::Fileless, 3, 1),
+        ];
+        let of = |features: u64| {
+            let mut attributes =
+                Attributes { owner: 0, kind: 0o100_000, set_id: 0, fileless: 0, ..Attributes::default() };
+            restore(&mut attributes, features, &tests);
+            let bits = tests.iter().fold(0, |bits, test| bits | test.feature(&attributes));
+            assert_eq!(bits, features, "{attributes:?}");
+            attributes
+        };
+        assert_eq!(of(0b0101).owner, 0);
+        assert_eq!(of(0b0010).owner, 65_534);
+        assert_eq!(of(0b1000).fileless, 1);
+        let none = of(0);
+        assert!(![0, 33, 65_534].contains(&none.owner) && none.kind != 0o100_000);
+    }
+}
