@@ -15,6 +15,7 @@ pub mod events;
 mod fault;
 pub mod host;
 pub mod kernel;
+pub mod onboard;
 pub mod policy;
 pub mod store;
 pub mod tables;

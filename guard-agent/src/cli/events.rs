@@ -131,7 +131,7 @@ pub(super) fn instant(text: &str, now: i64) -> Result<i64, CliError> {
 }
 
 /// Takes the complete lines out of `pending`, without their ends.
-fn take_lines(pending: &mut Vec<u8>) -> Vec<Vec<u8>> {
+pub(super) fn take_lines(pending: &mut Vec<u8>) -> Vec<Vec<u8>> {
     let Some(end) = pending.iter().rposition(|byte| *byte == b'\n') else { return Vec::new() };
     let rest = pending.split_off(end + 1);
     let complete = std::mem::replace(pending, rest);

@@ -13,8 +13,11 @@ mod events;
 mod exit;
 mod failure;
 mod history;
+mod init;
 mod keys;
+mod learn;
 mod policy;
+mod remembered;
 mod screen;
 mod status;
 
@@ -70,6 +73,10 @@ enum Command {
     Events(Events),
     /// Can this host enforce, and if not, what has to be done? Needs no daemon.
     Doctor(DoctorArgs),
+    /// Write a first bundle for a service, in monitor mode. Needs no daemon.
+    Init(init::Args),
+    /// Propose what a subject's policy lacks, from what monitor mode recorded of it.
+    Learn(learn::Args),
 }
 
 #[derive(Debug, Subcommand)]
@@ -152,6 +159,8 @@ impl Cli {
             Command::Ask(ask) => ask.json(),
             Command::Events(events) => events.output == Format::Json,
             Command::Doctor(doctor) => doctor.output.json,
+            Command::Init(args) => args.json,
+            Command::Learn(args) => args.json,
         }
     }
 
@@ -177,6 +186,8 @@ impl Cli {
             Command::Ask(ask) => wait(ask.run(&client, &screen)),
             Command::Events(events) => wait(events.run(&client, &screen)),
             Command::Doctor(args) => doctor::run(&screen, args.root.as_deref(), args.output.json),
+            Command::Init(args) => init::run(&screen, &args),
+            Command::Learn(args) => wait(learn::run(&client, &screen, &args)),
         }
     }
 }
@@ -211,6 +222,10 @@ mod tests {
             "guardctl events --follow --output compact",
             "guardctl events -o long --subject nginx --action net.out --verdict would-deny --since 2h --limit 5",
             "guardctl doctor --root /tmp",
+            "guardctl init nginx --unit nginx.service",
+            "guardctl learn nginx --bundle . --dir /tmp/learn",
+            "guardctl policy suggest d-7K3F2Q --only 1",
+            "guardctl init ci --user ci --dir /tmp/ci --json",
             "guardctl keys generate release --dir /tmp",
             "guardctl bundle build . -o x.tar.zst --key a.key --key b.key",
             "guardctl bundle sign x.tar.zst --key a.key",

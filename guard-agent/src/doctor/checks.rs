@@ -85,6 +85,7 @@ pub fn examine(facts: &Facts) -> Vec<Check> {
         lockdown(facts),
         bpffs(facts),
         cgroup2(facts),
+        clock(facts),
     ]
 }
 
@@ -191,6 +192,20 @@ fn cgroup2(facts: &Facts) -> Check {
         ["boot with systemd.unified_cgroup_hierarchy=1, or: sudo mount -t cgroup2 cgroup2 /sys/fs/cgroup"
             .to_owned()];
     Check::missing("cgroup2", "no cgroup v2 hierarchy: selectors by unit would find nothing", fix).soft()
+}
+
+fn clock(facts: &Facts) -> Check {
+    const NAME: &str = "clock";
+    match facts.clock_synchronised {
+        Some(true) => Check::ok(NAME, "clock: synchronised").soft(),
+        Some(false) => Check::unknown(
+            NAME,
+            "clock: not synchronised since boot, and the times of events and windows count by it",
+            ["sudo timedatectl set-ntp true".to_owned()],
+        )
+        .soft(),
+        None => Check::unknown(NAME, "clock: not known whether it is synchronised", []).soft(),
+    }
 }
 
 /// The last check: load and attach the programs, if nothing known speaks against it.

@@ -27,6 +27,8 @@ pub struct Facts {
     pub bpffs: bool,
     /// Whether the unified cgroup hierarchy is mounted.
     pub cgroup2: bool,
+    /// Whether something keeps the clock right.
+    pub clock_synchronised: Option<bool>,
     /// The distribution's family.
     pub distribution: Distribution,
 }
@@ -52,6 +54,8 @@ impl Facts {
             bpffs: mounted(&mounts, "bpf", "/sys/fs/bpf"),
             cgroup2: mounted(&mounts, "cgroup2", "/sys/fs/cgroup")
                 || mounted(&mounts, "cgroup2", "/sys/fs/cgroup/unified"),
+            // A foreign root has no clock.
+            clock_synchronised: (root == Path::new("/")).then(crate::kernel::clock_is_synchronised).flatten(),
             distribution: Distribution::from_os_release(&os_release),
             release,
         }

@@ -12,6 +12,7 @@ fn good() -> Facts {
         lockdown: Some("none".to_owned()),
         bpffs: true,
         cgroup2: true,
+        clock_synchronised: Some(true),
         distribution: Distribution::Debian,
     }
 }
@@ -92,6 +93,18 @@ fn what_is_only_degraded_stops_no_daemon() {
     let facts = Facts { bpffs: false, cgroup2: false, ..good() };
     assert!(problems(&examine(&facts)).is_empty());
     assert_eq!(report(&facts, Ok(())).to_do(), 2);
+}
+
+#[test]
+fn a_clock_that_nobody_sets_is_said_and_stops_nothing() {
+    let facts = Facts { clock_synchronised: Some(false), ..good() };
+    let report = report(&facts, Ok(()));
+    assert!(report.is_ready());
+    assert!(
+        report.to_text(false).contains("[?] clock: not synchronised since boot"),
+        "{}",
+        report.to_text(false)
+    );
 }
 
 #[test]

@@ -4,6 +4,7 @@
 
 mod barrier;
 mod btf;
+mod clock;
 mod detach;
 mod diagnostics;
 mod error;
@@ -18,6 +19,7 @@ mod running;
 mod selectors;
 mod slot;
 
+pub use clock::clock_is_synchronised;
 pub use diagnostics::Diagnostics;
 pub use error::KernelError;
 pub use events::EventStream;

@@ -26,6 +26,15 @@ pub(super) fn shipped(found: &mut Vec<Diagnostic>) -> Vec<Policy> {
         .collect()
 }
 
+/// The names of the includes that Guard ships.
+pub fn shipped_includes() -> Vec<String> {
+    let mut names: Vec<String> =
+        shipped(&mut Vec::new()).iter().map(|policy| name(&policy.id).to_owned()).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
 /// The name a subject includes a template by: its id up to the colon.
 pub(super) fn name(id: &str) -> &str {
     id.split_once(':').map_or(id, |(name, _)| name)

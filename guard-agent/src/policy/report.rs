@@ -68,10 +68,16 @@ fn describe(selector: &SelectorDefinition) -> Vec<String> {
     .collect()
 }
 
-/// The shortest list of groups and actions for a set of bits.
+/// The shortest list of groups and actions for a set of bits, in words.
 fn actions(bits: u64) -> String {
+    let names = action_names(bits);
+    if names.is_empty() { "nothing".to_owned() } else { names.join(" ") }
+}
+
+/// The shortest list of groups and actions for a set of bits.
+pub fn action_names(bits: u64) -> Vec<&'static str> {
     if bits == ALL_ACTIONS {
-        return "*".to_owned();
+        return vec!["*"];
     }
     let (mut left, mut names) = (bits, Vec::new());
     let sizes = |name: &&(&'static str, &[&str])| std::cmp::Reverse(expand(name.0).unwrap_or(0).count_ones());
@@ -85,5 +91,5 @@ fn actions(bits: u64) -> String {
         }
     }
     names.extend(TABLE.iter().filter(|row| left & row.action.bit() != 0).map(|row| row.name));
-    if names.is_empty() { "nothing".to_owned() } else { names.join(" ") }
+    names
 }

@@ -6,7 +6,8 @@ mod explain;
 mod fmt;
 mod list;
 mod show;
-mod source;
+pub(super) mod source;
+mod suggest;
 mod test;
 
 use super::client::Client;
@@ -48,6 +49,8 @@ pub(super) enum Tool {
     Explain(Box<explain::Args>),
     /// Run the tests of a bundle, and say which of its policies no test decides.
     Test(test::Args),
+    /// What would permit an operation that was denied: diffs of the bundle, none of them applied.
+    Suggest(suggest::Args),
     /// Lay out the *.cedar files of a bundle in one style; comments stay.
     Fmt(fmt::Args),
 }
@@ -57,6 +60,7 @@ impl Tool {
         match self {
             Self::Show(args) => args.json,
             Self::Explain(args) => args.json,
+            Self::Suggest(args) => args.json,
             Self::Test(args) => args.json,
             Self::Fmt(args) => args.json,
         }
@@ -66,6 +70,7 @@ impl Tool {
         match self {
             Self::Show(args) => show::run(client, screen, &args).await,
             Self::Explain(args) => explain::run(client, screen, &args).await,
+            Self::Suggest(args) => suggest::run(client, screen, &args).await,
             Self::Test(args) => test::run(screen, &args),
             Self::Fmt(args) => fmt::run(screen, &args),
         }

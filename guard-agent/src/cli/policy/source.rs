@@ -1,6 +1,6 @@
 //! The bundle that a command is about: one that is named, or the live one.
 
-use crate::api::types::Status;
+use crate::api::types::{BundleStatus, Status};
 use crate::cli::CliError;
 use crate::cli::client::Client;
 use crate::host::Host;
@@ -30,8 +30,8 @@ pub(super) fn load(directory: &Path) -> Result<Bundle, CliError> {
     policy::load(directory).map_err(invalid)
 }
 
-/// Loads the bundle that the daemon enforces, from where the daemon has it.
-pub(super) async fn live(client: &Client) -> Result<Bundle, CliError> {
+/// The bundle that the daemon enforces, as it knows it.
+async fn status(client: &Client) -> Result<BundleStatus, CliError> {
     let answer = client.get("/v1/status").await?;
     let status: Status = serde_json::from_slice(&answer)
         .map_err(|error| CliError::internal(format!("the daemon's answer is not understood: {error}")))?;
@@ -39,6 +39,17 @@ pub(super) async fn live(client: &Client) -> Result<Bundle, CliError> {
     if live.directory.is_empty() {
         return Err(CliError::invalid("no policy is live: name a bundle with --bundle DIR"));
     }
+    Ok(live)
+}
+
+/// Where the bundle is that the daemon enforces. What is there may have changed since.
+pub(in crate::cli) async fn directory(client: &Client) -> Result<PathBuf, CliError> {
+    Ok(PathBuf::from(status(client).await?.directory))
+}
+
+/// Loads the bundle that the daemon enforces, from where the daemon has it.
+pub(super) async fn live(client: &Client) -> Result<Bundle, CliError> {
+    let live = status(client).await?;
     let bundle = load(Path::new(&live.directory))?;
     if bundle.digest != live.digest {
         return Err(CliError::invalid(format!(
