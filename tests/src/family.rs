@@ -10,8 +10,8 @@ use crate::case::Case;
 use crate::daemon::Daemon;
 use crate::report::{Effort, Report, Verdict};
 use crate::{
-    admin, canary, checks, escape, exec, file, generations, identity, layout, lifecycle, mounts, network,
-    path, programs, requirements, running, selector, stdio, store, systemd, unix, users,
+    admin, canary, checks, escape, exec, file, first_hour, generations, identity, layout, lifecycle, mounts,
+    network, path, programs, requirements, running, selector, stdio, store, systemd, unix, users,
 };
 
 /// One test: run once without Guard and once under it.
@@ -106,6 +106,7 @@ const FAMILIES: &[Family] = &[
         ],
     },
     Family { name: "systemd", place: Place::Systemd, has_daemon: true, parts: &[systemd::PART] },
+    Family { name: "first-hour", place: Place::Systemd, has_daemon: false, parts: &[first_hour::PART] },
     Family {
         name: "without-bpf",
         place: Place::WithoutBpfLsm,
