@@ -6,7 +6,13 @@
 
 pub mod can;
 pub mod cases;
+pub mod diff;
+mod elsewhere;
+pub mod lint;
 pub mod list;
 pub mod operations;
 pub mod question;
 pub mod why;
+
+#[cfg(test)]
+mod tests;

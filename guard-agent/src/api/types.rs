@@ -52,6 +52,10 @@ pub struct BundleStatus {
     pub digest: String,
     /// The directory or archive it was loaded from.
     pub directory: String,
+    /// The daemon's own copy of it, an archive that root can read; the directory may have changed
+    /// since. Empty if nothing was applied.
+    #[serde(default)]
+    pub copy: String,
 }
 
 /// Trust, hold and what the start had to fall back to.

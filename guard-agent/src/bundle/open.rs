@@ -39,6 +39,17 @@ pub fn open(path: &Path) -> Result<Opened, Diagnostics> {
     check(archive::read(path)?, true)
 }
 
+/// Opens the copy of a bundle that a host keeps in its state directory: an archive of what was
+/// applied, which need not have been sealed.
+///
+/// # Errors
+/// As for [`open`].
+pub fn open_kept(path: &Path) -> Result<Opened, Diagnostics> {
+    let files = archive::read(path)?;
+    let sealed = files.get(MANIFEST).is_some();
+    check(files, sealed)
+}
+
 /// Opens an archive in memory. `origin` is what diagnostics call it.
 ///
 /// # Errors

@@ -8,9 +8,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::archive;
-use super::manifest::MANIFEST;
-use super::open::{Opened, check};
+use super::open::{Opened, open_kept};
 use super::record::Record;
 use super::write::{pack, replace};
 use crate::policy::{self, Bundle, Diagnostic, Diagnostics};
@@ -118,7 +116,8 @@ impl Shelf {
         }
     }
 
-    fn copy(&self, digest: &str) -> PathBuf {
+    /// Where the copy of a bundle is, whether or not there is one.
+    pub fn copy(&self, digest: &str) -> PathBuf {
         self.copies().path(digest)
     }
 }
@@ -134,9 +133,7 @@ impl Copies {
     /// If it is not there, or not what was kept.
     pub fn get(&self, digest: &str) -> Result<(Opened, Bundle), Diagnostics> {
         let path = self.path(digest);
-        let files = archive::read(&path)?;
-        let sealed = files.get(MANIFEST).is_some();
-        let opened = check(files, sealed)?;
+        let opened = open_kept(&path)?;
         let bundle = policy::parse(&opened)?;
         if bundle.digest != digest {
             let message = format!("{} is not the bundle that was kept under this name", path.display());

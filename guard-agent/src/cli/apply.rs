@@ -95,6 +95,7 @@ mod tests {
                 version: 2,
                 digest: "0123456789abcdef".to_owned(),
                 directory: "/etc/guard/policy".to_owned(),
+                copy: String::new(),
             },
             milliseconds: 31.4,
             labelled: 1,

@@ -153,6 +153,7 @@ mod tests {
                 version: 1,
                 digest: "0123456789abcdef".to_owned(),
                 directory: "/etc/guard/policy".to_owned(),
+                copy: String::new(),
             },
             policy: PolicyStatus { accepts_unsigned: true, ..PolicyStatus::default() },
             subjects: vec![subject("ai-coder", &["file.create", "sys.bpf"]), subject("nginx", &[])],

@@ -235,5 +235,6 @@ fn described(bundle: &Bundle, path: &Path) -> BundleStatus {
         version: bundle.version,
         digest: bundle.digest.clone(),
         directory: path.display().to_string(),
+        copy: String::new(),
     }
 }

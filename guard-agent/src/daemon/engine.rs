@@ -221,12 +221,14 @@ impl Engine {
                 version: live.bundle.version,
                 digest: live.bundle.digest.clone(),
                 directory: live.directory.display().to_string(),
+                copy: self.shelf.copy(&live.bundle.digest).display().to_string(),
             },
             None => BundleStatus {
                 name: String::new(),
                 version: 0,
                 digest: String::new(),
                 directory: String::new(),
+                copy: String::new(),
             },
         }
     }

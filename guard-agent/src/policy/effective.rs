@@ -180,7 +180,7 @@ pub(super) fn may_concern(policy: &StaticPolicy, bundle: &Bundle, subject: &str)
     fits(policy.principal_constraint(), bundle, subject)
 }
 
-fn fits(scope: &PrincipalConstraint, bundle: &Bundle, subject: &str) -> bool {
+pub(super) fn fits(scope: &PrincipalConstraint, bundle: &Bundle, subject: &str) -> bool {
     let within = |reference: &EntityReference, group: bool| match reference {
         EntityReference::EUID(uid) if uid.entity_type().to_string() == "Guard::Subject" => {
             eid(uid) == subject

@@ -160,11 +160,20 @@ pub(super) fn addresses(
             }
         }
     }
-    let net4 = pieces(&v4, u32::MAX.into())
+    tables(&v4, &v6, classes)
+}
+
+/// The tables of networks: first and last address of each, and the literal that it belongs to.
+pub(super) fn tables(
+    v4: &[(u128, u128, AtomId)],
+    v6: &[(u128, u128, AtomId)],
+    classes: &mut Classes,
+) -> (Vec<Net4>, Vec<Net6>) {
+    let net4 = pieces(v4, u32::MAX.into())
         .into_iter()
         .map(|(start, cover)| Net4 { start: start as u32, class: classes.intern(Sort::Net, cover) })
         .collect();
-    let net6 = pieces(&v6, u128::MAX)
+    let net6 = pieces(v6, u128::MAX)
         .into_iter()
         .map(|(start, cover)| Net6 {
             high: (start >> 64) as u64,

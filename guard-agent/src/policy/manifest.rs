@@ -115,6 +115,7 @@ pub(super) struct Signer {
 pub(super) struct Subject {
     pub(super) selector: Option<Spanned<SelectorDefinition>>,
     pub(super) also: Option<Spanned<SelectorDefinition>>,
+    pub(super) owner: Option<String>,
     #[serde(default)]
     pub(super) groups: Vec<Spanned<String>>,
     pub(super) governs: Option<Vec<Spanned<String>>>,
@@ -140,12 +141,13 @@ pub(super) struct SessionVariable {
 /// A successor subject.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "successors are validated, but not entered in this version")]
 pub(super) struct Successor {
     pub(super) by: Spanned<String>,
+    #[expect(dead_code, reason = "successors are validated, but not entered in this version")]
     pub(super) of: Option<String>,
     #[serde(default)]
     pub(super) narrowing: bool,
+    #[expect(dead_code, reason = "successors are validated, but not entered in this version")]
     #[serde(default)]
     pub(super) secureexec: bool,
 }

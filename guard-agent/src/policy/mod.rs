@@ -41,11 +41,13 @@ mod schema;
 mod selectors;
 mod style;
 mod subjects;
+pub mod survey;
 mod translate;
 mod trie;
 mod unknown;
 pub mod walk;
 mod world;
+mod written;
 
 #[cfg(test)]
 mod tests;
@@ -61,10 +63,12 @@ pub use includes::shipped_includes;
 pub use literals::{file_kind, protocol};
 pub(crate) use manifest::toml;
 pub use manifest::{FailMode, SelectorDefinition, duration};
+pub use naming::resolved;
 pub use oracle::{Answer, Lift, Oracle, Verdict};
-pub use report::{action_names, check_report};
+pub use report::{action_names, actions_text, check_report, selectors_text};
 pub use request::{Request, Resource, Spot};
 pub use schema::PRODUCT_SCHEMA;
 pub use style::format;
-pub use subjects::{Mode, SubjectDefinition};
+pub use subjects::{Mode, SubjectDefinition, SuccessorDefinition};
 pub use world::{FactValue, Facts, Peer};
+pub use written::{Replaced, Written};

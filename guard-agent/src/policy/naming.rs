@@ -69,3 +69,9 @@ impl<'a> Naming<'a> {
         }
     }
 }
+
+/// The path that a literal leads to on `host`, with symbolic links followed as far as policy follows
+/// them; the literal itself where that is refused.
+pub fn resolved(host: &Host, literal: &str) -> PathBuf {
+    Naming::new(host).resolved(literal)
+}

@@ -3,7 +3,10 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use cedar_policy_core::ast::{ActionConstraint, Effect, PolicyID, Template};
+use cedar_policy_core::ast::{
+    ActionConstraint, Effect, EntityReference, EntityUID, Expr, ExprKind, Literal, PolicyID,
+    PrincipalOrResourceConstraint as Scope, Template,
+};
 use cedar_policy_core::parser::{Loc, parse_policyset};
 use guard_common::action;
 
@@ -66,6 +69,24 @@ impl Policy {
     /// What an annotation says.
     pub(super) fn text(&self, key: &str) -> Option<String> {
         self.annotation(key).map(|(text, _)| text)
+    }
+
+    /// The entities that its resource is compared with: in its scope, then in its condition.
+    pub(super) fn resource_literals(&self) -> Vec<EntityUID> {
+        let mut found = Vec::new();
+        match self.template.resource_constraint().as_inner() {
+            Scope::Eq(EntityReference::EUID(uid))
+            | Scope::In(EntityReference::EUID(uid))
+            | Scope::IsIn(_, EntityReference::EUID(uid)) => found.push((**uid).clone()),
+            _ => {}
+        }
+        let condition = self.template.non_scope_constraints();
+        for part in condition.into_iter().flat_map(Expr::subexpressions) {
+            if let ExprKind::Lit(Literal::EntityUID(uid)) = part.expr_kind() {
+                found.push((**uid).clone());
+            }
+        }
+        found
     }
 
     /// The lease that `@approval` hints at.

@@ -22,13 +22,13 @@ pub fn check_report(bundle: &Bundle, compiled: &Compiled) -> String {
             Mode::Enforce => "enforce",
             Mode::Monitor => "monitor",
         };
-        let selectors: Vec<_> = subject.selectors.iter().flat_map(describe).collect();
+        let selectors = selectors_text(&subject.selectors);
         let selectors = if selectors.is_empty() { "no selector".to_owned() } else { selectors.join(", ") };
         let _ = writeln!(
             out,
             "  {:width$}  {mode}  {selectors}  governs {}",
             subject.name,
-            actions(subject.governs)
+            actions_text(subject.governs)
         );
     }
     let sizes = &compiled.sizes;
@@ -50,6 +50,11 @@ pub fn check_report(bundle: &Bundle, compiled: &Compiled) -> String {
     out
 }
 
+/// Selectors in words, one each.
+pub fn selectors_text(selectors: &[SelectorDefinition]) -> Vec<String> {
+    selectors.iter().flat_map(describe).collect()
+}
+
 fn describe(selector: &SelectorDefinition) -> Vec<String> {
     let one = |key: &str, value: &Option<String>| value.as_ref().map(|value| format!("{key} {value}"));
     let many = |key: &'static str, values: &[String]| {
@@ -69,7 +74,7 @@ fn describe(selector: &SelectorDefinition) -> Vec<String> {
 }
 
 /// The shortest list of groups and actions for a set of bits, in words.
-fn actions(bits: u64) -> String {
+pub fn actions_text(bits: u64) -> String {
     let names = action_names(bits);
     if names.is_empty() { "nothing".to_owned() } else { names.join(" ") }
 }

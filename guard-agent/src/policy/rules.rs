@@ -28,6 +28,19 @@ pub(super) struct Rules {
 
 /// Translates the effective policy set. Errors and notes go to `found`.
 pub(super) fn translate(bundle: &Bundle, facts: &Facts, found: &mut Vec<Diagnostic>) -> Rules {
+    let mut atoms = Atoms::default();
+    let by_subject = translate_into(&mut atoms, bundle, facts, found);
+    Rules { atoms, by_subject }
+}
+
+/// The rules of every subject, by its position in the bundle. What they mention is added to `atoms`,
+/// which other bundles may share.
+pub(super) fn translate_into(
+    atoms: &mut Atoms,
+    bundle: &Bundle,
+    facts: &Facts,
+    found: &mut Vec<Diagnostic>,
+) -> Vec<Vec<Rule>> {
     let groups: BTreeMap<String, Vec<String>> =
         bundle.subjects.iter().map(|subject| (subject.name.clone(), subject.groups.clone())).collect();
     let names = Names { groups: &groups, approvals: &bundle.approvals, windows: &bundle.windows };
@@ -35,7 +48,7 @@ pub(super) fn translate(bundle: &Bundle, facts: &Facts, found: &mut Vec<Diagnost
     let details: Vec<Details> =
         policies.iter().map(|policy| Details::of(bundle, policy, facts, found)).collect();
     let index = Index::new(bundle, &policies);
-    let mut rules = Rules::default();
+    let mut by_subject = Vec::new();
     for subject in &bundle.subjects {
         let mut own = Vec::new();
         for number in index.of(&subject.name) {
@@ -48,12 +61,12 @@ pub(super) fn translate(bundle: &Bundle, facts: &Facts, found: &mut Vec<Diagnost
                 number,
                 details: &details[number],
             };
-            job.run(&mut rules.atoms, &mut own, found);
+            job.run(atoms, &mut own, found);
         }
         own.extend(generated(subject));
-        rules.by_subject.push(own);
+        by_subject.push(own);
     }
-    rules
+    by_subject
 }
 
 /// Policies by number: those of the bundle, then the included ones.

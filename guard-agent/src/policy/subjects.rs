@@ -39,10 +39,27 @@ pub struct SubjectDefinition {
     pub include: Vec<String>,
     /// Its selectors.
     pub selectors: Vec<SelectorDefinition>,
+    /// Who answers for it.
+    pub owner: Option<String>,
+    /// The subjects that its processes can become.
+    pub successors: Vec<SuccessorDefinition>,
+    /// Where its name is written.
+    pub(super) span: Range<usize>,
     /// Where each selector is written.
     pub(super) spans: Vec<Range<usize>>,
     /// Where each include is named.
     pub(super) include_spans: Vec<Range<usize>>,
+}
+
+/// A subject that processes of another one can become.
+#[derive(Clone, Debug)]
+pub struct SuccessorDefinition {
+    /// Its name.
+    pub name: String,
+    /// Its author says that it may do nothing which the other may not.
+    pub narrowing: bool,
+    /// Where its name is written.
+    pub(super) span: Range<usize>,
 }
 
 /// Reads `[modes]` and `[subjects]`.
@@ -185,6 +202,18 @@ fn one(
         governs,
         fail_mode: subject.fail_mode.as_ref().map(|mode| *mode.get_ref()).unwrap_or_default(),
         include: subject.include.iter().map(|include| include.get_ref().clone()).collect(),
+        owner: subject.owner.clone(),
+        successors: subject
+            .successors
+            .iter()
+            .flat_map(|table| table.get_ref())
+            .map(|(successor, how)| SuccessorDefinition {
+                name: successor.get_ref().clone(),
+                narrowing: how.narrowing,
+                span: successor.span(),
+            })
+            .collect(),
+        span: name.span(),
         selectors,
         spans,
         include_spans: subject.include.iter().map(Spanned::span).collect(),

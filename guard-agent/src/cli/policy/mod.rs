@@ -2,8 +2,10 @@
 
 mod answer;
 mod can;
+mod diff;
 mod explain;
 mod fmt;
+mod lint;
 mod list;
 mod show;
 pub(super) mod source;
@@ -51,6 +53,10 @@ pub(super) enum Tool {
     Test(test::Args),
     /// What would permit an operation that was denied: diffs of the bundle, none of them applied.
     Suggest(suggest::Args),
+    /// What looks wrong in a bundle that is valid: broad, shadowed, never matching, evaded.
+    Lint(lint::Args),
+    /// What one bundle allows and denies that another does not, in decisions; not in text.
+    Diff(diff::Args),
     /// Lay out the *.cedar files of a bundle in one style; comments stay.
     Fmt(fmt::Args),
 }
@@ -62,6 +68,8 @@ impl Tool {
             Self::Explain(args) => args.json,
             Self::Suggest(args) => args.json,
             Self::Test(args) => args.json,
+            Self::Diff(args) => args.json,
+            Self::Lint(args) => args.json,
             Self::Fmt(args) => args.json,
         }
     }
@@ -72,6 +80,8 @@ impl Tool {
             Self::Explain(args) => explain::run(client, screen, &args).await,
             Self::Suggest(args) => suggest::run(client, screen, &args).await,
             Self::Test(args) => test::run(screen, &args),
+            Self::Diff(args) => diff::run(client, screen, &args).await,
+            Self::Lint(args) => lint::run(screen, &args),
             Self::Fmt(args) => fmt::run(screen, &args),
         }
     }

@@ -1,6 +1,7 @@
 //! The bundle that a command is about: one that is named, or the live one.
 
 use crate::api::types::{BundleStatus, Status};
+use crate::bundle;
 use crate::cli::CliError;
 use crate::cli::client::Client;
 use crate::host::Host;
@@ -50,14 +51,20 @@ pub(in crate::cli) async fn directory(client: &Client) -> Result<PathBuf, CliErr
 /// Loads the bundle that the daemon enforces, from where the daemon has it.
 pub(super) async fn live(client: &Client) -> Result<Bundle, CliError> {
     let live = status(client).await?;
-    let bundle = load(Path::new(&live.directory))?;
-    if bundle.digest != live.digest {
-        return Err(CliError::invalid(format!(
-            "{} has changed since it was applied, so it is not the live policy any more: apply it, or name it with --bundle {0}",
-            live.directory
-        )));
+    // The place it came from gives diagnostics the better names, as long as nothing has changed there.
+    if let Ok(bundle) = policy::load(Path::new(&live.directory))
+        && bundle.digest == live.digest
+    {
+        return Ok(bundle);
     }
-    Ok(bundle)
+    let kept = bundle::open_kept(Path::new(&live.copy)).and_then(|opened| policy::parse(&opened));
+    match kept {
+        Ok(bundle) if bundle.digest == live.digest => Ok(bundle),
+        _ => Err(CliError::invalid(format!(
+            "{} has changed since it was applied, and the daemon's copy of the live policy cannot be read: apply it, or name it with --bundle {0}",
+            live.directory
+        ))),
+    }
 }
 
 /// This host, as the compiler sees it.

@@ -6,6 +6,7 @@ mod oracle;
 mod reference;
 mod scale;
 mod semantics;
+mod survey;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

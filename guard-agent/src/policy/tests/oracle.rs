@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-const PATHS: [&str; 12] = [
+pub(super) const PATHS: [&str; 12] = [
     "/",
     "/srv",
     "/srv/www",
@@ -36,7 +36,8 @@ const LITERALS: [&str; 11] = [
 const NAMES: [&str; 4] = [".git", ".ssh", "www", "a-name-longer-than-twenty-four-bytes"];
 const PATTERNS: [&str; 5] = ["*.pem", "a*", "a*.pem", "key.pem", "*"];
 const NETS: [&str; 5] = ["10.0.0.0/8", "10.1.0.0/16", "0.0.0.0/0", "fd00::/8", "::ffff:10.2.0.0/112"];
-const ADDRESSES: [&str; 6] = ["10.0.0.1", "10.1.2.3", "10.2.0.9", "192.0.2.1", "fd00::1", "2001:db8::1"];
+pub(super) const ADDRESSES: [&str; 6] =
+    ["10.0.0.1", "10.1.2.3", "10.2.0.9", "192.0.2.1", "fd00::1", "2001:db8::1"];
 const PORTS: [u16; 4] = [22, 80, 443, 8080];
 
 fn pick(list: &'static [&'static str]) -> impl Strategy<Value = &'static str> {
@@ -92,7 +93,7 @@ fn combine(leaf: BoxedStrategy<String>) -> impl Strategy<Value = String> {
 }
 
 /// One policy, without its id.
-fn policy() -> impl Strategy<Value = String> {
+pub(super) fn policy() -> impl Strategy<Value = String> {
     let principal = prop::sample::select(
         &[
             "principal",
@@ -141,7 +142,7 @@ fn check(
     );
 }
 
-const ORACLE_TOML: &str = "[facts]\ntrust = { type = \"long\" }\n[approvals]\nl = { approvers = [\"group:x\"], max = \"1h\" }\n\
+pub(super) const ORACLE_TOML: &str = "[facts]\ntrust = { type = \"long\" }\n[approvals]\nl = { approvers = [\"group:x\"], max = \"1h\" }\n\
     [subjects.web]\nselector = { user = \"web\" }\ngroups = [\"g\"]\ngoverns = [\"read\", \"net.*\"]\n\
     [subjects.other]\nselector = { user = \"ci\" }\ngoverns = [\"*\"]\n";
 
