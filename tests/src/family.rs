@@ -11,7 +11,7 @@ use crate::daemon::Daemon;
 use crate::report::{Effort, Report, Verdict};
 use crate::{
     admin, canary, checks, escape, exec, file, first_hour, generations, identity, layout, lifecycle, mounts,
-    network, path, programs, requirements, running, selector, stdio, store, systemd, unix, users,
+    network, path, programs, requirements, running, selector, stdio, store, systemd, unix, users, why,
 };
 
 /// One test: run once without Guard and once under it.
@@ -102,6 +102,7 @@ const FAMILIES: &[Family] = &[
             canary::PART,
             requirements::PART,
             store::PART,
+            why::PART,
             checks::PART,
         ],
     },

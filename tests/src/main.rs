@@ -51,6 +51,7 @@ mod transcript;
 mod unix;
 mod uring;
 mod users;
+mod why;
 
 /// The in-guest tests of Guard.
 #[derive(Parser)]

@@ -1,24 +1,24 @@
 //! May this subject do that, which policies say so, and what would change it?
 
 use guard_common::action::{Action, Coverage};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::question::Question;
 use crate::policy::{Bundle, Diagnostic, EffectivePolicy, Lift, Oracle, Resource, Spot};
 
 /// A policy, as an answer names it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Named {
     /// Its name.
     pub id: String,
     /// The file it is written in; nothing for a generated policy.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
     /// Line, from 1.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub line: Option<usize>,
     /// Its author's reason.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
 
@@ -35,7 +35,7 @@ impl Named {
 }
 
 /// The permit that comes nearest to what was denied.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Nearest {
     /// The policy.
     #[serde(flatten)]
@@ -45,7 +45,7 @@ pub struct Nearest {
 }
 
 /// The answer to one decision.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Finding {
     /// The subject.
     pub subject: String,
@@ -54,7 +54,7 @@ pub struct Finding {
     /// The resource, by type and name.
     pub resource: String,
     /// Where its path leads, if symbolic links were followed.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resolved: Option<String>,
     /// Whether it is allowed.
     pub allowed: bool,
@@ -65,10 +65,10 @@ pub struct Finding {
     /// What would lift a denial.
     pub lifts: Vec<Lift>,
     /// The nearest permit, for a denial that no `forbid` made.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nearest: Option<Nearest>,
     /// What the kernel does not decide of this in this version.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_enforced: Option<String>,
 }
 

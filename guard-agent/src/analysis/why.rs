@@ -79,7 +79,15 @@ pub fn why(
             within: Vec::new(),
         };
         let question = Question { request, facts: facts.clone(), resolved: None };
-        decisions.push(can(bundle, &oracle, &question)?);
+        let mut finding = can(bundle, &oracle, &question)?;
+        // Where the copy of the bundle lies tells nobody anything.
+        let near = finding.nearest.iter_mut().map(|nearest| &mut nearest.policy);
+        for file in finding.policies.iter_mut().chain(near).filter_map(|policy| policy.file.as_mut()) {
+            if let Some(name) = file.strip_prefix(bundle.origin()) {
+                *file = name.to_owned();
+            }
+        }
+        decisions.push(finding);
     }
     // The kernel reports the actions that were denied. A denial by the enforced set is one by the
     // candidate set as well, so either way Cedar must deny; and what is audited it must allow.

@@ -5,5 +5,6 @@ mod extract;
 mod policy;
 mod server;
 pub mod types;
+mod why;
 
 pub use server::{bind, serve};

@@ -2,7 +2,9 @@
 //!
 //! Fields are only ever added; `schema` names the shape.
 
+use crate::analysis::can::Finding;
 use crate::bundle::{Entry, Hold};
+use crate::events::{Missing, Record};
 use crate::store::StoreStatus;
 use serde::{Deserialize, Serialize};
 
@@ -183,6 +185,55 @@ pub struct Applied {
     pub labelled: usize,
     /// Notes of the compiler.
     pub notes: Vec<String>,
+}
+
+/// Answer to `GET /v1/why`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Why {
+    /// [`Why::SCHEMA`].
+    pub schema: String,
+    /// The event; null if there is none.
+    pub event: Option<Record>,
+    /// Rows of the same id: the same kind under other bundles, newest first, and rarely another kind.
+    pub others: Vec<Record>,
+    /// What Cedar says over the bundle that decided: one answer for each action of the event.
+    pub decisions: Vec<Finding>,
+    /// What it means, if it was not policy that decided.
+    pub reason: Option<String>,
+    /// What keeps this answer from being the whole truth.
+    pub note: Option<String>,
+    /// Without an event: why not.
+    pub message: Option<String>,
+    /// Without an event: the subject of the process that was asked about.
+    pub subject: Option<String>,
+    /// Without an event: what the memory lacks.
+    pub missing: Missing,
+}
+
+impl Why {
+    /// The schema of the answer.
+    pub const SCHEMA: &str = "guard.why/1";
+
+    /// An answer without anything.
+    pub fn new() -> Self {
+        Self {
+            schema: Self::SCHEMA.to_owned(),
+            event: None,
+            others: Vec::new(),
+            decisions: Vec::new(),
+            reason: None,
+            note: None,
+            message: None,
+            subject: None,
+            missing: Missing::new(0, 0),
+        }
+    }
+}
+
+impl Default for Why {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 /// Body of every answer that is not a success.

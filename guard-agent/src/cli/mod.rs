@@ -20,6 +20,7 @@ mod policy;
 mod remembered;
 mod screen;
 mod status;
+mod why;
 
 pub use exit::Exit;
 pub use failure::CliError;
@@ -71,6 +72,8 @@ enum Command {
     Ask(policy::Ask),
     /// What was denied, or would have been.
     Events(Events),
+    /// Which policy denied this, and what would change it? Or was it not Guard?
+    Why(why::Args),
     /// Can this host enforce, and if not, what has to be done? Needs no daemon.
     Doctor(DoctorArgs),
     /// Write a first bundle for a service, in monitor mode. Needs no daemon.
@@ -158,6 +161,7 @@ impl Cli {
             Command::Policy(Policy::Tool(tool)) => tool.json(),
             Command::Ask(ask) => ask.json(),
             Command::Events(events) => events.output == Format::Json,
+            Command::Why(args) => args.json,
             Command::Doctor(doctor) => doctor.output.json,
             Command::Init(args) => args.json,
             Command::Learn(args) => args.json,
@@ -185,6 +189,7 @@ impl Cli {
             Command::Policy(Policy::Tool(tool)) => wait(tool.run(&client, &screen)),
             Command::Ask(ask) => wait(ask.run(&client, &screen)),
             Command::Events(events) => wait(events.run(&client, &screen)),
+            Command::Why(args) => wait(args.run(&client, &screen)),
             Command::Doctor(args) => doctor::run(&screen, args.root.as_deref(), args.output.json),
             Command::Init(args) => init::run(&screen, &args),
             Command::Learn(args) => wait(learn::run(&client, &screen, &args)),
@@ -221,6 +226,9 @@ mod tests {
             "guardctl events -f -o json",
             "guardctl events --follow --output compact",
             "guardctl events -o long --subject nginx --action net.out --verdict would-deny --since 2h --limit 5",
+            "guardctl why d-7K3F2Q --json",
+            "guardctl why --last nginx",
+            "guardctl why --path /srv/x --pid 812",
             "guardctl doctor --root /tmp",
             "guardctl init nginx --unit nginx.service",
             "guardctl learn nginx --bundle . --dir /tmp/learn",

@@ -9,10 +9,12 @@ mod mounts;
 mod notify;
 mod output;
 mod pump;
+mod recall;
 mod serve;
 mod start;
 
 pub use canary::child as canary_child;
 pub use engine::{ApplyError, Engine};
+pub use recall::Asked;
 pub use serve::Shared;
 pub use start::{StartError, run};

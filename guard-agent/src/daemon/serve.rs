@@ -44,7 +44,7 @@ impl Shared {
 
     /// The engine. A panic while it was held leaves the live generation in the kernel, which is
     /// consistent at every instant, so the lock is taken all the same.
-    fn engine(&self) -> MutexGuard<'_, Engine> {
+    pub(super) fn engine(&self) -> MutexGuard<'_, Engine> {
         self.engine.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -153,6 +153,19 @@ impl Shared {
     /// If the kernel cannot say, or the process has ended.
     pub fn is_labelled(&self, process: BorrowedFd<'_>) -> Result<bool, KernelError> {
         Ok(self.labels.of(process)?.is_some())
+    }
+
+    /// Subject and session of the process with this number; nothing if it carries no label.
+    ///
+    /// # Errors
+    /// If the kernel cannot say, or there is no such process.
+    pub(super) fn label(&self, pid: i32) -> Result<Option<(u32, u64)>, KernelError> {
+        self.labels.of_number(pid)
+    }
+
+    /// Name of a subject of the live bundle.
+    pub(super) fn subject_name(&self, number: u32) -> Option<String> {
+        self.renderer().subject(number).map(str::to_owned)
     }
 
     /// Labels running processes in the background, after one was moved into a selected cgroup.

@@ -38,6 +38,11 @@ impl Renderer {
         Self { clock, ..self }
     }
 
+    /// Name of a subject.
+    pub fn subject(&self, number: u32) -> Option<&str> {
+        self.names.get(&number).map(String::as_str)
+    }
+
     /// When an event happened, in nanoseconds since 1970.
     pub fn wall(&self, event: &Event) -> i64 {
         self.clock.wall(event.boot_ns)

@@ -76,6 +76,15 @@ impl Kernel {
 }
 
 impl LabelReader {
+    /// Subject and session of the main thread of the process that has this number now.
+    ///
+    /// # Errors
+    /// If there is no such process, or the kernel refuses to tell.
+    pub fn of_number(&self, pid: i32) -> Result<Option<(u32, u64)>, KernelError> {
+        let process = pidfd(pid).map_err(KernelError::system("pidfd_open"))?;
+        self.of(process.as_fd())
+    }
+
     /// Subject and session of the main thread of a process, by its descriptor; `None` if it carries no
     /// label.
     ///

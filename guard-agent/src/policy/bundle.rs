@@ -59,6 +59,11 @@ impl Bundle {
         self.subjects.iter()
     }
 
+    /// What the names of its files begin with in diagnostics and places: where it was read from.
+    pub fn origin(&self) -> &str {
+        self.toml.name.strip_suffix("guard.toml").unwrap_or_default()
+    }
+
     /// The approvals that are declared, each the name of a lease.
     pub fn approvals(&self) -> &[String] {
         &self.approvals

@@ -58,7 +58,7 @@ impl Verdict {
 }
 
 /// What would lift a denial.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Lift {
     /// A lease that would have to live.
     pub lease: Option<String>,

@@ -98,14 +98,15 @@ pub(super) fn render(finding: &Finding, screen: &Screen) -> String {
 }
 
 /// A policy and where it is written.
-pub(super) fn place(policy: &Named) -> String {
+pub(in crate::cli) fn place(policy: &Named) -> String {
     match (&policy.file, policy.line) {
         (Some(file), Some(number)) => format!("{}  {}:{number}", line(&policy.id), line(file)),
         _ => line(&policy.id),
     }
 }
 
-fn lifted(lift: &Lift) -> String {
+/// What would lift a denial, in words.
+pub(in crate::cli) fn lifted(lift: &Lift) -> String {
     let lease = lift.lease.as_ref().map(|name| format!("the lease {}", line(name)));
     let window = lift.window.as_ref().map(|name| format!("the change window {}", line(name)));
     match (lease, window) {

@@ -12,6 +12,8 @@ pub(super) mod source;
 mod suggest;
 mod test;
 
+pub(super) use answer::{lifted, place};
+
 use super::client::Client;
 use super::screen::Screen;
 use super::{CliError, Exit};
