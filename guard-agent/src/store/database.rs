@@ -3,6 +3,7 @@
 use super::error::StoreError;
 use rusqlite::{Connection, OpenFlags};
 use std::ffi::OsString;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,6 +12,8 @@ pub(super) const FORMAT: i64 = 1;
 /// How long one connection waits for another. Only a reader that holds a snapshot while the writer
 /// empties the log can make it wait.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Bytes that the write-ahead log keeps once its contents are in the file.
+const LOG_BYTES: i64 = 4 << 20;
 /// Files that were set aside and are kept.
 const ASIDE: usize = 2;
 
@@ -57,6 +60,7 @@ CREATE INDEX missing_at ON missing (at);
 /// If it cannot be opened, is damaged, or was written by a newer agent.
 pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
     let fail = |action| StoreError::at(action, path);
+    private(path)?;
     let mut connection = Connection::open(path).map_err(fail("open"))?;
     connection.busy_timeout(PATIENCE).map_err(fail("open"))?;
     // After a kill nothing that was committed is lost; after a loss of power the last batches can be.
@@ -70,6 +74,7 @@ pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
         );
     }
     connection.pragma_update(None, "synchronous", "NORMAL").map_err(fail("open"))?;
+    connection.pragma_update(None, "journal_size_limit", LOG_BYTES).map_err(fail("open"))?;
     // A file that somebody else wrote must not have functions called.
     connection.pragma_update(None, "trusted_schema", false).map_err(fail("open"))?;
     let found: i64 =
@@ -85,6 +90,17 @@ pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
         _ => return Err(StoreError::TooNew { path: path.to_owned(), found, known: FORMAT }),
     }
     Ok(connection)
+}
+
+/// Makes the file for its owner only, if it is not there. The files beside it get its mode.
+fn private(path: &Path) -> Result<(), StoreError> {
+    let made = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    match made {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+            Err(StoreError::Make { path: path.to_owned(), source: error })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Looks for damage. Reads the whole file once, which the limit on its size bounds.

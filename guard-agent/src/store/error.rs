@@ -33,6 +33,14 @@ pub enum StoreError {
         /// What is wrong.
         why: String,
     },
+    /// The file cannot be made.
+    #[error("cannot make {path}: {source}")]
+    Make {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
     /// The file cannot be renamed.
     #[error("cannot set {path} aside: {source}")]
     Aside {
@@ -59,7 +67,7 @@ impl StoreError {
                     Some(rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase)
                 ) || is_other_schema(source)
             }
-            Self::Aside { .. } => false,
+            Self::Make { .. } | Self::Aside { .. } => false,
         }
     }
 }

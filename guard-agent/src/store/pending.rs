@@ -9,6 +9,9 @@ use std::time::Duration;
 
 /// Kinds that may wait for the disk. Repeats of what waits need no room.
 const MAX_KINDS: usize = 16_384;
+/// Kinds in one batch whose executable is looked up: that takes a few system calls each, too many for
+/// a storm of invented names.
+const EXECUTABLES: usize = 512;
 /// Generations whose bundle is remembered: events of the one before the live one can still arrive.
 const GENERATIONS: usize = 16;
 /// How long a batch is gathered after its first event.
@@ -98,7 +101,7 @@ impl Queue {
         for Noted { kind, record, at } in events {
             let bundle = inner.generations.get(&record.generation).cloned();
             let batch = &mut inner.batch;
-            let room = batch.rows.len() < MAX_KINDS;
+            let (room, look) = (batch.rows.len() < MAX_KINDS, batch.rows.len() < EXECUTABLES);
             match batch.rows.entry((kind, bundle)) {
                 std::collections::hash_map::Entry::Occupied(mut row) => {
                     let row = row.get_mut();
@@ -108,7 +111,7 @@ impl Queue {
                     row.record = record;
                 }
                 std::collections::hash_map::Entry::Vacant(place) if room => {
-                    let exe = executable(record.pid, record.boot_ns);
+                    let exe = look.then(|| executable(record.pid, record.boot_ns)).flatten();
                     place.insert(Row { record, exe, count: 1, first: at, last: at });
                 }
                 std::collections::hash_map::Entry::Vacant(_) => batch.not_stored += 1,

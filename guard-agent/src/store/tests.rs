@@ -125,6 +125,19 @@ fn repeats_are_one_row_for_each_bundle() {
 }
 
 #[test]
+fn only_the_owner_reads_the_files() {
+    use std::os::unix::fs::PermissionsExt;
+    let directory = Directory::new();
+    let store = directory.store();
+    store.note([noted(16, "x", now())]);
+    assert_eq!(all(&store).len(), 1);
+    for entry in std::fs::read_dir(&directory.0).unwrap() {
+        let entry = entry.unwrap();
+        assert_eq!(entry.metadata().unwrap().permissions().mode() & 0o077, 0, "{:?}", entry.file_name());
+    }
+}
+
+#[test]
 fn filters_take_what_they_name() {
     let directory = Directory::new();
     let store = directory.store();
