@@ -1,10 +1,10 @@
 //! Programs that guests need and this machine may lack, as a tree laid over its root in the guest.
 
-use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use crate::apt::Apt;
 use crate::command::say;
@@ -47,11 +47,11 @@ pub(crate) struct GuestPackages {
 impl GuestPackages {
     /// The cached tree, or a new one fetched now.
     pub(crate) fn find_or_fetch() -> Result<Self> {
-        let root = paths::cache()?.join("guest-root");
-        // Says which list the tree was made from: a newer checkout may want more.
-        let stamp = paths::cache()?.join("guest-root.packages");
-        let wanted = PACKAGES.join(" ");
-        if root.exists() && fs::read_to_string(&stamp).is_ok_and(|list| list == wanted) {
+        // Guests that run now use the tree of their own list, which another checkout may not share.
+        let mut list = DefaultHasher::new();
+        PACKAGES.hash(&mut list);
+        let root = paths::cache()?.join(format!("guest-root-{:016x}", list.finish()));
+        if root.exists() {
             return Ok(Self { root });
         }
         let apt = Apt::open()?;
@@ -59,7 +59,6 @@ impl GuestPackages {
         let names: Vec<&str> = missing.iter().map(|package| package.name.as_str()).collect();
         say!("fetching packages for guests, unpacked in the cache and not installed: {}", names.join(" "));
         apt.extract(&missing, &root)?;
-        fs::write(&stamp, wanted).with_context(|| format!("write {}", stamp.display()))?;
         Ok(Self { root })
     }
 
