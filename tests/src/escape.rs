@@ -3,20 +3,21 @@
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{ForkResult, Pid, Uid, setresuid};
 use std::os::fd::AsFd;
 
-use crate::bundle::{Bundle, permit, within};
+use crate::bundle::{Bundle, one_of, permit, within};
 use crate::case::{Case, refusal};
 use crate::family::{Part, tests};
 use crate::file::read;
 use crate::identity::{fork, helper, in_child, run_helper, run_step};
 use crate::layout::{self, ROOT, canary, path};
 use crate::raw;
-use crate::users::{AGENT, ROOT as AS_ROOT};
+use crate::users::{AGENT, CI, Identity, ROOT as AS_ROOT, SUBORDINATE};
 
 pub(crate) const PART: Part = Part {
     name: "escape",
@@ -36,8 +37,6 @@ pub(crate) const PART: Part = Part {
 /// A cgroup that its users may delegate, and one that selects another subject.
 const OTHER: &str = "/sys/fs/cgroup/guard-tests-other";
 const SELECTED: &str = "/sys/fs/cgroup/guard-tests-box";
-/// The first id of a range that /etc/subuid could give.
-const SUBORDINATE: u32 = 100_000;
 
 fn prepare() -> Result<()> {
     layout::create()?;
@@ -54,6 +53,11 @@ fn bundle(bundle: Bundle) -> Result<Bundle> {
     let directories = within(&["/sys/fs/cgroup"]);
     let policy = permit("escape-files", "agent", &["file.write"], files)
         + &permit("escape-directories", "agent", &["dir.list"], &directories);
+    let newuidmap = one_of(&[layout::which("newuidmap")?]);
+    let policy = policy
+        + &permit("escape-newuidmap", "ci", &["file.read", "exec"], &newuidmap)
+        + &permit("escape-read", "ci", &["read"], &within(&["/etc", "/proc"]))
+        + &permit("escape-write", "ci", &["file.write"], "resource.name == \"uid_map\"");
     Ok(bundle.policy("escape", policy))
 }
 
@@ -65,8 +69,27 @@ fn notes() -> PathBuf {
     path("open/notes")
 }
 
-/// Reads as user 1 of a new user namespace, whose ids a set-user-id helper maps as newuidmap(1) does.
-fn as_subordinate_user(file: &Path) -> io::Result<()> {
+/// Gives a process, which made a user namespace, more than its own user id there.
+type Mapper = fn(Pid) -> io::Result<()>;
+
+/// As newuidmap(1) does it: a set-user-id program that root owns.
+fn by_helper(child: Pid) -> io::Result<()> {
+    let mapping = format!("0 {} 1\n1 {SUBORDINATE} 1000\n", nix::unistd::getuid());
+    run_step(&path("programs/root-helper"), &["write", &format!("/proc/{child}/uid_map"), &mapping])
+}
+
+fn by_newuidmap(child: Pid) -> io::Result<()> {
+    let own = nix::unistd::getuid().to_string();
+    let (child, first) = (child.to_string(), SUBORDINATE.to_string());
+    let output = Command::new("newuidmap").args([&child, "0", &own, "1", "1", &first, "1000"]).output()?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(io::Error::other(format!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr))))
+}
+
+/// Reads as user 1 of a new user namespace, who is nobody's user outside of it.
+fn as_subordinate_user(mapper: Mapper, file: &Path) -> io::Result<()> {
     let (ready, ready_out) = io::pipe()?;
     let (go, go_out) = io::pipe()?;
     let inside = || {
@@ -79,9 +102,7 @@ fn as_subordinate_user(file: &Path) -> io::Result<()> {
     };
     let map = |child: Pid| {
         io::Read::read_exact(&mut ready.try_clone()?, &mut [0])?;
-        let mapping = format!("0 {} 1\n1 {SUBORDINATE} 1000\n", nix::unistd::getuid());
-        run_step(&path("programs/root-helper"), &["write", &format!("/proc/{child}/uid_map"), &mapping])
-            .map_err(|error| io::Error::other(format!("the helper: {error}")))?;
+        mapper(child).map_err(|error| io::Error::other(format!("cannot map ids: {error}")))?;
         io::Write::write_all(&mut go_out.try_clone()?, &[1])
     };
     in_child(
@@ -97,9 +118,14 @@ fn as_subordinate_user(file: &Path) -> io::Result<()> {
 }
 
 fn another_user_id_by_an_id_mapping_keeps_the_label(case: &Case<'_>) -> Result<()> {
-    let refused = refusal(AGENT, "file.read").at("shut/secret");
-    case.refused(refused, || as_subordinate_user(&secret()))?;
-    case.allowed(AGENT, || as_subordinate_user(&notes()))
+    let ways: [(&str, Identity, Mapper); 2] =
+        [("a helper", AGENT, by_helper), ("newuidmap", CI, by_newuidmap)];
+    for (way, who, mapper) in ways {
+        let refused = refusal(who, "file.read").at("shut/secret");
+        case.refused(refused, || as_subordinate_user(mapper, &secret())).context(way)?;
+        case.allowed(who, || as_subordinate_user(mapper, &notes())).context(way)?;
+    }
+    Ok(())
 }
 
 /// Moves this process.

@@ -26,6 +26,9 @@ pub(crate) const FREE: Identity = Identity::new("free", 2999);
 /// Root; attempts made as root are reported as the subject that what they execute selects.
 pub(crate) const ROOT: Identity = Identity::new("root", 0);
 
+/// The first of the ids that subuid(5) lets two of them use.
+pub(crate) const SUBORDINATE: u32 = 100_000;
+
 /// `CAP_SETUID`, `CAP_SYS_CHROOT` and `CAP_DAC_READ_SEARCH` (include/uapi/linux/capability.h).
 pub(crate) const SETUID: u64 = 1 << 7;
 pub(crate) const CHROOT: u64 = 1 << 18;
@@ -60,6 +63,8 @@ pub(crate) fn create() -> Result<()> {
         group.push_str(&format!("{name}:x:{uid}:\n"));
         shadow.push_str(&format!("{name}:*:20000:0:99999:7:::\n"));
     }
+    let ranges = [CI, FREE].map(|who| format!("{}:{SUBORDINATE}:65536\n", who.name)).concat();
+    fs::write("/etc/subuid", ranges).context("write /etc/subuid")?;
     fs::write("/etc/passwd", passwd).context("write /etc/passwd")?;
     fs::write("/etc/group", group).context("write /etc/group")?;
     fs::write("/etc/shadow", shadow).context("write /etc/shadow")
