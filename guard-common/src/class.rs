@@ -16,7 +16,7 @@ pub const OWN_ANONYMOUS: Class = 1;
 pub const STDIO: Class = 2;
 /// The controlling terminal of the calling process.
 pub const TERMINAL: Class = 3;
-/// The calling process's own directory in a procfs of its PID namespace.
+/// The directories of the calling process, and of tasks with its label, in a procfs.
 pub const OWN_PROC: Class = 4;
 /// The files of the cgroup the calling process is in.
 pub const OWN_CGROUP: Class = 5;
@@ -68,7 +68,7 @@ pub const BUILTINS: &[Builtin] = &[
         class: OWN_PROC,
         entity_type: "Dir",
         id: "guard:own-proc",
-        holds: "the process's own directory in /proc",
+        holds: "the directories in /proc of the process itself and of all with its label",
     },
     Builtin {
         class: OWN_CGROUP,

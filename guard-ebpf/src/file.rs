@@ -3,6 +3,7 @@
 use crate::generation::Generation;
 use crate::memory::read;
 use crate::offsets::*;
+use crate::own_proc;
 use crate::path;
 use crate::resource::Resource;
 use crate::task::{self, Lookup, label};
@@ -14,7 +15,7 @@ use guard_common::action::Action;
 use guard_common::class::{ANONYMOUS_MEMORY, OWN_ANONYMOUS, OWN_CGROUP, OWN_PROC, TERMINAL};
 use guard_common::decide::Reason;
 use guard_common::label::Label;
-use guard_common::path::{MAX_COMPONENTS, Walk};
+use guard_common::path::Walk;
 use guard_common::tables::{DEVICE_MINORS, Header};
 
 // include/linux/fs.h; the same in 6.1 to 7.3.
@@ -191,7 +192,7 @@ pub fn describe(
             let device: u32 = read(inode, &INODE_RDEV)?;
             character_device(header, device, resource);
         } else if magic == PROC {
-            if own_proc(superblock, walk)? {
+            if own_proc::is_own(walk)? {
                 resource.class = OWN_PROC;
             }
         } else if magic == CGROUP2 && own_cgroup(dentry)? {
@@ -255,53 +256,6 @@ fn controlling_terminal() -> Option<u32> {
         return None;
     }
     read(tty, &TTY_INDEX).ok()
-}
-
-/// Whether the path of the last walk lies in the running process's own directory of a procfs whose
-/// PID namespace is the process's own or the initial one.
-#[inline(always)]
-fn own_proc(superblock: u64, walk: *mut Walk) -> Result<bool, Reason> {
-    // SAFETY: the walk buffer of this task.
-    let count = unsafe { (*walk).count };
-    if count == 0 || count > MAX_COMPONENTS as u32 {
-        return Ok(false);
-    }
-    // SAFETY: the index is masked to the ring.
-    let top = unsafe { (*walk).steps[((count - 1) as usize) & (MAX_COMPONENTS - 1)].dentry };
-    let name: u64 = read(top, &DENTRY_NAME)?;
-    let mut digits = [0u8; 8];
-    // SAFETY: the size is the array's.
-    let written = unsafe { crate::memory::copy_string(digits.as_mut_ptr(), 8, name)? };
-    let (mut number, mut index) = (0u32, 0);
-    while index < 7 {
-        let digit = digits[index].wrapping_sub(b'0');
-        if (index as u32) + 1 < written {
-            if digit > 9 {
-                return Ok(false);
-            }
-            number = number * 10 + digit as u32;
-        }
-        index += 1;
-    }
-    let info: u64 = read(superblock, &SB_FS_INFO)?;
-    let namespace: u64 = read(info, &PROC_FS_INFO_PID_NS)?;
-    let leader: u64 = read(task::current() as u64, &TASK_GROUP_LEADER)?;
-    let pid: u64 = read(leader, &TASK_THREAD_PID)?;
-    let level: u32 = read(pid, &PID_LEVEL)?;
-    // `struct upid` is { int nr; struct pid_namespace *ns }; one per level, from the initial one.
-    let innermost = pid + get(&PID_NUMBERS) + 16 * (level & 63) as u64;
-    let initial = pid + get(&PID_NUMBERS);
-    Ok(numbered(innermost, namespace)? == Some(number) || numbered(initial, namespace)? == Some(number))
-}
-
-/// The number in a `struct upid`, if it belongs to this namespace.
-#[inline(always)]
-fn numbered(upid: u64, namespace: u64) -> Result<Option<u32>, Reason> {
-    let of: u64 = read(upid, &UPID_NS)?;
-    if of != namespace {
-        return Ok(None);
-    }
-    crate::memory::read_at::<u32>(upid).map(Some)
 }
 
 /// Whether `dentry` is a file of the cgroup that the running task is in. The private pointer of a

@@ -23,6 +23,7 @@ mod maps;
 mod memory;
 mod network;
 mod offsets;
+mod own_proc;
 mod path;
 mod record;
 mod resource;

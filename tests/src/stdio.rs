@@ -2,22 +2,27 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use nix::mount::{MsFlags, mount};
+use nix::sched::CloneFlags;
+use nix::unistd::Pid;
 
 use crate::bundle::{Bundle, one_of, permit, within};
 use crate::case::{Case, refusal};
 use crate::family::{Part, tests};
 use crate::file::read;
+use crate::identity::{fork, in_child, own_user_namespace};
 use crate::layout::{self, path, which};
-use crate::users::{AGENT, CI, Identity, ROOT};
+use crate::puppet::Puppet;
+use crate::users::{AGENT, CI, FREE, Identity, ROOT};
 
 pub(crate) const PART: Part = Part {
     name: "stdio",
     bundle,
-    prepare: layout::create,
+    prepare,
     tests: tests!(
         others: [
             a_pipeline_into_a_file_works,
@@ -25,6 +30,7 @@ pub(crate) const PART: Part = Part {
             here_documents_and_substitutions_work,
             ordinary_devices_can_be_used_and_others_not,
             the_own_proc_directory_can_be_read_and_others_not,
+            proc_directories_of_the_same_label_can_be_read_and_others_not,
             a_pipe_between_two_subjects_works,
         ],
     ),
@@ -40,6 +46,11 @@ fn bundle(bundle: Bundle) -> Result<Bundle> {
         policy += &permit(&format!("tmp-{subject}"), subject, &["file.*"], &within(&["/tmp"]));
     }
     Ok(bundle.policy("stdio", policy))
+}
+
+fn prepare() -> Result<()> {
+    layout::create()?;
+    layout::directory(&path("open/mnt"))
 }
 
 /// Runs a shell script as `who`, whose status must be 0.
@@ -75,9 +86,9 @@ fn here_documents_and_substitutions_work(case: &Case<'_>) -> Result<()> {
 }
 
 fn ordinary_devices_can_be_used_and_others_not(case: &Case<'_>) -> Result<()> {
-    let open = |name: &str| File::options().read(true).write(true).open(name).map(drop);
+    let both = |name: &str| File::options().read(true).write(true).open(name).map(drop);
     for name in ["/dev/null", "/dev/zero", "/dev/urandom", "/dev/random"] {
-        case.allowed(AGENT, || open(name)).context(name)?;
+        case.allowed(AGENT, || both(name)).context(name)?;
     }
     layout::mode(&PathBuf::from("/dev/kmsg"), 0o666)?;
     case.refused(refusal(AGENT, "file.write").at("kmsg"), || {
@@ -94,6 +105,43 @@ fn the_own_proc_directory_can_be_read_and_others_not(case: &Case<'_>) -> Result<
         case.refused(refusal(AGENT, "file.read"), || read(&name)).context(name)?;
     }
     case.refused(refusal(AGENT, "dir.list"), || fs::read_dir("/proc").map(drop))
+}
+
+fn proc_directories_of_the_same_label_can_be_read_and_others_not(case: &Case<'_>) -> Result<()> {
+    let of = |pid: Pid, name: &str| PathBuf::from(format!("/proc/{pid}/{name}"));
+    let mut agent = Puppet::start(AGENT)?;
+    let (sibling, other, free) = (Puppet::start(AGENT)?, Puppet::start(CI)?, Puppet::start(FREE)?);
+    for name in ["status", "cmdline", "task", "net/dev"] {
+        case.allowed(AGENT, || open(&of(sibling.pid(), name))).context(name)?;
+        for stranger in [other.pid(), free.pid()] {
+            let action = if name == "task" { "dir.list" } else { "file.read" };
+            let path = of(stranger, name);
+            case.refused(refusal(AGENT, action), || open(&path))
+                .with_context(|| path.display().to_string())?;
+        }
+    }
+    // Parents, and the same through another procfs in other namespaces.
+    case.allowed(AGENT, || {
+        in_child(fork, || open(&of(nix::unistd::getppid(), "status")))?;
+        own_user_namespace(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID)?;
+        in_child(fork, || {
+            let place = path("open/mnt");
+            mount(Some("proc"), &place, Some("proc"), MsFlags::empty(), None::<&str>)?;
+            open(&place.join("1/status"))
+        })
+    })?;
+    // A process that has ended is nobody's.
+    let (pid, _) = (sibling.pid(), sibling.end()?);
+    let gone = open(&of(pid, "status")).map_err(|error| error.raw_os_error());
+    ensure!(gone == Err(Some(nix::libc::ENOENT)), "the sibling should have ended: {gone:?}");
+    if case.daemon().is_some() {
+        agent.is_refused(&of(free.pid(), "status"))?;
+    }
+    [agent, other, free].into_iter().try_for_each(Puppet::end)
+}
+
+fn open(path: &Path) -> io::Result<()> {
+    File::open(path).map(drop)
 }
 
 fn a_pipe_between_two_subjects_works(case: &Case<'_>) -> Result<()> {

@@ -1,0 +1,83 @@
+//! Whose directory of a procfs a path lies in.
+
+use crate::memory::{read, read_at};
+use crate::offsets::*;
+use crate::task::{self, Lookup};
+use core::mem::offset_of;
+use guard_common::decide::Reason;
+use guard_common::label::Label;
+use guard_common::path::{MAX_COMPONENTS, Walk};
+
+/// Local storages of one task that are looked through. Each BPF map of that kind adds one at most; a
+/// label that lies behind more is not found.
+const STORAGES: u32 = 16;
+
+/// Whether the path of the last walk, on a procfs, lies in the directory of the running process or of
+/// a task with its label.
+///
+/// Which process a directory is about is kept in the directory's inode, so neither its name nor the
+/// PID namespace of the mount matters.
+#[inline(always)]
+pub fn is_own(walk: *mut Walk) -> Result<bool, Reason> {
+    // SAFETY: the walk buffer of the running task.
+    let count = unsafe { (*walk).count };
+    if count == 0 || count > MAX_COMPONENTS as u32 {
+        return Ok(false);
+    }
+    // SAFETY: the index is masked to the ring.
+    let top = unsafe { (*walk).steps[((count - 1) as usize) & (MAX_COMPONENTS - 1)].dentry };
+    let inode: u64 = read(top, &DENTRY_INODE)?;
+    if inode == 0 {
+        return Ok(false);
+    }
+    // Every inode of a procfs lies in a `struct proc_inode`; outside of processes its pid is null.
+    let pid: u64 = read(inode - get(&PROC_INODE_VFS), &PROC_INODE_PID)?;
+    if pid == 0 {
+        return Ok(false);
+    }
+    // The first list of `pid.tasks` (PIDTYPE_PID) holds the one task with this number; it is linked by
+    // the first of its `pid_links`.
+    let link: u64 = read(pid, &PID_TASKS)?;
+    if link == 0 {
+        return Ok(false);
+    }
+    let task = link - get(&TASK_PID_LINKS);
+    let own: u64 = read(task::current() as u64, &TASK_GROUP_LEADER)?;
+    if read::<u64>(task, &TASK_GROUP_LEADER)? == own {
+        return Ok(true);
+    }
+    has_own_label(task)
+}
+
+/// Whether a task carries the label of the running one. The helper that finds a label takes only
+/// tasks that the verifier trusts, so the task's storages are looked through by hand; they are freed
+/// after a grace period, which cannot end while this program runs.
+#[inline(always)]
+fn has_own_label(task: u64) -> Result<bool, Reason> {
+    let own = match task::label() {
+        Lookup::Labelled(own) => own,
+        _ => return Ok(false),
+    };
+    let storage: u64 = read(task, &TASK_BPF_STORAGE)?;
+    if storage == 0 {
+        return Ok(false);
+    }
+    // A value has a pointer to its map before it.
+    let map: u64 = read(own as u64 - get(&STORAGE_DATA_VALUE), &STORAGE_DATA_MAP)?;
+    let mut node: u64 = read(storage, &STORAGE_LIST)?;
+    let mut left = STORAGES;
+    while node != 0 && left != 0 {
+        let data = node - get(&STORAGE_ELEMENT_NODE) + get(&STORAGE_ELEMENT_DATA);
+        if read::<u64>(data, &STORAGE_DATA_MAP)? == map {
+            let label = data + get(&STORAGE_DATA_VALUE);
+            let subject: u32 = read_at(label + offset_of!(Label, subject) as u64)?;
+            let session: u64 = read_at(label + offset_of!(Label, session) as u64)?;
+            // SAFETY: the label of the running task.
+            return Ok(unsafe { subject == (*own).subject && session == (*own).session });
+        }
+        // `hlist_node.next` is its first member.
+        node = read_at(node)?;
+        left -= 1;
+    }
+    Ok(false)
+}
