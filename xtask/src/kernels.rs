@@ -119,8 +119,11 @@ pub(crate) fn fetch(series: &Series, tools: &GuestPackages) -> Result<Kernel> {
     let mut packages = Vec::new();
     // From 6.19 on the image is split; the packages it depends on have the parts.
     for name in &image.depends {
-        if ["linux-base-", "linux-binary-", "linux-modules-"].iter().any(|prefix| name.starts_with(prefix)) {
+        if ["linux-binary-", "linux-modules-"].iter().any(|prefix| name.starts_with(prefix)) {
             packages.push(newest(name)?);
+        } else if name.starts_with("linux-base-") {
+            // A guest starts without it, and an archive may lose it before it loses the image.
+            packages.extend(apt.versions(name)?.into_iter().next());
         }
     }
     packages.push(image);
