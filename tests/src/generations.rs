@@ -42,7 +42,7 @@ fn prepare() -> Result<()> {
 }
 
 fn switching_between_two_policies_never_mixes_them(case: &Case<'_>) -> Result<()> {
-    let (flips, operations) = if case.full { (300, 1_000_000) } else { (15, 20_000) };
+    let (flips, operations) = if case.full { (200, 1_000_000) } else { (15, 20_000) };
     flip::run(case, flips, operations)
 }
 
