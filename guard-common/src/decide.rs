@@ -2,7 +2,8 @@
 
 use crate::class::Class;
 use crate::tables::{
-    MAX_BOUNDARIES, MAX_OUTCOME_FEATURES, Masks, Net4, Net6, Outcome, Ports, SUBJECT_LIVE, SubjectRow,
+    Control, MAX_BOUNDARIES, MAX_OUTCOME_FEATURES, Masks, Net4, Net6, Outcome, Ports, SUBJECT_LIVE,
+    SubjectRow, Timeline,
 };
 
 /// Why an operation was decided as it was.
@@ -27,11 +28,13 @@ pub enum Reason {
     StorageBusy = 7,
     /// The kernel could not allocate the label of a new task.
     NoMemory = 8,
+    /// The subject's outcomes were replaced again and again while they were read.
+    OutcomesChanging = 9,
 }
 
 impl Reason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Policy,
         Self::NoGeneration,
         Self::SubjectRemoved,
@@ -41,6 +44,7 @@ impl Reason {
         Self::Unreadable,
         Self::StorageBusy,
         Self::NoMemory,
+        Self::OutcomesChanging,
     ];
 
     /// The reason with this number, if there is one.
@@ -60,18 +64,27 @@ impl Reason {
             Self::Unreadable => "unreadable",
             Self::StorageBusy => "storage-busy",
             Self::NoMemory => "no-memory",
+            Self::OutcomesChanging => "outcomes-changing",
         }
     }
 }
 
 /// The tables of one generation, behind whatever holds them.
 pub trait Tables {
-    /// The row of a subject.
-    fn subject(&self, id: u32) -> Option<SubjectRow>;
+    /// A subject's row, found.
+    type Row: Copy;
+    /// Finds the row of a subject.
+    fn subject(&self, id: u32) -> Option<Self::Row>;
+    /// The row. Its control word may be out of date.
+    fn row(&self, row: Self::Row) -> SubjectRow;
+    /// The row's control word as it is at this moment.
+    fn control(&self, row: Self::Row) -> Control;
     /// The outcome number in a cell.
     fn cell(&self, index: u32) -> Option<u32>;
     /// An outcome.
-    fn outcome(&self, id: u32) -> Option<Outcome>;
+    fn outcome(&self, index: u32) -> Option<Outcome>;
+    /// A timeline.
+    fn timeline(&self, index: u32) -> Option<Timeline>;
     /// The masks at an index.
     fn masks(&self, index: u32) -> Option<Masks>;
 }
@@ -95,60 +108,105 @@ pub struct Query {
 pub struct Decision {
     /// Actions of the query that are denied; allowed if and only if 0.
     pub denied: u64,
-    /// Actions that the candidate policy set would deny.
+    /// Allowed actions that the candidate policy set would deny.
     pub would_deny: u64,
+    /// Denied actions that the candidate set would allow.
+    pub would_allow: u64,
     /// Allowed actions to report.
     pub audit: u64,
     /// Why.
     pub reason: Reason,
+    /// Index of the outcome, which is that of its use word; [`NO_OUTCOME`] if there is none.
+    pub outcome: u32,
 }
+
+/// No outcome decided.
+pub const NO_OUTCOME: u32 = u32::MAX;
 
 impl Decision {
     /// Everything that was asked for is denied, because of `reason`.
     #[inline(always)]
     pub fn deny_all(required: u64, reason: Reason) -> Self {
-        Self { denied: required, would_deny: 0, audit: 0, reason }
+        Self { denied: required, would_deny: 0, would_allow: 0, audit: 0, reason, outcome: NO_OUTCOME }
+    }
+
+    /// The operation is denied and the candidate set would allow it.
+    #[inline(always)]
+    pub fn is_loosened(&self) -> bool {
+        self.denied != 0 && self.denied & !self.would_allow == 0 && self.would_deny == 0
     }
 }
+
+/// How often a decision looks at a subject's outcomes before it gives up because they change.
+const ATTEMPTS: u32 = 4;
 
 /// Decides `query`. `now` is called only if the subject has a deadline ahead; it returns
 /// nanoseconds of CLOCK_BOOTTIME.
 #[inline(always)]
-pub fn decide(tables: &impl Tables, query: &Query, now: impl FnOnce() -> u64) -> Decision {
-    let Some(subject) = tables.subject(query.subject) else {
+pub fn decide<T: Tables>(tables: &T, query: &Query, now: impl Fn() -> u64) -> Decision {
+    let Some(handle) = tables.subject(query.subject) else {
         return Decision::deny_all(query.required, Reason::SubjectRemoved);
     };
+    let subject = tables.row(handle);
     if subject.flags & SUBJECT_LIVE == 0 {
         return Decision::deny_all(query.required, Reason::SubjectRemoved);
     }
-    let segment = if subject.boundaries == 0 { 0 } else { segment(&subject, now()) };
-    let found = tables
-        .cell(subject.cells.wrapping_add(query.class))
-        .and_then(|id| tables.outcome(id))
-        .and_then(|outcome| {
-            let row = (segment << outcome.features) + combination(&outcome, query.features);
-            tables.masks(outcome.base.wrapping_add(row))
-        });
-    match found {
-        Some(masks) => Decision {
-            denied: query.required & !masks.allow,
-            would_deny: query.required & masks.would_deny,
-            audit: query.required & masks.audit,
-            reason: Reason::Policy,
-        },
-        None => Decision::deny_all(query.required, Reason::TableMiss),
+    let found = tables.cell(subject.cells.wrapping_add(query.class)).and_then(|cell| {
+        let index = subject.outcomes.wrapping_add(cell);
+        tables.outcome(index).map(|outcome| (index, outcome))
+    });
+    let Some((index, outcome)) = found else {
+        return Decision::deny_all(query.required, Reason::TableMiss);
+    };
+    let row = outcome.base + combination(&outcome, query.features);
+    let mut attempt = 0;
+    while attempt < ATTEMPTS {
+        let control = tables.control(handle);
+        let Some(masks) = current(tables, &subject, control, row, &now) else {
+            return Decision::deny_all(query.required, Reason::TableMiss);
+        };
+        // The masks that were read are those of one slot whatever happens, because a slot is not
+        // filled while a program may read it. Equal words say that they also still count.
+        if tables.control(handle) == control {
+            return Decision {
+                denied: query.required & !masks.allow,
+                would_deny: query.required & masks.would_deny,
+                would_allow: query.required & masks.would_allow,
+                audit: query.required & masks.audit,
+                reason: Reason::Policy,
+                outcome: index,
+            };
+        }
+        attempt += 1;
     }
+    Decision::deny_all(query.required, Reason::OutcomesChanging)
 }
 
-/// How many boundaries of the subject's timeline have been reached at `now`.
+/// The masks that a control word selects.
 #[inline(always)]
-fn segment(subject: &SubjectRow, now: u64) -> u32 {
+fn current<T: Tables>(
+    tables: &T,
+    subject: &SubjectRow,
+    control: Control,
+    row: u32,
+    now: &impl Fn() -> u64,
+) -> Option<Masks> {
+    let slot = control.slot();
+    let mut segment = 0;
+    if control.boundaries() != 0 {
+        let timeline = tables.timeline(subject.timeline + slot * subject.timeline_stride)?;
+        segment = reached(&timeline, control.boundaries(), now());
+    }
+    tables.masks(subject.masks + slot * subject.mask_stride + segment * subject.rows + row)
+}
+
+/// How many of the first `count` boundaries of a timeline have been reached at `now`.
+#[inline(always)]
+fn reached(timeline: &Timeline, count: u32, now: u64) -> u32 {
     let mut reached = 0;
     let mut index = 0;
     while index < MAX_BOUNDARIES {
-        if (index as u32) < subject.boundaries && subject.boundary[index] <= now {
-            reached += 1;
-        }
+        reached += ((index as u32) < count && timeline.boundary[index] <= now) as u32;
         index += 1;
     }
     reached
@@ -242,49 +300,64 @@ impl Ranges for &[Ports] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use core::cell::Cell;
     use std::vec::Vec;
 
     struct Fixture {
         subjects: Vec<SubjectRow>,
-        cells: Vec<u32>,
-        outcomes: Vec<Outcome>,
+        /// What further reads of the control word find.
+        changes: Cell<u32>,
         masks: Vec<Masks>,
     }
 
     impl Tables for Fixture {
-        fn subject(&self, id: u32) -> Option<SubjectRow> {
-            self.subjects.get(id as usize).copied()
+        type Row = u32;
+        fn subject(&self, id: u32) -> Option<u32> {
+            self.subjects.get(id as usize).map(|_| id)
+        }
+        fn row(&self, row: u32) -> SubjectRow {
+            self.subjects[row as usize]
+        }
+        fn control(&self, row: u32) -> Control {
+            let control = Control(self.subjects[row as usize].control);
+            let left = self.changes.get();
+            self.changes.set(left.saturating_sub(1));
+            Control::new(control.slot(), control.boundaries(), u64::from(left))
         }
         fn cell(&self, index: u32) -> Option<u32> {
-            self.cells.get(index as usize).copied()
+            (index == 3).then_some(0)
         }
-        fn outcome(&self, id: u32) -> Option<Outcome> {
-            self.outcomes.get(id as usize).copied()
+        fn outcome(&self, index: u32) -> Option<Outcome> {
+            let mut selected = [0; MAX_OUTCOME_FEATURES + 1];
+            selected[0] = 5;
+            (index == 2).then_some(Outcome { base: 1, features: 1, selected })
+        }
+        fn timeline(&self, index: u32) -> Option<Timeline> {
+            (index == 6).then_some(Timeline { boundary: [100, 200, 0] })
         }
         fn masks(&self, index: u32) -> Option<Masks> {
             self.masks.get(index as usize).copied()
         }
     }
 
+    /// Subject 1 has one outcome of two rows behind a row of another, in slot 1 of two.
     fn fixture() -> Fixture {
-        let allow = |allow| Masks { allow, would_deny: 0, audit: 0 };
-        let mut selected = [0; MAX_OUTCOME_FEATURES + 1];
-        selected[0] = 5;
-        Fixture {
-            subjects: [
-                SubjectRow::default(),
-                SubjectRow {
-                    flags: SUBJECT_LIVE,
-                    boundaries: 1,
-                    boundary: [100, 0, 0],
-                    ..SubjectRow::default()
-                },
-            ]
-            .into(),
-            cells: [0].into(),
-            outcomes: [Outcome { base: 0, features: 1, selected }].into(),
-            masks: [allow(0b01), allow(0b11), allow(0), allow(0b10)].into(),
+        let mut masks = std::vec![Masks::default(); 20];
+        for (index, allow) in [(11, 0b01), (12, 0b11), (14, 0), (15, 0b10), (17, 0b11), (18, 0b11)] {
+            masks[index].allow = allow;
         }
+        let row = SubjectRow {
+            control: Control::new(1, 2, 0).0,
+            flags: SUBJECT_LIVE,
+            cells: 3,
+            outcomes: 2,
+            masks: 0,
+            rows: 3,
+            mask_stride: 10,
+            timeline: 5,
+            timeline_stride: 1,
+        };
+        Fixture { subjects: [SubjectRow::default(), row].into(), changes: Cell::new(0), masks }
     }
 
     fn ask(class: u32, features: u64, now: u64) -> Decision {
@@ -296,7 +369,10 @@ mod tests {
         assert_eq!(ask(0, 0, 99).denied, 0b10);
         assert_eq!(ask(0, 1 << 5, 99).denied, 0);
         assert_eq!(ask(0, 0, 100).denied, 0b11, "a deadline is reached at its own instant");
-        assert_eq!(ask(0, 1 << 5, 100).denied, 0b01);
+        assert_eq!(ask(0, 1 << 5, 199).denied, 0b01);
+        assert_eq!(ask(0, 0, 200).denied, 0);
+        assert_eq!(ask(0, 0, u64::MAX).denied, 0, "the last segment has no end");
+        assert_eq!(ask(0, 0, 0).outcome, 2);
     }
 
     #[test]
@@ -305,6 +381,33 @@ mod tests {
         assert_eq!(ask(7, 0, 0).denied, 0b11);
         let removed = decide(&fixture(), &Query { subject: 0, class: 0, features: 0, required: 1 }, || 0);
         assert_eq!((removed.denied, removed.reason), (1, Reason::SubjectRemoved));
+    }
+
+    #[test]
+    fn outcomes_that_change_while_they_are_read_are_read_again_and_then_denied() {
+        let query = Query { subject: 1, class: 0, features: 1 << 5, required: 0b11 };
+        let with = |changes| {
+            let fixture = Fixture { changes: Cell::new(changes), ..fixture() };
+            decide(&fixture, &query, || 0)
+        };
+        assert_eq!((with(0).denied, with(0).reason), (0, Reason::Policy));
+        assert_eq!(with(5).denied, 0, "the fourth look finds the same twice");
+        let never = with(100);
+        assert_eq!((never.denied, never.reason), (0b11, Reason::OutcomesChanging));
+    }
+
+    #[test]
+    fn an_operation_is_loosened_only_if_the_candidate_allows_all_of_it() {
+        let decision = |denied, would_deny, would_allow| Decision {
+            denied,
+            would_deny,
+            would_allow,
+            ..Decision::deny_all(0, Reason::Policy)
+        };
+        assert!(decision(0b10, 0, 0b10).is_loosened());
+        assert!(!decision(0b11, 0, 0b10).is_loosened());
+        assert!(!decision(0b10, 0b01, 0b10).is_loosened());
+        assert!(!decision(0, 0, 0).is_loosened());
     }
 
     #[test]

@@ -36,6 +36,8 @@ pub const FLAG_PATH: u8 = 1;
 pub const FLAG_PATH_CUT: u8 = 2;
 /// The unix socket's name is abstract.
 pub const FLAG_ABSTRACT: u8 = 4;
+/// The operation was denied; the candidate policy set would have allowed it.
+pub const FLAG_WOULD_ALLOW: u8 = 8;
 
 /// One event. `path` holds `path_len` bytes: components from the file system's root, each with a
 /// leading slash, or an abstract socket name.
@@ -102,7 +104,7 @@ pub enum Counter {
     Decided = 0,
     /// Operations denied.
     Denied = 1,
-    /// Operations that the candidate set would deny.
+    /// Allowed operations that the candidate set would deny.
     WouldDeny = 2,
     /// Events put into the ring.
     Sent = 3,
@@ -114,9 +116,11 @@ pub enum Counter {
     InternalDenied = 6,
     /// Labels that could not be attached at an exec, whose task was killed instead.
     LabelFailed = 7,
+    /// Denied operations that the candidate set would allow.
+    WouldAllow = 8,
 }
 
 /// Number of counters.
-pub const COUNTERS: u32 = 8;
+pub const COUNTERS: u32 = 9;
 
 const _: () = assert!(size_of::<Event>() == 128 + PATH_MAX + PATH_SLACK);

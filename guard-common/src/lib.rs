@@ -20,4 +20,4 @@ pub mod tables;
 
 /// Version of the memory layout in this crate. It is part of every pin path and of the embedded
 /// object, so that two layouts never meet in one map.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;

@@ -1,7 +1,9 @@
 //! The tables of one generation, as the compiler writes them and the kernel reads them.
 //!
-//! Lookup goes `cell[subject][class] → outcome → masks`. Everything here is static for the life
-//! of a generation.
+//! Lookup goes `cell[subject][class] → outcome → masks`. Cells and outcomes are static for the life
+//! of a generation: they do not depend on posture. Masks and timelines are dynamic: every subject
+//! has [`OUTCOME_SLOTS`] copies of them, and the control word in its row says which one counts. A
+//! change of posture fills another copy and stores that word; it touches no other subject.
 
 use zerocopy::{Immutable, IntoBytes};
 
@@ -13,6 +15,13 @@ pub const MAX_FEATURES: usize = 64;
 pub const MAX_OUTCOME_FEATURES: usize = 10;
 /// Deadlines stored ahead for one subject.
 pub const MAX_BOUNDARIES: usize = 3;
+/// Segments of a timeline: what counts now, and after each boundary.
+pub const SEGMENTS: u32 = MAX_BOUNDARIES as u32 + 1;
+/// Copies of a subject's masks and timeline. One counts; another is filled meanwhile, and reused only
+/// when no program can still read it, so several allow several changes before that must be waited for.
+pub const OUTCOME_SLOTS: u32 = 4;
+/// Outcomes of one subject: a cell has 16 bits.
+pub const MAX_OUTCOMES: usize = 1 << 16;
 /// Attribute tests in one generation.
 pub const MAX_ATTRIBUTE_TESTS: u32 = 32;
 /// Name patterns in one generation.
@@ -22,27 +31,85 @@ pub const MAX_PATTERNS: u32 = 16;
 pub const SUBJECT_LIVE: u32 = 1;
 
 /// What a generation says of one subject. Index: subject id.
+///
+/// Row `r` of segment `s` in slot `c` is at `masks + c * mask_stride + s * rows + r`, the timeline of
+/// slot `c` at `timeline + c * timeline_stride`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, IntoBytes, Immutable)]
 pub struct SubjectRow {
+    /// A [`Control`] word: the only field that changes while a generation lives, by one store.
+    pub control: u64,
     /// [`SUBJECT_LIVE`], or 0 for an id that this generation does not know.
     pub flags: u32,
     /// Index of this subject's first cell.
     pub cells: u32,
-    /// Segments after the first in this subject's timeline, 0 to [`MAX_BOUNDARIES`].
-    pub boundaries: u32,
-    /// Keeps the layout free of hidden padding.
-    pub reserved: u32,
-    /// Instants of CLOCK_BOOTTIME, in nanoseconds, at which the next segment begins; ascending.
+    /// Index of this subject's first outcome, and of its first use word.
+    pub outcomes: u32,
+    /// Index of its first mask row in slot 0.
+    pub masks: u32,
+    /// Mask rows per segment.
+    pub rows: u32,
+    /// Mask rows per slot, of all subjects together.
+    pub mask_stride: u32,
+    /// Index of its timeline in slot 0.
+    pub timeline: u32,
+    /// Timelines per slot.
+    pub timeline_stride: u32,
+}
+
+/// Which copy of a subject's outcomes counts: bits 0 to 7 the slot, 8 to 15 the number of boundaries
+/// in its timeline, 16 to 63 a sequence number that grows with every change.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Control(pub u64);
+
+impl Control {
+    /// The word for a slot, its number of boundaries and a sequence number.
+    pub const fn new(slot: u32, boundaries: u32, sequence: u64) -> Self {
+        Self((slot & 0xff) as u64 | ((boundaries & 0xff) as u64) << 8 | sequence << 16)
+    }
+
+    /// The slot.
+    #[inline(always)]
+    pub const fn slot(self) -> u32 {
+        (self.0 & 0xff) as u32
+    }
+
+    /// Boundaries in the slot's timeline.
+    #[inline(always)]
+    pub const fn boundaries(self) -> u32 {
+        (self.0 >> 8 & 0xff) as u32
+    }
+
+    /// How often the subject's outcomes were changed in this generation.
+    pub const fn sequence(self) -> u64 {
+        self.0 >> 16
+    }
+}
+
+/// When a subject's masks change by themselves.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, IntoBytes, Immutable)]
+pub struct Timeline {
+    /// Instants of CLOCK_BOOTTIME, in nanoseconds, at which the next segment begins; ascending. The
+    /// control word says how many count.
     pub boundary: [u64; MAX_BOUNDARIES],
 }
 
-/// What is decided for one (subject, class): a truth table over the features that matter.
+/// Four neighbouring cells: the outcome numbers of four classes, within their subject, the lowest
+/// class in the lowest 16 bits.
+pub type CellWord = u64;
+
+/// Index of the word and shift within it of one cell.
+pub const fn cell_position(index: u32) -> (u32, u32) {
+    (index >> 2, (index & 3) * 16)
+}
+
+/// What is decided for one (subject, class): where its truth table over the features that matter
+/// lies. Classes that policy tells apart have outcomes of their own, also where the tables are equal.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, IntoBytes, Immutable)]
 pub struct Outcome {
-    /// Index of the first [`Masks`]. Segment `s` and feature combination `f` are at
-    /// `base + (s << features) + f`.
+    /// First mask row, within a segment of the subject. Feature combination `f` is at `base + f`.
     pub base: u32,
     /// Number of features that matter, 0 to [`MAX_OUTCOME_FEATURES`].
     pub features: u8,
@@ -54,11 +121,12 @@ pub struct Outcome {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, IntoBytes, Immutable)]
 pub struct Masks {
-    /// Actions that the enforced policy set allows.
+    /// Actions that are allowed: by the enforced policy set, or all of them in monitor mode.
     pub allow: u64,
-    /// Actions that the candidate set (with the policies in monitor mode) would deny although
-    /// they are allowed.
+    /// Allowed actions that the candidate set (with the policies in monitor mode) would deny.
     pub would_deny: u64,
+    /// Denied actions that the candidate set would allow.
+    pub would_allow: u64,
     /// Allowed actions that are reported all the same (`@audit`).
     pub audit: u64,
 }
@@ -232,8 +300,11 @@ pub const ALL_ACTIONS: u64 = (1 << (Action::SysSetid as u8 + 1)) - 1;
 
 const _: () = {
     assert!(size_of::<SubjectRow>() == 40);
+    assert!(size_of::<Timeline>() == 8 * MAX_BOUNDARIES);
     assert!(size_of::<Outcome>() == 16);
-    assert!(size_of::<Masks>() == 24);
+    assert!(size_of::<Masks>() == 32);
+    // Elements of kernel arrays are rounded up to eight bytes; these are written side by side.
+    assert!(size_of::<Net4>().is_multiple_of(8));
     assert!(size_of::<Net4>() == 8);
     assert!(size_of::<Net6>() == 24);
     assert!(size_of::<Ports>() == 16);

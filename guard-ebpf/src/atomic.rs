@@ -1,6 +1,6 @@
 //! Atomic operations on map memory.
 
-use core::intrinsics::{AtomicOrdering, atomic_xadd, atomic_xchg};
+use core::intrinsics::{AtomicOrdering, atomic_or, atomic_xadd, atomic_xchg};
 
 /// Adds `value` and returns what was there before.
 ///
@@ -20,4 +20,14 @@ pub unsafe fn add(target: *mut u64, value: u64) -> u64 {
 pub unsafe fn swap(target: *mut u64, value: u64) -> u64 {
     // SAFETY: by the contract of this function.
     unsafe { atomic_xchg::<u64, { AtomicOrdering::SeqCst }>(target, value) }
+}
+
+/// Sets the bits of `value`.
+///
+/// # Safety
+/// As for [`add`].
+#[inline(always)]
+pub unsafe fn or(target: *mut u64, value: u64) {
+    // SAFETY: by the contract of this function.
+    unsafe { atomic_or::<u64, u64, { AtomicOrdering::SeqCst }>(target, value) };
 }

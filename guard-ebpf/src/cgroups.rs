@@ -82,7 +82,13 @@ fn moved(cgroup: u64) -> Result<(), Reason> {
     let subject = lookup_cgroup(read(node, &KERNFS_NODE_ID)?);
     let Some(generation) = Generation::live() else { return Ok(()) };
     if subject != NO_SUBJECT {
-        let report = Report { verdict: Verdict::Attached, reason: Reason::Policy, actions: 0, errno: 0 };
+        let report = Report {
+            verdict: Verdict::Attached,
+            reason: Reason::Policy,
+            actions: 0,
+            errno: 0,
+            loosened: false,
+        };
         send(&generation, core::ptr::null_mut(), &Resource::unknown(), &report);
     }
     Ok(())

@@ -1,8 +1,9 @@
 //! The live generation, as the decision function sees it.
 
-use crate::maps::{CELLS, HEADERS, LIVE, MASKS, NETS4, NETS6, OUTCOMES, PORTS, SUBJECTS};
+use crate::atomic;
+use crate::maps::{CELLS, HEADERS, LIVE, MASKS, NETS4, NETS6, OUTCOMES, PORTS, SUBJECTS, TIMELINES, USED};
 use guard_common::decide::{Ranges, Tables};
-use guard_common::tables::{Header, Masks, Outcome, SubjectRow, live_slot};
+use guard_common::tables::{Control, Header, Masks, Outcome, SubjectRow, Timeline, cell_position, live_slot};
 
 /// One generation. The live word is read once per decision, so a decision never mixes two.
 #[derive(Clone, Copy)]
@@ -31,18 +32,48 @@ impl Generation {
     }
 }
 
-impl Tables for Generation {
+impl Generation {
+    /// Notes that `actions` were used where `outcome` decides. Costs a write only the first time.
     #[inline(always)]
-    fn subject(&self, id: u32) -> Option<SubjectRow> {
-        SUBJECTS.get(self.slot)?.get(id).copied()
+    pub fn used(&self, outcome: u32, actions: u64) {
+        let Some(word) = USED.get(self.slot).and_then(|words| words.get_ptr_mut(outcome)) else { return };
+        // SAFETY: the pointer comes from a map lookup; programs change the word atomically only.
+        unsafe {
+            if core::ptr::read_volatile(word) & actions != actions {
+                atomic::or(word, actions);
+            }
+        }
+    }
+}
+
+impl Tables for Generation {
+    type Row = &'static SubjectRow;
+    #[inline(always)]
+    fn subject(&self, id: u32) -> Option<&'static SubjectRow> {
+        // SAFETY of the lifetime: elements of an array map live as long as the program runs.
+        SUBJECTS.get(self.slot)?.get_ptr(id).map(|row| unsafe { &*row })
+    }
+    #[inline(always)]
+    fn row(&self, row: &'static SubjectRow) -> SubjectRow {
+        *row
+    }
+    #[inline(always)]
+    fn control(&self, row: &'static SubjectRow) -> Control {
+        // SAFETY: the reference is valid; the agent changes the word by whole stores.
+        Control(unsafe { core::ptr::read_volatile(&raw const row.control) })
     }
     #[inline(always)]
     fn cell(&self, index: u32) -> Option<u32> {
-        CELLS.get(self.slot)?.get(index).copied()
+        let (word, shift) = cell_position(index);
+        CELLS.get(self.slot)?.get(word).map(|word| (*word >> shift) as u32 & 0xffff)
     }
     #[inline(always)]
-    fn outcome(&self, id: u32) -> Option<Outcome> {
-        OUTCOMES.get(self.slot)?.get(id).copied()
+    fn outcome(&self, index: u32) -> Option<Outcome> {
+        OUTCOMES.get(self.slot)?.get(index).copied()
+    }
+    #[inline(always)]
+    fn timeline(&self, index: u32) -> Option<Timeline> {
+        TIMELINES.get(self.slot)?.get(index).copied()
     }
     #[inline(always)]
     fn masks(&self, index: u32) -> Option<Masks> {

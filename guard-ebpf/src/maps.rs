@@ -6,9 +6,12 @@ use aya_ebpf::macros::btf_map;
 use guard_common::event::COUNTERS as COUNTER_COUNT;
 use guard_common::label::{Label, LabelRequest, UnitName};
 use guard_common::path::{EdgeKey, Node, Pattern, Walk};
-use guard_common::tables::{AttributeTest, Header, Masks, Net4, Net6, Outcome, Ports, SLOTS, SubjectRow};
+use guard_common::tables::{
+    AttributeTest, CellWord, Header, Masks, Net4, Net6, Outcome, Ports, SLOTS, SubjectRow, Timeline,
+};
 
-const INNER: usize = BPF_F_INNER_MAP as usize;
+/// Flags of the arrays of a generation: any size, and the agent fills and changes them through memory.
+const INNER: usize = (BPF_F_INNER_MAP | BPF_F_MMAPABLE) as usize;
 const ON_DEMAND: usize = BPF_F_NO_PREALLOC as usize;
 const SLOT_COUNT: usize = SLOTS as usize;
 
@@ -25,9 +28,14 @@ pub static HEADERS: PerSlot<Header> = ArrayOfMaps::new();
 #[btf_map]
 pub static SUBJECTS: PerSlot<SubjectRow> = ArrayOfMaps::new();
 #[btf_map]
-pub static CELLS: PerSlot<u32> = ArrayOfMaps::new();
+pub static CELLS: PerSlot<CellWord> = ArrayOfMaps::new();
 #[btf_map]
 pub static OUTCOMES: PerSlot<Outcome> = ArrayOfMaps::new();
+/// Actions that were used at least once, by outcome. Written by the programs.
+#[btf_map]
+pub static USED: PerSlot<u64> = ArrayOfMaps::new();
+#[btf_map]
+pub static TIMELINES: PerSlot<Timeline> = ArrayOfMaps::new();
 #[btf_map]
 pub static MASKS: PerSlot<Masks> = ArrayOfMaps::new();
 #[btf_map]

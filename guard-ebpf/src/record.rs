@@ -12,7 +12,9 @@ use aya_ebpf::helpers::generated::{
 };
 use core::ffi::c_void;
 use guard_common::decide::Reason;
-use guard_common::event::{Counter, Event, FLAG_ABSTRACT, FLAG_PATH, FLAG_PATH_CUT, PATH_MAX, Verdict};
+use guard_common::event::{
+    Counter, Event, FLAG_ABSTRACT, FLAG_PATH, FLAG_PATH_CUT, FLAG_WOULD_ALLOW, PATH_MAX, Verdict,
+};
 use guard_common::label::Label;
 use guard_common::path::{MAX_COMPONENTS, Walk};
 
@@ -32,6 +34,8 @@ pub struct Report {
     pub reason: Reason,
     pub actions: u64,
     pub errno: i32,
+    /// The candidate set would allow what is denied.
+    pub loosened: bool,
 }
 
 /// Sends one event. `label` may be null for a task without one.
@@ -69,7 +73,7 @@ pub fn send(generation: &Generation, label: *mut Label, resource: &Resource, rep
         (*event).protocol = resource.protocol;
         (*event).address = resource.address;
         (*event).path_len = 0;
-        (*event).flags = 0;
+        (*event).flags = if report.loosened { FLAG_WOULD_ALLOW } else { 0 };
         (*event).device = 0;
         (*event).subject = 0;
         (*event).session = 0;

@@ -65,7 +65,13 @@ pub fn at_exec(bprm: u64) -> i32 {
 #[inline(always)]
 fn refuse(generation: &Generation, reason: Reason) -> i32 {
     count(Counter::InternalDenied);
-    let report = Report { verdict: Verdict::Denied, reason, actions: Action::Exec.bit(), errno: EAGAIN };
+    let report = Report {
+        verdict: Verdict::Denied,
+        reason,
+        actions: Action::Exec.bit(),
+        errno: EAGAIN,
+        loosened: false,
+    };
     send(generation, core::ptr::null_mut(), &Resource::unknown(), &report);
     -EAGAIN
 }

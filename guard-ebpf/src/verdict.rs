@@ -5,7 +5,7 @@ use crate::record::{Report, count, send};
 use crate::resource::Resource;
 use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
 use guard_common::action::{Action, EACCES, EPERM};
-use guard_common::decide::{Decision, Query, Reason, decide};
+use guard_common::decide::{Decision, NO_OUTCOME, Query, Reason, decide};
 use guard_common::event::{Counter, Verdict};
 use guard_common::label::Label;
 use guard_common::tables::Header;
@@ -47,14 +47,22 @@ fn answer(
     decision: Decision,
 ) -> i32 {
     count(Counter::Decided);
+    if decision.denied == 0 && decision.outcome != NO_OUTCOME {
+        generation.used(decision.outcome, required);
+    }
     if decision.denied | decision.would_deny | decision.audit == 0 {
         return 0;
     }
     let errno = errno(decision.denied);
+    let mut loosened = false;
     let (verdict, actions) = if decision.denied != 0 {
         count(Counter::Denied);
         if !matches!(decision.reason, Reason::Policy) {
             count(Counter::InternalDenied);
+        }
+        if decision.is_loosened() {
+            loosened = true;
+            count(Counter::WouldAllow);
         }
         (Verdict::Denied, decision.denied)
     } else if decision.would_deny != 0 {
@@ -63,12 +71,8 @@ fn answer(
     } else {
         (Verdict::Audited, decision.audit & required)
     };
-    send(
-        generation,
-        label,
-        resource,
-        &Report { verdict, reason: decision.reason, actions, errno: errno.abs() },
-    );
+    let report = Report { verdict, reason: decision.reason, actions, errno: errno.abs(), loosened };
+    send(generation, label, resource, &report);
     errno
 }
 
@@ -108,8 +112,13 @@ pub fn judge_either(
         Query { subject, class: resource.class, features: resource.features, required: first | second };
     // SAFETY: the helper has no requirements.
     let mut decision = decide(generation, &query, || unsafe { bpf_ktime_get_boot_ns() });
-    decision.denied = if decision.denied == first | second { first } else { 0 };
-    decision.would_deny = if decision.would_deny == first | second { first } else { 0 };
+    // What the candidate set would deny or allow of both, as if both were one action.
+    let both = first | second;
+    let candidate = both & !(decision.denied & !decision.would_allow) & !decision.would_deny;
+    let allowed = both & !decision.denied;
+    decision.denied = if allowed == 0 { first } else { 0 };
+    decision.would_deny = if allowed != 0 && candidate == 0 { first } else { 0 };
+    decision.would_allow = if allowed == 0 && candidate != 0 { first } else { 0 };
     decision.audit = 0;
-    answer(generation, label, resource, first, decision)
+    answer(generation, label, resource, if allowed == 0 { first } else { allowed }, decision)
 }

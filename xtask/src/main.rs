@@ -21,6 +21,7 @@ mod paths;
 mod qemu;
 mod run;
 mod rust_src;
+mod scale;
 mod scratch;
 mod setup;
 mod test;
@@ -46,6 +47,7 @@ enum Task {
     Run(run::Args),
     Test(test::Args),
     Lint(lint::Args),
+    Scale(scale::Args),
     #[command(hide = true)]
     Guest(guest::Args),
 }
@@ -56,6 +58,7 @@ fn main() -> ExitCode {
         Task::Build(args) => build::run(&args).map(|()| ExitCode::SUCCESS),
         Task::Run(args) => run::run(&args),
         Task::Test(args) => test::run(&args),
+        Task::Scale(args) => scale::run(&args),
         Task::Lint(args) => lint::run(&args).map(|()| ExitCode::SUCCESS),
         Task::Vm(args) => vm::run(args),
         Task::Guest(args) => guest::run(&args),

@@ -112,8 +112,11 @@ pub struct Counters {
     pub decided: u64,
     /// Operations denied.
     pub denied: u64,
-    /// Operations that the candidate policy set would deny.
+    /// Allowed operations that the candidate policy set would deny.
     pub would_deny: u64,
+    /// Denied operations that the candidate policy set would allow.
+    #[serde(default)]
+    pub would_allow: u64,
     /// Events sent by the kernel.
     pub events_sent: u64,
     /// Events lost because the ring was full.

@@ -49,10 +49,11 @@ fn render(status: &Status, screen: Screen, now: i64) -> String {
     let attached = status.programs.iter().filter(|program| program.attached).count();
     lines.push(format!("  programs  {attached} attached"));
     lines.push(format!(
-        "  decided   {}, denied {}, would deny {}, denied for want of a decision {}",
+        "  decided   {}, denied {}, would deny {}, would allow {}, denied for want of a decision {}",
         grouped(counters.decided),
         grouped(counters.denied),
         grouped(counters.would_deny),
+        grouped(counters.would_allow),
         grouped(counters.internal_denied)
     ));
     lines.push(format!(
@@ -180,7 +181,7 @@ mod tests {
   from      /etc/guard/policy
   signed    by nobody; unsigned bundles are accepted
   programs  1 attached
-  decided   12 345, denied 12, would deny 0, denied for want of a decision 0
+  decided   12 345, denied 12, would deny 0, would allow 0, denied for want of a decision 0
   events    0 sent, 0 lost
   memory    3 kinds of events, 40 KiB, 0 events not stored
   labelled  0 by selectors

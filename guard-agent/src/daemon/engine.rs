@@ -310,6 +310,7 @@ impl Engine {
                 decided: count(Counter::Decided),
                 denied: count(Counter::Denied),
                 would_deny: count(Counter::WouldDeny),
+                would_allow: count(Counter::WouldAllow),
                 events_sent: count(Counter::Sent),
                 events_lost: count(Counter::Lost),
                 labelled: count(Counter::Labelled),

@@ -41,7 +41,11 @@ impl Record {
         };
         let verdict = word(verdict);
         let verdict = if colour && !code.is_empty() { format!("{code}{verdict}{RESET}") } else { verdict };
-        let why = if self.reason == "policy" { String::new() } else { format!("  ({})", line(&self.reason)) };
+        let why = match (self.reason.as_str(), self.would_allow) {
+            ("policy", false) => String::new(),
+            ("policy", true) => "  (candidate allows)".to_owned(),
+            (reason, _) => format!("  ({})", line(reason)),
+        };
         let errno = self.errno.as_ref().map_or(String::new(), |errno| format!(" {}", line(errno)));
         format!(
             "{} {verdict}{errno}  {}  {}  {}{why}",
@@ -108,6 +112,7 @@ mod tests {
             time: "2026-05-04T03:02:01.123456Z".to_owned(),
             boot_ns: 1,
             verdict: "denied".to_owned(),
+            would_allow: false,
             subject: Some("nginx".to_owned()),
             subject_id: 3,
             session: None,

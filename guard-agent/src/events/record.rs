@@ -16,6 +16,9 @@ pub struct Record {
     pub boot_ns: u64,
     /// `denied`, `would_deny` or `audited`.
     pub verdict: String,
+    /// The operation was denied, and with the policies in monitor mode it would have been allowed.
+    #[serde(default)]
+    pub would_allow: bool,
     /// Name of the subject, or null for an id that the agent does not know.
     pub subject: Option<String>,
     /// Id of the subject.

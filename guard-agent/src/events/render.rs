@@ -8,7 +8,7 @@ use super::{Kind, escape};
 use guard_common::action::{Action, EACCES, EAGAIN, EPERM, Resource};
 use guard_common::class::{ANONYMOUS_MEMORY, BUILTINS};
 use guard_common::decide::Reason;
-use guard_common::event::{Event, FLAG_ABSTRACT, FLAG_PATH, FLAG_PATH_CUT, Verdict};
+use guard_common::event::{Event, FLAG_ABSTRACT, FLAG_PATH, FLAG_PATH_CUT, FLAG_WOULD_ALLOW, Verdict};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -62,6 +62,7 @@ impl Renderer {
             time: rfc3339(self.clock.wall(event.boot_ns)),
             boot_ns: event.boot_ns,
             verdict: verdict_name(event.verdict).to_owned(),
+            would_allow: event.flags & FLAG_WOULD_ALLOW != 0,
             subject: self.names.get(&event.subject).cloned(),
             subject_id: event.subject,
             session: (event.session != 0).then_some(event.session),

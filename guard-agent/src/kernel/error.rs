@@ -73,6 +73,14 @@ pub enum KernelError {
         /// The error.
         cause: String,
     },
+    /// Outcomes of another generation, or of a subject that is not live.
+    #[error(
+        "the live generation has no place for these outcomes of subject {subject}: compute them for the bundle that is live"
+    )]
+    Outcomes {
+        /// The subject's number.
+        subject: u32,
+    },
     /// A system call failed.
     #[error("{call} failed: {source}")]
     System {

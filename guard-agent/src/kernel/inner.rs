@@ -88,8 +88,3 @@ fn btf_fd(id: u32) -> io::Result<OwnedFd> {
 pub(super) fn as_array(map: MapData) -> Map {
     Map::Array(map)
 }
-
-/// A hash map of the aya kind from a map that was made by hand.
-pub(super) fn as_hash(map: MapData) -> Map {
-    Map::HashMap(map)
-}

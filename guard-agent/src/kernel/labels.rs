@@ -1,6 +1,6 @@
 //! Reading the label of another process.
 
-use super::{Kernel, KernelError};
+use super::{Kernel, KernelError, elements};
 use aya::maps::Map;
 use guard_common::label::{Label, NO_SUBJECT};
 use nix::libc;
@@ -8,19 +8,6 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-
-/// `BPF_MAP_LOOKUP_ELEM` (include/uapi/linux/bpf.h).
-const MAP_LOOKUP_ELEM: libc::c_int = 1;
-
-/// The part of `union bpf_attr` for element commands.
-#[repr(C)]
-struct ElementAttribute {
-    map_fd: u32,
-    reserved: u32,
-    key: u64,
-    value: u64,
-    flags: u64,
-}
 
 /// The process that connected a unix socket, held so that its number cannot come to mean another
 /// one. `pid` is that number, for kernels before 6.5, which hand out nothing better.
@@ -94,33 +81,26 @@ impl LabelReader {
         // Task storage is looked up by the descriptor of a process (`bpf_pid_task_storage_lookup_elem`).
         let key = process.as_raw_fd();
         let mut label = MaybeUninit::<Label>::zeroed();
-        let attribute = ElementAttribute {
-            map_fd: self.map.as_raw_fd() as u32,
-            reserved: 0,
-            key: (&raw const key) as u64,
-            value: label.as_mut_ptr() as u64,
-            flags: 0,
-        };
-        // SAFETY: key and value point to memory of the sizes the map was made with, and outlive the
-        // call; the attribute has the kernel's layout for this command and is given with its size.
-        let result = unsafe {
-            libc::syscall(libc::SYS_bpf, MAP_LOOKUP_ELEM, &raw const attribute, size_of::<ElementAttribute>())
-        };
-        if result == 0 {
-            // SAFETY: it was zeroed, and the kernel wrote a whole value; any bytes are valid.
-            let label = unsafe { label.assume_init() };
-            return Ok((label.subject != NO_SUBJECT).then_some((label.subject, label.session)));
-        }
-        match io::Error::last_os_error() {
+        // SAFETY: key and value point to memory of the sizes the map was made with.
+        let result =
+            unsafe { elements::lookup(self.map.as_fd(), (&raw const key).cast(), label.as_mut_ptr().cast()) };
+        match result {
+            Ok(()) => {
+                // SAFETY: it was zeroed, and the kernel wrote a whole value; any bytes are valid.
+                let label = unsafe { label.assume_init() };
+                Ok((label.subject != NO_SUBJECT).then_some((label.subject, label.session)))
+            }
             // The answer for no label, and for no process.
-            error if error.raw_os_error() == Some(libc::ENOENT) => {
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {
                 if has_ended(process).map_err(KernelError::system("poll of a process"))? {
                     let source = io::Error::from_raw_os_error(libc::ESRCH);
                     return Err(KernelError::System { call: "bpf(BPF_MAP_LOOKUP_ELEM) on a label", source });
                 }
                 Ok(None)
             }
-            error => Err(KernelError::System { call: "bpf(BPF_MAP_LOOKUP_ELEM) on a label", source: error }),
+            Err(error) => {
+                Err(KernelError::System { call: "bpf(BPF_MAP_LOOKUP_ELEM) on a label", source: error })
+            }
         }
     }
 }

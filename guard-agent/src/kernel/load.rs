@@ -57,6 +57,8 @@ pub struct Kernel {
     pub(super) inner: InnerMaps,
     /// Number of the live generation; 0 = none.
     pub(super) generation: u64,
+    /// Its changing part.
+    pub(super) outcomes: Option<super::outcomes::LiveOutcomes>,
     pub(super) selectors: super::selectors::Installed,
     programs: Vec<ProgramInfo>,
 }
@@ -102,9 +104,9 @@ impl Kernel {
                 attached: true,
             });
         }
-        let live = LiveWord::map(&mut ebpf)?;
+        let live = LiveWord::map(&ebpf)?;
         let inner = InnerMaps::new(&ebpf, old)?;
-        Ok(Self { ebpf, live, inner, generation: 0, selectors: Default::default(), programs })
+        Ok(Self { ebpf, live, inner, generation: 0, outcomes: None, selectors: Default::default(), programs })
     }
 
     /// The programs and what the verifier said of them.

@@ -1,20 +1,27 @@
 //! Switching generations: fill the slot that is not live, store one word, free the old tables.
 
-use super::inner::{InnerMaps, as_array, as_hash};
-use super::pod::Wire;
+use super::elements::{insert_all, put_inner};
+use super::inner::InnerMaps;
+use super::mapped::Mapped;
+use super::outcomes::LiveOutcomes;
 use super::{Kernel, KernelError, barrier};
 use crate::fault;
 use crate::tables::Generation;
 use aya::Ebpf;
-use aya::maps::{Array, ArrayOfMaps, HashMap, MapData};
+use aya::maps::{Map, MapData};
 use aya_obj::generated::bpf_map_type::{BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_HASH};
 use guard_common::path::EdgeKey;
-use guard_common::tables::{SLOTS, live_word};
+use guard_common::tables::{OUTCOME_SLOTS, SLOTS, live_word};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::thread;
 use zerocopy::{Immutable, IntoBytes};
 
 /// `BPF_F_INNER_MAP`: the array may have another size than the map it replaces
 /// (include/uapi/linux/bpf.h).
 const INNER_MAP: u32 = 1 << 12;
+/// `BPF_F_MMAPABLE`.
+const MMAPABLE: u32 = 1 << 10;
 /// `BPF_F_NO_PREALLOC`.
 const NO_PREALLOC: u32 = 1;
 
@@ -26,18 +33,19 @@ impl Kernel {
 
     /// Switches to `generation` and returns its number.
     ///
-    /// The tables are written into the slot that no program reads, then one atomic store makes them
-    /// live. Selectors follow.
+    /// The tables are written into maps that no program knows, then into the slot that no program
+    /// reads, then one atomic store makes them live. Selectors follow.
     ///
     /// # Errors
     /// On any error the generation that was live, with its selectors, stays live.
     pub fn swap(&mut self, generation: &Generation) -> Result<u64, KernelError> {
         let number = self.next_generation();
         let slot = (number % u64::from(SLOTS)) as u32;
+        let tables = Tables::new(&self.inner, generation, number)?;
         // Programs that still read the generation before the live one are done after this, so its
         // slot can be filled anew.
         barrier::wait(&mut self.ebpf, &self.inner)?;
-        fill(&mut self.ebpf, &self.inner, slot, generation, number)?;
+        tables.publish(&self.ebpf, slot)?;
         let before = if self.generation == 0 { 0 } else { live_word(self.generation, 1 - slot) };
         if !fault::leaves_out("LIVE") {
             self.live.store(live_word(number, slot));
@@ -49,78 +57,134 @@ impl Kernel {
             return Err(error);
         }
         self.generation = number;
+        self.outcomes = Some(tables.outcomes);
         Ok(number)
     }
 }
 
-fn fill(
-    ebpf: &mut Ebpf,
-    inner: &InnerMaps,
-    slot: u32,
-    generation: &Generation,
-    number: u64,
-) -> Result<(), KernelError> {
-    let mut header = generation.header;
-    header.generation = number;
-    array(ebpf, inner, "HEADERS", slot, &[header])?;
-    array(ebpf, inner, "SUBJECTS", slot, &generation.subjects)?;
-    array(ebpf, inner, "CELLS", slot, &generation.cells)?;
-    array(ebpf, inner, "OUTCOMES", slot, &generation.outcomes)?;
-    array(ebpf, inner, "MASKS", slot, &generation.masks)?;
-    array(ebpf, inner, "NODES", slot, &generation.nodes)?;
-    array(ebpf, inner, "NETS4", slot, &generation.net4)?;
-    array(ebpf, inner, "NETS6", slot, &generation.net6)?;
-    array(ebpf, inner, "PORTS", slot, &generation.ports)?;
-    array(ebpf, inner, "ATTRIBUTES", slot, &generation.attributes)?;
-    array(ebpf, inner, "PATTERNS", slot, &generation.patterns)?;
-    edges(ebpf, inner, slot, &generation.edges)
+/// The filled maps of one generation.
+struct Tables {
+    /// Each with the map of maps it belongs into.
+    maps: Vec<(&'static str, MapData)>,
+    outcomes: LiveOutcomes,
 }
 
-/// Makes an array of `values` and puts it into a slot.
-fn array<T>(
-    ebpf: &mut Ebpf,
-    maps: &InnerMaps,
-    name: &'static str,
-    slot: u32,
-    values: &[T],
-) -> Result<(), KernelError>
-where
-    T: IntoBytes + Immutable + Copy + 'static,
-{
-    fault::at(name).map_err(KernelError::system(name))?;
-    let entries = values.len().max(1) as u32;
-    let sizes = (size_of::<u32>(), size_of::<T>());
-    let map = maps.create(name, BPF_MAP_TYPE_ARRAY as u32, sizes, entries, INNER_MAP)?;
-    let mut inner: Array<MapData, Wire<T>> =
-        Array::try_from(as_array(map)).map_err(KernelError::map("open", name))?;
-    for (index, value) in values.iter().enumerate() {
-        inner.set(index as u32, Wire(*value), 0).map_err(KernelError::map("fill", name))?;
+impl Tables {
+    fn new(inner: &InnerMaps, generation: &Generation, number: u64) -> Result<Self, KernelError> {
+        let mut header = generation.header;
+        header.generation = number;
+        let mut maps = Maps { inner, made: Vec::new() };
+        maps.array("HEADERS", &[header])?;
+        maps.array("CELLS", &generation.cells)?;
+        maps.array("OUTCOMES", &generation.outcomes)?;
+        maps.array("NODES", &generation.nodes)?;
+        maps.array("NETS4", &generation.net4)?;
+        maps.array("NETS6", &generation.net6)?;
+        maps.array("PORTS", &generation.ports)?;
+        maps.array("ATTRIBUTES", &generation.attributes)?;
+        maps.array("PATTERNS", &generation.patterns)?;
+        maps.edges(&generation.edges)?;
+        let slots = OUTCOME_SLOTS as usize;
+        let mut rows = maps.mapped("SUBJECTS", generation.subjects.len())?;
+        rows.write(0, &generation.subjects);
+        let mut masks = maps.mapped("MASKS", generation.masks.len() * slots)?;
+        masks.write(0, &generation.masks);
+        let mut timelines = maps.mapped("TIMELINES", generation.timelines.len() * slots)?;
+        timelines.write(0, &generation.timelines);
+        let used = maps.mapped("USED", generation.outcomes.len())?;
+        let outcomes = LiveOutcomes::new(generation.subjects.clone(), rows, masks, timelines, used);
+        Ok(Self { maps: maps.made, outcomes })
     }
-    let mut outer: ArrayOfMaps<&mut MapData, Array<MapData, Wire<T>>> = outer(ebpf, name)?;
-    outer.set(slot, &inner, 0).map_err(KernelError::map("switch", name))
-}
 
-/// Makes the trie's hash map and puts it into a slot.
-fn edges(ebpf: &mut Ebpf, maps: &InnerMaps, slot: u32, edges: &[(EdgeKey, u32)]) -> Result<(), KernelError> {
-    const NAME: &str = "EDGES";
-    fault::at(NAME).map_err(KernelError::system(NAME))?;
-    let entries = edges.len().max(1) as u32;
-    let sizes = (size_of::<EdgeKey>(), size_of::<u32>());
-    let map = maps.create(NAME, BPF_MAP_TYPE_HASH as u32, sizes, entries, NO_PREALLOC)?;
-    let mut inner: HashMap<MapData, Wire<EdgeKey>, u32> =
-        HashMap::try_from(as_hash(map)).map_err(KernelError::map("open", NAME))?;
-    for (key, node) in edges {
-        inner.insert(Wire(*key), node, 0).map_err(KernelError::map("fill", NAME))?;
+    /// Puts all maps into a slot, all at the same time: each update waits for programs to end, and
+    /// waits that overlap cost one.
+    fn publish(&self, ebpf: &Ebpf, slot: u32) -> Result<(), KernelError> {
+        let mut updates = Vec::with_capacity(self.maps.len());
+        for (name, inner) in &self.maps {
+            updates.push((*name, outer(ebpf, name)?, inner.fd().as_fd()));
+        }
+        let put = |(name, outer, inner): (&'static str, BorrowedFd<'_>, BorrowedFd<'_>)| {
+            put_inner(outer, slot, inner).map_err(KernelError::map("switch", name))
+        };
+        thread::scope(|scope| {
+            let running: Vec<_> = updates
+                .into_iter()
+                .map(|update| {
+                    thread::Builder::new()
+                        .stack_size(THREAD_STACK)
+                        .spawn_scoped(scope, move || put(update))
+                        // Without a thread it happens here, later but as well.
+                        .map_err(|_| update)
+                })
+                .collect();
+            let mut result = Ok(());
+            for thread in running {
+                let one = match thread {
+                    Ok(thread) => thread.join().unwrap_or_else(|_| {
+                        Err(KernelError::System {
+                            call: "a thread that switches a map",
+                            source: io::Error::other("it panicked"),
+                        })
+                    }),
+                    Err(update) => put(update),
+                };
+                result = result.and(one);
+            }
+            result
+        })
     }
-    let mut outer: ArrayOfMaps<&mut MapData, HashMap<MapData, Wire<EdgeKey>, u32>> = outer(ebpf, NAME)?;
-    outer.set(slot, &inner, 0).map_err(KernelError::map("switch", NAME))
 }
 
-fn outer<'a, V: aya::maps::InnerMap>(
-    ebpf: &'a mut Ebpf,
-    name: &'static str,
-) -> Result<ArrayOfMaps<&'a mut MapData, V>, KernelError> {
-    let map =
-        ebpf.map_mut(name).ok_or_else(|| KernelError::Object(format!("the object has no map {name}")))?;
-    ArrayOfMaps::try_from(map).map_err(KernelError::map("open", name))
+/// Stack of a thread that makes one system call.
+const THREAD_STACK: usize = 64 << 10;
+
+fn outer<'a>(ebpf: &'a Ebpf, name: &'static str) -> Result<BorrowedFd<'a>, KernelError> {
+    match ebpf.map(name) {
+        Some(Map::ArrayOfMaps(map)) => Ok(map.fd().as_fd()),
+        _ => Err(KernelError::Object(format!("the object has no map of maps {name}"))),
+    }
+}
+
+/// Makes and fills maps.
+struct Maps<'a> {
+    inner: &'a InnerMaps,
+    made: Vec<(&'static str, MapData)>,
+}
+
+impl Maps<'_> {
+    /// An array of `values`.
+    fn array<T>(&mut self, name: &'static str, values: &[T]) -> Result<(), KernelError>
+    where
+        T: IntoBytes + Immutable + Copy,
+    {
+        self.mapped(name, values.len()).map(|mut map| map.write(0, values))
+    }
+
+    /// An array of zeros, mapped.
+    fn mapped<T>(&mut self, name: &'static str, len: usize) -> Result<Mapped<T>, KernelError>
+    where
+        T: IntoBytes + Immutable + Copy,
+    {
+        fault::at(name).map_err(KernelError::system(name))?;
+        let entries = len.max(1);
+        let sizes = (size_of::<u32>(), size_of::<T>());
+        let flags = INNER_MAP | MMAPABLE;
+        let map = self.inner.create(name, BPF_MAP_TYPE_ARRAY as u32, sizes, entries as u32, flags)?;
+        let mapped = Mapped::new(map.fd().as_fd(), entries).map_err(KernelError::map("map", name))?;
+        self.made.push((name, map));
+        Ok(mapped)
+    }
+
+    /// The trie's hash map.
+    fn edges(&mut self, edges: &[(EdgeKey, u32)]) -> Result<(), KernelError> {
+        const NAME: &str = "EDGES";
+        fault::at(NAME).map_err(KernelError::system(NAME))?;
+        let entries = edges.len().max(1) as u32;
+        let sizes = (size_of::<EdgeKey>(), size_of::<u32>());
+        let map = self.inner.create(NAME, BPF_MAP_TYPE_HASH as u32, sizes, entries, NO_PREALLOC)?;
+        let (keys, nodes): (Vec<EdgeKey>, Vec<u32>) = edges.iter().copied().unzip();
+        insert_all(map.fd().as_fd(), &keys, &nodes).map_err(KernelError::map("fill", NAME))?;
+        self.made.push((NAME, map));
+        Ok(())
+    }
 }

@@ -1,26 +1,25 @@
 //! From a bundle to the tables of one generation.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use guard_common::action::{Coverage, TABLE};
-use guard_common::class::FIRST_COMPILED;
 use guard_common::label::CANARY_SUBJECT;
 use guard_common::tables::{
-    Attributes, DEVICE_PATHS, HAS_EXEC_SELECTORS, HAS_NAMES, Header, MAX_OUTCOME_FEATURES, SUBJECT_LIVE,
-    SubjectRow,
+    Attributes, DEVICE_PATHS, HAS_EXEC_SELECTORS, HAS_NAMES, Header, MAX_OUTCOME_FEATURES, MAX_OUTCOMES,
 };
 
 use super::bundle::Bundle;
-use super::cells::Cells;
+use super::cells::{Cells, SubjectCells};
 use super::diagnostics::{Diagnostic, Diagnostics, Severity};
 use super::features::Features;
 use super::formula::Formula;
 use super::ids::SubjectIds;
 use super::layout;
 use super::merge;
-use super::outcome::{Outcomes, Table, TooManyFeatures};
+use super::outcome::{Pool, TooLarge};
 use super::places::Mounts;
+use super::posture::{Instant, Posture, Program};
 use super::rules;
 use super::selectors;
 use super::subjects::{CANARY, Mode};
@@ -28,7 +27,7 @@ use super::trie::Trie;
 use super::walk::Walker;
 use super::world::Facts;
 use crate::host::Host;
-use crate::tables::Generation;
+use crate::tables::{Generation, SubjectOutcomes, SubjectTables};
 
 /// A compiled bundle.
 #[derive(Debug)]
@@ -43,6 +42,19 @@ pub struct Compiled {
     pub exec_selectors: Vec<ExecSelector>,
     /// How large the tables are.
     pub sizes: TableSizes,
+    /// How the masks of each subject follow from posture.
+    programs: BTreeMap<u32, Program>,
+}
+
+impl Compiled {
+    /// What `posture` makes of a subject from `now` on, an instant of CLOCK_BOOTTIME. Nothing for a
+    /// number that the bundle has no subject for.
+    ///
+    /// The static tables do not depend on posture, so these outcomes can replace those of the same
+    /// subject in the same generation, and nothing else changes.
+    pub fn outcomes(&self, subject: u32, posture: &Posture, now: Instant) -> Option<SubjectOutcomes> {
+        self.programs.get(&subject).map(|program| program.outcomes(posture, now))
+    }
 }
 
 /// A subject that an executable attaches.
@@ -101,7 +113,7 @@ pub fn compile(bundle: &Bundle, host: &Host, ids: &mut SubjectIds) -> Result<Com
     compile_with(bundle, host, &Facts::default(), ids)
 }
 
-/// Compiles `bundle` for `host` under `facts`.
+/// Compiles `bundle` for `host`, with the outcomes that `facts` make while they last.
 pub fn compile_with(
     bundle: &Bundle,
     host: &Host,
@@ -127,19 +139,29 @@ pub fn compile_with(
     let mut found = refuse_if_errors(found)?;
 
     let cells = Cells { classes: &classes, atoms: &rules.atoms, features: &features };
-    let mut table = SubjectTable::new(classes.list().len());
+    let mut pool = Pool::default();
+    let posture = Posture::of(facts);
+    let mut generation = Generation::default();
+    let mut programs = BTreeMap::new();
+    let mut add = |id, mode, built: SubjectCells| {
+        let tables = SubjectTables { cells: &built.cells, outcomes: &built.outcomes, rows: built.rows };
+        let program = Program::new(mode, built.tables.clone(), built.unknown.clone(), &rules.atoms);
+        generation.add(id, &tables, &program.outcomes(&posture, Instant::MIN));
+        programs.insert(id, program);
+    };
+    add(CANARY_SUBJECT, Mode::Enforce, SubjectCells::deny(classes.list().len()));
     for (subject, rules) in bundle.subjects.iter().zip(&rules.by_subject) {
-        match cells.subject(rules, subject.mode == Mode::Monitor, &mut table.outcomes) {
-            Ok(row) => table.add(ids.assign(&subject.name), row),
-            Err(error) => found.push(too_many(bundle, &subject.name, &error)),
+        match cells.subject(rules, &mut pool) {
+            Ok(built) => add(ids.assign(&subject.name), subject.mode, built),
+            Err(error) => found.push(too_large(bundle, &subject.name, &error)),
         }
     }
+    generation.finish();
     coverage(bundle, &mut found);
     let mut notes = refuse_if_errors(found)?;
     // Errors first, then warnings and notes; within each in the order of the bundle.
     notes.sort_by_key(|note| note.severity);
 
-    let SubjectTable { rows, cells, outcomes, .. } = table;
     let flags = if features.names.is_empty() { 0 } else { HAS_NAMES }
         | if selected.exec.is_empty() { 0 } else { HAS_EXEC_SELECTORS };
     let header = Header {
@@ -154,10 +176,6 @@ pub fn compile_with(
     };
     let mut generation = Generation {
         header,
-        subjects: rows,
-        cells,
-        outcomes: outcomes.outcomes,
-        masks: outcomes.masks,
         edges,
         nodes,
         net4,
@@ -166,6 +184,7 @@ pub fn compile_with(
         attributes: features.attributes,
         patterns: features.patterns,
         selectors: selected.selectors,
+        ..generation
     };
     let walker = Walker::new(&generation);
     let device_class = |path: &str| {
@@ -177,7 +196,7 @@ pub fn compile_with(
     let sizes = TableSizes {
         subjects: bundle.subjects.len(),
         classes: classes.list().len(),
-        cells: generation.cells.len(),
+        cells: generation.cells.len() * 4,
         outcomes: generation.outcomes.len(),
         masks: generation.masks.len(),
         edges: generation.edges.len(),
@@ -193,7 +212,7 @@ pub fn compile_with(
         bundle.subjects.iter().map(|subject| (ids.assign(&subject.name), subject.name.clone())).collect();
     subjects.insert(CANARY_SUBJECT, CANARY.to_owned());
     let names = Names { subjects, classes: classes.describe(&rules.atoms) };
-    Ok(Compiled { generation, names, notes, exec_selectors: selected.exec, sizes })
+    Ok(Compiled { generation, names, notes, exec_selectors: selected.exec, sizes, programs })
 }
 
 /// The same finding is made for every subject that a policy applies to; one is enough.
@@ -212,54 +231,21 @@ fn refuse_if_errors(found: Vec<Diagnostic>) -> Result<Vec<Diagnostic>, Diagnosti
     Diagnostics::refuse_if_errors(unique)
 }
 
-/// Rows and cells of the subjects.
-struct SubjectTable {
-    rows: Vec<SubjectRow>,
-    cells: Vec<u32>,
-    outcomes: Outcomes,
-    /// Where a row of cells is stored already.
-    known: HashMap<Vec<u32>, u32>,
-}
-
-impl SubjectTable {
-    /// With the canary, which is permitted nothing.
-    fn new(classes: usize) -> Self {
-        let mut this = Self {
-            rows: Vec::new(),
-            cells: Vec::new(),
-            outcomes: Outcomes::default(),
-            known: HashMap::new(),
-        };
-        let deny = this.outcomes.intern(Table::deny());
-        this.add(CANARY_SUBJECT, vec![deny; classes.max(FIRST_COMPILED as usize)]);
-        this
-    }
-
-    fn add(&mut self, id: u32, row: Vec<u32>) {
-        let cells = match self.known.get(&row) {
-            Some(cells) => *cells,
-            None => {
-                let cells = self.cells.len() as u32;
-                self.cells.extend(&row);
-                self.known.insert(row, cells);
-                cells
-            }
-        };
-        let index = id as usize;
-        if self.rows.len() <= index {
-            self.rows.resize(index + 1, SubjectRow::default());
+fn too_large(bundle: &Bundle, subject: &str, error: &TooLarge) -> Diagnostic {
+    let (policy, count) = match error {
+        TooLarge::Features { policy, count } => (*policy, *count),
+        TooLarge::Outcomes => {
+            let message =
+                format!("what {subject} may do differs between more than {MAX_OUTCOMES} sets of resources");
+            return Diagnostic::error("too-large", message)
+                .help("split the subject, or name directories instead of files");
         }
-        self.rows[index] = SubjectRow { flags: SUBJECT_LIVE, cells, ..SubjectRow::default() };
-    }
-}
-
-fn too_many(bundle: &Bundle, subject: &str, error: &TooManyFeatures) -> Diagnostic {
+    };
     let message = format!(
-        "what {subject} may do with one resource depends on {} names, patterns, ports and attributes at once; at most {MAX_OUTCOME_FEATURES} can be decided",
-        error.count
+        "what {subject} may do with one resource depends on {count} names, patterns, ports and attributes at once; at most {MAX_OUTCOME_FEATURES} can be decided"
     );
     let help = "split the subject, or name directories and networks instead of patterns, names and ports";
-    match error.policy.and_then(|number| rules::all_policies(bundle).nth(number)) {
+    match policy.and_then(|number| rules::all_policies(bundle).nth(number)) {
         Some(policy) => policy.error("too-many-features", None, message).help(help),
         None => Diagnostic::error("too-many-features", message).help(help),
     }

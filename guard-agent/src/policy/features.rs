@@ -21,12 +21,12 @@ pub(super) struct Features {
 }
 
 impl Features {
-    /// Gives every atom that is not decided by the class a bit; atoms of one group have the same.
+    /// Gives every atom that neither the class nor the context decides a bit; atoms of one group have the same.
     pub(super) fn assign(atoms: &Atoms, groups: &[AtomId], found: &mut Vec<Diagnostic>) -> Self {
         let mut this = Self::default();
         let mut port_tests = Vec::new();
         for (id, atom, mention) in atoms.iter() {
-            if atom.is_place() {
+            if atom.is_place() || atom.condition().is_some() {
                 this.bits.push(None);
                 continue;
             }

@@ -1,4 +1,4 @@
-//! Boolean formulas over what the kernel can tell about a resource.
+//! Boolean formulas over what the kernel can tell about a resource, and over the context.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -6,6 +6,7 @@ use std::sync::Arc;
 use guard_common::class::Class;
 use guard_common::tables::Attribute;
 
+use super::condition::Test;
 use super::diagnostics::Diagnostic;
 
 /// One thing that is true or false of a resource.
@@ -33,6 +34,8 @@ pub(super) enum Atom {
     PortFrom(u16),
     /// An attribute has this value.
     Attribute(u32, u64),
+    /// The context is like this.
+    Condition(Test),
 }
 
 impl Atom {
@@ -41,7 +44,15 @@ impl Atom {
         Self::Attribute(attribute as u32, value)
     }
 
-    /// Whether the class of a resource decides this atom, as opposed to a feature bit.
+    /// The test of the context that decides this atom, if that is what decides it.
+    pub(super) fn condition(&self) -> Option<&Test> {
+        match self {
+            Self::Condition(test) => Some(test),
+            _ => None,
+        }
+    }
+
+    /// Whether the class of a resource decides this atom, as opposed to a feature bit or the context.
     pub(super) fn is_place(&self) -> bool {
         matches!(
             self,
@@ -83,7 +94,7 @@ impl Atoms {
 }
 
 /// A boolean formula. Build it with the functions below, which simplify.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Formula {
     Const(bool),
     Atom(AtomId),

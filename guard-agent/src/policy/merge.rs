@@ -111,6 +111,7 @@ mod tests {
             actions: 1,
             permit: true,
             enforced: true,
+            candidate: true,
             audit: false,
             formula,
             policy: None,

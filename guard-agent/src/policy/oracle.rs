@@ -55,6 +55,11 @@ impl Verdict {
     pub fn would_deny(&self) -> bool {
         self.allowed() && !self.candidate.allow
     }
+
+    /// Whether it is denied and reported because the candidate set allows it.
+    pub fn would_allow(&self) -> bool {
+        !self.allowed() && self.candidate.allow
+    }
 }
 
 /// What would lift a denial.

@@ -1,14 +1,20 @@
-//! Truth tables: what one subject may do with one class, over the features that matter.
+//! Truth tables: what one subject may do with one class, over the features that matter and the tests
+//! of the context that matter.
+//!
+//! A table covers every state of the context, so it is made once. Which of its blocks counts is
+//! looked up when posture changes.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashSet};
+use std::hash::Hash;
 use std::sync::Arc;
 
-use guard_common::tables::{ALL_ACTIONS, MAX_OUTCOME_FEATURES, Masks, Outcome};
+use guard_common::tables::{ALL_ACTIONS, MAX_OUTCOME_FEATURES, Masks};
 
 use super::classes::{ClassInfo, substitute};
 use super::features::Features;
 use super::formula::{AtomId, Atoms, Formula};
 use super::kind::Kind;
+use super::subjects::Mode;
 
 /// One policy for one subject and one type of resource.
 #[derive(Clone, Debug)]
@@ -16,36 +22,122 @@ pub(super) struct Rule {
     pub(super) kind: Kind,
     pub(super) actions: u64,
     pub(super) permit: bool,
-    /// Part of the enforced set; otherwise of the candidate set only.
+    /// Part of the enforced set.
     pub(super) enforced: bool,
+    /// Part of the candidate set.
+    pub(super) candidate: bool,
     pub(super) audit: bool,
     pub(super) formula: Formula,
-    /// Index of the policy, for diagnostics; `None` for generated permits.
+    /// Index of the policy; `None` for generated permits.
     pub(super) policy: Option<usize>,
 }
 
-/// An outcome depends on more features than a truth table may have.
+/// What one subject may do does not fit the kernel's tables.
 #[derive(Debug)]
-pub(super) struct TooManyFeatures {
-    /// The policy that depends on most of them.
-    pub(super) policy: Option<usize>,
-    /// How many there are.
-    pub(super) count: usize,
+pub(super) enum TooLarge {
+    /// An outcome depends on more features than a truth table may have.
+    Features {
+        /// The policy that depends on most of them.
+        policy: Option<usize>,
+        /// How many there are.
+        count: usize,
+    },
+    /// There are more outcomes than a cell can number.
+    Outcomes,
 }
 
-/// A truth table before it is stored.
+/// What both policy sets say about every action, whatever the subject's mode.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Answers {
+    /// Allowed by the enforced set.
+    pub(super) enforced: u64,
+    /// Allowed by the candidate set.
+    pub(super) candidate: u64,
+    /// Matched by an audited policy.
+    pub(super) audit: u64,
+}
+
+impl Answers {
+    /// Nothing is denied.
+    const ALL: Self = Self { enforced: ALL_ACTIONS, candidate: ALL_ACTIONS, audit: 0 };
+
+    /// What both allow.
+    fn and(self, other: Self) -> Self {
+        Self {
+            enforced: self.enforced & other.enforced,
+            candidate: self.candidate & other.candidate,
+            audit: self.audit | other.audit,
+        }
+    }
+
+    fn within(self, actions: u64) -> Self {
+        Self {
+            enforced: self.enforced & actions,
+            candidate: self.candidate & actions,
+            audit: self.audit & actions,
+        }
+    }
+
+    /// The masks of a subject in this mode.
+    pub(super) fn masks(self, mode: Mode) -> Masks {
+        let allow = if mode == Mode::Monitor { ALL_ACTIONS } else { self.enforced };
+        Masks {
+            allow,
+            would_deny: allow & !self.candidate,
+            would_allow: self.candidate & !allow,
+            audit: self.audit & allow,
+        }
+    }
+}
+
+/// What two sets of masks allow both, and what the candidate sets do.
+pub(super) fn both(a: Masks, b: Masks) -> Masks {
+    let candidate = |masks: Masks| masks.allow & !masks.would_deny | masks.would_allow;
+    let (allow, candidate) = (a.allow & b.allow, candidate(a) & candidate(b));
+    Masks {
+        allow,
+        would_deny: allow & !candidate,
+        would_allow: candidate & !allow,
+        audit: (a.audit | b.audit) & allow,
+    }
+}
+
+/// Tests of the context that a table lists in its rows; with more, rows are computed when asked for.
+const MAX_LISTED_CONDITIONS: usize = 6;
+
+/// A truth table.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Table {
     /// Bits of the features that matter, ascending.
     pub(super) features: Vec<u8>,
-    /// One row per combination.
-    pub(super) rows: Vec<Masks>,
+    /// The tests of the context that matter, ascending.
+    conditions: Vec<AtomId>,
+    body: Body,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Body {
+    /// One row per combination: features in the low bits of the index, conditions above.
+    Rows(Vec<Answers>),
+    /// What is left of the rules, and the atoms of the features.
+    Rules { rules: Vec<Part>, support: Vec<AtomId> },
+}
+
+/// What counts of a rule.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+struct Part {
+    actions: u64,
+    permit: bool,
+    enforced: bool,
+    candidate: bool,
+    audit: bool,
+    formula: Formula,
 }
 
 impl Table {
     /// Nothing is allowed.
     pub(super) fn deny() -> Self {
-        Self { features: Vec::new(), rows: vec![Masks::default()] }
+        Self { features: Vec::new(), conditions: Vec::new(), body: Body::Rows(vec![Answers::default()]) }
     }
 
     /// The table of `rules` for resources of class `info`.
@@ -54,123 +146,168 @@ impl Table {
         info: &ClassInfo,
         atoms: &Atoms,
         features: &Features,
-        monitor: bool,
-    ) -> Result<Self, TooManyFeatures> {
-        let mut left: Vec<Rule> = rules
+    ) -> Result<Self, TooLarge> {
+        let mut left: Vec<(Part, Option<usize>)> = rules
             .filter(|rule| info.sort.admits(rule.kind))
-            .map(|rule| Rule {
-                formula: rule.formula.substitute(&|id| substitute(atoms, info, id)),
-                ..rule.clone()
-            })
-            .filter(|rule| rule.formula != Formula::FALSE)
+            .map(|rule| (Part::of(rule, atoms, info), rule.policy))
+            .filter(|(part, _)| part.formula != Formula::FALSE)
             .collect();
         prune(&mut left);
-        let mut support: BTreeSet<AtomId> = BTreeSet::new();
-        for rule in &left {
-            rule.formula.for_each_atom(&mut |id| {
-                support.insert(id);
+        let mut mentioned: BTreeSet<AtomId> = BTreeSet::new();
+        for (part, _) in &left {
+            part.formula.for_each_atom(&mut |id| {
+                mentioned.insert(id);
             });
         }
+        let (conditions, support): (Vec<AtomId>, Vec<AtomId>) =
+            mentioned.into_iter().partition(|id| atoms.get(*id).condition().is_some());
         if support.len() > MAX_OUTCOME_FEATURES {
-            let size = |rule: &&Rule| {
+            let size = |(part, _): &&(Part, Option<usize>)| {
                 let mut own = BTreeSet::new();
-                rule.formula.for_each_atom(&mut |id| {
+                part.formula.for_each_atom(&mut |id| {
                     own.insert(id);
                 });
                 own.len()
             };
-            let policy = left.iter().max_by_key(size).and_then(|rule| rule.policy);
-            return Err(TooManyFeatures { policy, count: support.len() });
+            let policy = left.iter().max_by_key(size).and_then(|(_, policy)| *policy);
+            return Err(TooLarge::Features { policy, count: support.len() });
         }
-        let support: Vec<AtomId> = support.into_iter().collect();
-        let rows = (0..1u32 << support.len())
+        let mut rules: Vec<Part> = left.into_iter().map(|(part, _)| part).collect();
+        // Atoms are numbered in the order of their bits.
+        let bits: Vec<u8> = support.iter().filter_map(|id| features.bit(*id)).collect();
+        if conditions.len() > MAX_LISTED_CONDITIONS {
+            rules.sort_unstable();
+            rules.dedup();
+            return Ok(Self { features: bits, conditions, body: Body::Rules { rules, support } });
+        }
+        let rows = (0..1u32 << (support.len() + conditions.len()))
             .map(|row| {
-                let value = |id: AtomId| support.binary_search(&id).is_ok_and(|index| row >> index & 1 != 0);
-                masks(&left, &value, monitor)
+                answers(&rules, &|id| match support.binary_search(&id) {
+                    Ok(index) => row >> index & 1 != 0,
+                    Err(_) => conditions
+                        .binary_search(&id)
+                        .is_ok_and(|index| row >> (support.len() + index) & 1 != 0),
+                })
             })
             .collect();
-        // Atoms are numbered in the order of their bits.
-        let features = support.iter().filter_map(|id| features.bit(*id)).collect();
-        Ok(Self { features, rows }.reduced())
+        Ok(Self { features: bits, conditions, body: Body::Rows(rows) }.reduced())
     }
 
-    /// Without the features that make no difference.
-    pub(super) fn reduced(mut self) -> Self {
-        let mut index = 0;
-        while index < self.features.len() {
-            let bit = 1 << index;
-            let matters =
-                (0..self.rows.len()).any(|row| row & bit == 0 && self.rows[row] != self.rows[row | bit]);
-            if matters {
-                index += 1;
-            } else {
-                self.features.remove(index);
-                let rows = std::mem::take(&mut self.rows);
-                self.rows = rows
-                    .into_iter()
-                    .enumerate()
-                    .filter(|(row, _)| row & bit == 0)
-                    .map(|(_, row)| row)
-                    .collect();
-            }
+    /// Without the features and conditions that make no difference.
+    fn reduced(mut self) -> Self {
+        if let Body::Rows(rows) = &mut self.body {
+            let kept = reduce(rows, self.features.len() + self.conditions.len());
+            let features = self.features.len();
+            let keep = |index: usize| kept.binary_search(&index).is_ok();
+            self.features = select(&self.features, keep);
+            self.conditions = select(&self.conditions, |index| keep(features + index));
         }
         self
     }
 
-    /// The row for a feature word.
-    fn row(&self, word: u64) -> Masks {
-        let index =
-            self.features.iter().enumerate().fold(0, |index, (at, bit)| index | (word >> bit & 1) << at);
-        self.rows.get(index as usize).copied().unwrap_or_default()
+    /// The tests of the context it depends on.
+    pub(super) fn conditions(&self) -> &[AtomId] {
+        &self.conditions
     }
 
-    /// Allows what all of `tables` allow. If that depends on too many features, what they allow
-    /// whatever the features are.
-    pub(super) fn all_of(tables: &[&Self]) -> Self {
-        // An action that some table never allows is decided already, and with it every feature
-        // that only such actions depend on.
-        let possible = tables
-            .iter()
-            .fold(ALL_ACTIONS, |all, table| all & table.rows.iter().fold(0, |any, row| any | row.allow));
-        let relevant: Vec<Self> = tables
-            .iter()
-            .map(|table| {
-                let cut = |row: &Masks| Masks {
-                    allow: row.allow & possible,
-                    would_deny: row.would_deny & possible,
-                    audit: row.audit & possible,
-                };
-                Self { features: table.features.clone(), rows: table.rows.iter().map(cut).collect() }
-                    .reduced()
-            })
-            .collect();
-        let features: BTreeSet<u8> =
-            relevant.iter().flat_map(|table| table.features.iter().copied()).collect();
-        let features: Vec<u8> = features.into_iter().collect();
-        let merge = |all: Masks, row: Masks| {
-            // A row that denies an action has no say in what the candidate set would do.
-            let candidate = (all.allow & !all.would_deny) & (row.allow & !row.would_deny);
-            let allow = all.allow & row.allow;
-            Masks { allow, would_deny: allow & !candidate, audit: (all.audit | row.audit) & allow }
-        };
-        let start = Masks { allow: ALL_ACTIONS, would_deny: 0, audit: 0 };
-        if features.len() > MAX_OUTCOME_FEATURES {
-            let rows = relevant.iter().flat_map(|table| table.rows.iter().copied());
-            return Self { features: Vec::new(), rows: vec![rows.fold(start, merge)] };
+    /// Rows per state of the context.
+    pub(super) fn rows(&self) -> usize {
+        1 << self.features.len()
+    }
+
+    /// The rows in the state of the context that `holds` describes.
+    pub(super) fn block(&self, holds: &impl Fn(AtomId) -> bool) -> Vec<Answers> {
+        let count = self.rows();
+        match &self.body {
+            Body::Rows(rows) => {
+                let index = self
+                    .conditions
+                    .iter()
+                    .enumerate()
+                    .fold(0, |index, (at, id)| index | usize::from(holds(*id)) << at);
+                rows[index * count..(index + 1) * count].to_vec()
+            }
+            Body::Rules { rules, support } => (0..count)
+                .map(|row| {
+                    answers(rules, &|id| match support.binary_search(&id) {
+                        Ok(index) => row >> index & 1 != 0,
+                        Err(_) => holds(id),
+                    })
+                })
+                .collect(),
         }
-        let rows = (0..1u64 << features.len())
-            .map(|row| {
-                let word =
-                    features.iter().enumerate().fold(0, |word, (at, bit)| word | (row >> at & 1) << bit);
-                relevant.iter().fold(start, |all, table| merge(all, table.row(word)))
-            })
-            .collect();
-        Self { features, rows }.reduced()
+    }
+
+    /// What some state of features and context could allow, at most.
+    fn possible(&self) -> u64 {
+        match &self.body {
+            Body::Rows(rows) => rows.iter().fold(0, |any, row| any | row.enforced | row.candidate),
+            Body::Rules { rules, .. } => {
+                rules.iter().filter(|part| part.permit).fold(0, |any, part| any | part.actions)
+            }
+        }
+    }
+
+    /// The features that its answers about `actions` depend on.
+    fn features_within(&self, actions: u64) -> Vec<u8> {
+        match &self.body {
+            Body::Rows(rows) => {
+                let mut rows: Vec<Answers> = rows.iter().map(|row| row.within(actions)).collect();
+                let kept = reduce(&mut rows, self.features.len() + self.conditions.len());
+                select(&self.features, |index| kept.binary_search(&index).is_ok())
+            }
+            Body::Rules { .. } => self.features.clone(),
+        }
     }
 }
 
-/// The answers under one assignment of the features.
-fn masks(rules: &[Rule], value: &impl Fn(AtomId) -> bool, monitor: bool) -> Masks {
+/// The items that are kept by their position.
+fn select<T: Copy>(items: &[T], keep: impl Fn(usize) -> bool) -> Vec<T> {
+    items.iter().enumerate().filter(|(index, _)| keep(*index)).map(|(_, item)| *item).collect()
+}
+
+/// Removes from a table of `2^variables` rows the variables that make no difference, and returns those
+/// that stay.
+fn reduce(rows: &mut Vec<Answers>, variables: usize) -> Vec<usize> {
+    let mut kept: Vec<usize> = (0..variables).collect();
+    let mut index = 0;
+    while index < kept.len() {
+        let bit = 1 << index;
+        let matters = (0..rows.len()).any(|row| row & bit == 0 && rows[row] != rows[row | bit]);
+        if matters {
+            index += 1;
+        } else {
+            kept.remove(index);
+            let mut row = 0;
+            rows.retain(|_| {
+                row += 1;
+                (row - 1) & bit == 0
+            });
+        }
+    }
+    kept
+}
+
+impl Part {
+    fn of(rule: &Rule, atoms: &Atoms, info: &ClassInfo) -> Self {
+        Self {
+            actions: rule.actions,
+            permit: rule.permit,
+            enforced: rule.enforced,
+            candidate: rule.candidate,
+            audit: rule.audit,
+            formula: rule.formula.substitute(&|id| substitute(atoms, info, id)),
+        }
+    }
+
+    /// The rule always counts, in both sets.
+    fn is_settled(&self) -> bool {
+        self.formula == Formula::TRUE && self.enforced && self.candidate
+    }
+}
+
+/// The answers under one assignment of the atoms.
+fn answers(rules: &[Part], value: &impl Fn(AtomId) -> bool) -> Answers {
     let [mut permitted, mut forbidden, mut permitted_if, mut forbidden_if, mut audit] = [0u64; 5];
     for rule in rules.iter().filter(|rule| rule.formula.evaluate(value)) {
         let (enforced, candidate) = if rule.permit {
@@ -178,7 +315,9 @@ fn masks(rules: &[Rule], value: &impl Fn(AtomId) -> bool, monitor: bool) -> Mask
         } else {
             (&mut forbidden, &mut forbidden_if)
         };
-        *candidate |= rule.actions;
+        if rule.candidate {
+            *candidate |= rule.actions;
+        }
         if rule.enforced {
             *enforced |= rule.actions;
         }
@@ -186,71 +325,156 @@ fn masks(rules: &[Rule], value: &impl Fn(AtomId) -> bool, monitor: bool) -> Mask
             audit |= rule.actions;
         }
     }
-    let allow = if monitor { ALL_ACTIONS } else { permitted & !forbidden };
-    Masks { allow, would_deny: allow & !(permitted_if & !forbidden_if), audit: audit & allow }
+    Answers { enforced: permitted & !forbidden, candidate: permitted_if & !forbidden_if, audit }
 }
 
 /// Drops what cannot change an answer, and with it the features only it depends on.
-fn prune(rules: &mut Vec<Rule>) {
-    let always = |rules: &[Rule], permit: bool, enforced_only: bool| {
+fn prune(rules: &mut Vec<(Part, Option<usize>)>) {
+    // What rules of both sets settle is settled.
+    let settled = |rules: &[(Part, Option<usize>)], permit: bool| {
         rules
             .iter()
-            .filter(|rule| {
-                rule.permit == permit && (rule.enforced || !enforced_only) && rule.formula == Formula::TRUE
-            })
-            .fold(0, |bits, rule| bits | rule.actions)
+            .filter(|(rule, _)| rule.permit == permit && rule.is_settled())
+            .fold(0, |bits, (rule, _)| bits | rule.actions)
     };
-    // An enforced rule is part of both sets, so what the enforced rules settle is settled.
-    let forbidden = always(rules, false, true);
-    let permitted = always(rules, true, true);
+    let forbidden = settled(rules, false);
+    let permitted = settled(rules, true);
     let possible =
-        rules.iter().filter(|rule| rule.permit).fold(0, |bits, rule| bits | rule.actions) & !forbidden;
-    for rule in rules.iter_mut().filter(|rule| !rule.audit) {
-        if rule.formula == Formula::TRUE && rule.enforced {
+        rules.iter().filter(|(rule, _)| rule.permit).fold(0, |bits, (rule, _)| bits | rule.actions)
+            & !forbidden;
+    for (rule, _) in rules.iter_mut().filter(|(rule, _)| !rule.audit) {
+        if rule.is_settled() {
             continue;
         }
         rule.actions &= if rule.permit { possible & !permitted } else { possible };
     }
-    rules.retain(|rule| rule.actions != 0);
+    rules.retain(|(rule, _)| rule.actions != 0);
 }
 
-/// Tables with numbers, each stored once.
-#[derive(Debug, Default)]
-pub(super) struct Outcomes {
-    pub(super) outcomes: Vec<Outcome>,
-    pub(super) masks: Vec<Masks>,
+/// What is allowed where every one of some tables allows it.
+#[derive(Clone, Debug)]
+pub(super) struct Conjunction {
     tables: Vec<Arc<Table>>,
-    numbers: HashMap<Arc<Table>, u32>,
-    blocks: HashMap<Vec<Masks>, u32>,
+    /// The features that matter; nothing if there are too many, and then what is allowed is what is
+    /// allowed whatever they are.
+    pub(super) features: Vec<u8>,
+    /// The actions that all of them could allow.
+    possible: u64,
 }
 
-impl Outcomes {
-    /// The number of a table.
-    pub(super) fn intern(&mut self, table: Table) -> u32 {
-        if let Some(number) = self.numbers.get(&table) {
-            return *number;
+impl Conjunction {
+    pub(super) fn new(tables: Vec<Arc<Table>>) -> Self {
+        // An action that some table never allows is decided already, and with it every feature
+        // that only such actions depend on.
+        let possible = tables.iter().fold(ALL_ACTIONS, |all, table| all & table.possible());
+        let features: BTreeSet<u8> =
+            tables.iter().flat_map(|table| table.features_within(possible)).collect();
+        let mut features: Vec<u8> = features.into_iter().collect();
+        if features.len() > MAX_OUTCOME_FEATURES {
+            features.clear();
         }
-        let base = match self.blocks.get(&table.rows) {
-            Some(base) => *base,
-            None => {
-                let base = self.masks.len() as u32;
-                self.masks.extend(&table.rows);
-                self.blocks.insert(table.rows.clone(), base);
-                base
-            }
-        };
-        let mut selected = [0; MAX_OUTCOME_FEATURES + 1];
-        selected[..table.features.len()].copy_from_slice(&table.features);
-        let number = self.outcomes.len() as u32;
-        self.outcomes.push(Outcome { base, features: table.features.len() as u8, selected });
-        let table = Arc::new(table);
-        self.tables.push(table.clone());
-        self.numbers.insert(table, number);
-        number
+        Self { tables, features, possible }
     }
 
-    /// The table with this number.
-    pub(super) fn table(&self, number: u32) -> &Table {
-        &self.tables[number as usize]
+    /// Rows per state of the context.
+    pub(super) fn rows(&self) -> usize {
+        1 << self.features.len()
+    }
+
+    /// The rows in the state of the context that `holds` describes.
+    pub(super) fn block(&self, holds: &impl Fn(AtomId) -> bool) -> Vec<Answers> {
+        let start = if self.tables.is_empty() { Answers::default() } else { Answers::ALL };
+        let mut all = vec![start; self.rows()];
+        for table in &self.tables {
+            let block = table.block(holds);
+            let own: Option<Vec<usize>> =
+                table.features.iter().map(|bit| self.features.binary_search(bit).ok()).collect();
+            if let Some(own) = own {
+                for (index, here) in all.iter_mut().enumerate() {
+                    let row = own.iter().enumerate().fold(0, |row, (at, own)| row | (index >> own & 1) << at);
+                    *here = here.and(block[row]);
+                }
+                continue;
+            }
+            // Rows of the table that a row here stands for: those that agree in the features of both.
+            let shared: Vec<(usize, usize)> = table
+                .features
+                .iter()
+                .enumerate()
+                .filter_map(|(at, bit)| Some((at, self.features.binary_search(bit).ok()?)))
+                .collect();
+            for (row, answer) in block.into_iter().enumerate() {
+                for (index, here) in all.iter_mut().enumerate() {
+                    if shared.iter().all(|(at, own)| row >> at & 1 == index >> own & 1) {
+                        *here = here.and(answer);
+                    }
+                }
+            }
+        }
+        all.into_iter().map(|answers| answers.within(self.possible)).collect()
+    }
+}
+
+/// Equal things, stored once.
+#[derive(Debug)]
+pub(super) struct Pool<T> {
+    known: HashSet<Arc<T>>,
+}
+
+impl<T> Default for Pool<T> {
+    fn default() -> Self {
+        Self { known: HashSet::new() }
+    }
+}
+
+impl<T: Hash + Eq> Pool<T> {
+    /// The one copy of `value`.
+    pub(super) fn intern(&mut self, value: T) -> Arc<T> {
+        if let Some(known) = self.known.get(&value) {
+            return known.clone();
+        }
+        let value = Arc::new(value);
+        self.known.insert(value.clone());
+        value
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(enforced: u64) -> Answers {
+        Answers { enforced, candidate: enforced, audit: 0 }
+    }
+
+    #[test]
+    fn variables_that_make_no_difference_disappear() {
+        let mut rows: Vec<Answers> = [1, 1, 2, 2, 1, 1, 2, 2].map(row).into();
+        assert_eq!(reduce(&mut rows, 3), [1]);
+        assert_eq!(rows, [row(1), row(2)]);
+    }
+
+    #[test]
+    fn a_conjunction_allows_what_every_table_allows() {
+        let table = |features: &[u8], rows: &[u64]| {
+            let body = Body::Rows(rows.iter().map(|bits| row(*bits)).collect());
+            Arc::new(Table { features: features.to_vec(), conditions: Vec::new(), body })
+        };
+        let all = Conjunction::new(vec![table(&[3], &[0b110, 0b100]), table(&[1], &[0b100, 0b110])]);
+        assert_eq!(all.features, [1, 3]);
+        let allowed: Vec<u64> = all.block(&|_| false).iter().map(|answers| answers.enforced).collect();
+        assert_eq!(allowed, [0b100, 0b110, 0b100, 0b100]);
+        assert_eq!(Conjunction::new(Vec::new()).block(&|_| false), [Answers::default()]);
+    }
+
+    #[test]
+    fn both_directions_of_a_candidate_survive_a_conjunction() {
+        let one = Answers { enforced: 0b011, candidate: 0b101, audit: 0 }.masks(Mode::Enforce);
+        assert_eq!((one.allow, one.would_deny, one.would_allow), (0b011, 0b010, 0b100));
+        assert_eq!(both(one, one), one);
+        assert_eq!(both(one, Masks::default()), Masks::default());
+        let monitor = Answers { enforced: 0b011, candidate: 0b101, audit: 0 }.masks(Mode::Monitor);
+        assert_eq!((monitor.allow, monitor.would_allow), (ALL_ACTIONS, 0));
+        assert_eq!(monitor.would_deny, ALL_ACTIONS & !0b101);
     }
 }

@@ -8,8 +8,9 @@ use cedar_policy_core::ast::{
 use guard_common::action::TABLE;
 
 use super::bundle::Bundle;
+use super::condition::Test;
 use super::diagnostics::Diagnostic;
-use super::formula::{Atoms, Formula};
+use super::formula::{Atom, Atoms, Formula};
 use super::kind::Kind;
 use super::literals;
 use super::outcome::Rule;
@@ -43,7 +44,12 @@ pub(super) fn translate_into(
 ) -> Vec<Vec<Rule>> {
     let groups: BTreeMap<String, Vec<String>> =
         bundle.subjects.iter().map(|subject| (subject.name.clone(), subject.groups.clone())).collect();
-    let names = Names { groups: &groups, approvals: &bundle.approvals, windows: &bundle.windows };
+    let names = Names {
+        groups: &groups,
+        approvals: &bundle.approvals,
+        windows: &bundle.windows,
+        facts: &bundle.facts,
+    };
     let policies: Vec<&Policy> = all_policies(bundle).collect();
     let details: Vec<Details> =
         policies.iter().map(|policy| Details::of(bundle, policy, facts, found)).collect();
@@ -84,6 +90,7 @@ fn generated(subject: &SubjectDefinition) -> impl Iterator<Item = Rule> {
             actions,
             permit: true,
             enforced: true,
+            candidate: true,
             audit: false,
             formula: Formula::TRUE,
             policy: None,
@@ -270,6 +277,7 @@ impl Job<'_> {
                         actions,
                         permit: self.policy.is_permit(),
                         enforced: !self.policy.monitor,
+                        candidate: true,
                         audit: self.policy.audit,
                         formula,
                         policy: Some(self.number),
@@ -310,11 +318,18 @@ impl Job<'_> {
                 subject: &self.subject.name,
                 kind,
                 action,
-                facts: self.facts,
+                session: &self.facts.session,
                 world,
                 atoms,
             }
             .policy()?;
+            // A value is tried for a fact only while it is absent.
+            let one = world.assumed.keys().fold(one, |one, fact| {
+                let present = Atom::Condition(Test::Present(fact.clone()));
+                let policy = self.policy;
+                let id = atoms.intern(present, || policy.error("not-exact", None, String::new()));
+                Formula::Atom(id).not().and(one)
+            });
             all = if permit { all.and(one) } else { all.or(one) };
         }
         Ok(all)

@@ -1,10 +1,10 @@
 //! One Cedar policy, for one subject and one type of resource, as a formula.
 //!
-//! An abstract interpreter: what is known (principal, action, context) is computed, what only the
-//! kernel knows becomes atoms. Whatever has no exact counterpart in the kernel is an error at the
+//! An abstract interpreter: what is known (principal, action) is computed, what only the kernel or
+//! only the future knows (the resource, the context) becomes atoms. Whatever has no exact counterpart in the kernel is an error at the
 //! expression, with a rewrite.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use cedar_policy_core::ast::{
     BinaryOp, EntityReference, EntityUID, Expr, ExprKind, Literal, Pattern, PatternElem,
@@ -13,12 +13,13 @@ use cedar_policy_core::ast::{
 use guard_common::action;
 use guard_common::tables::Attribute;
 
+use super::condition::Test;
 use super::diagnostics::Diagnostic;
 use super::formula::{Atom, Atoms, Formula};
 use super::kind::Kind;
 use super::literals;
 use super::policies::{Policy, eid};
-use super::world::{FactValue, Facts, Peer, World};
+use super::world::{FactValue, Peer, World};
 
 type Result<T> = std::result::Result<T, Box<Diagnostic>>;
 
@@ -29,6 +30,8 @@ pub(super) struct Names<'a> {
     /// Declared approvals, windows.
     pub(super) approvals: &'a [String],
     pub(super) windows: &'a [String],
+    /// Declared facts, each with some value of its type.
+    pub(super) facts: &'a BTreeMap<String, FactValue>,
 }
 
 /// The request a policy is translated for.
@@ -38,7 +41,8 @@ pub(super) struct Translator<'a> {
     pub(super) subject: &'a str,
     pub(super) kind: Kind,
     pub(super) action: &'static str,
-    pub(super) facts: &'a Facts,
+    /// Values of session variables.
+    pub(super) session: &'a BTreeMap<String, String>,
     pub(super) world: &'a World,
     pub(super) atoms: &'a mut Atoms,
 }
@@ -67,12 +71,21 @@ enum Term {
     Raw(Raw),
     Context,
     Posture,
-    /// `context.leases`, `context.windows`: live or open ones, and the declared ones.
-    Names {
-        what: &'static str,
-        live: Vec<String>,
-        declared: Vec<String>,
-    },
+    /// A posture fact, whatever its value will be.
+    Fact(String),
+    /// `context.leases`, `context.windows`.
+    Names(Named),
+    /// `resource.signed_by`.
+    Signers(BTreeSet<String>),
+    /// One or the other.
+    Choice(Formula, Box<Term>, Box<Term>),
+}
+
+/// A set of names in the context.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Named {
+    Leases,
+    Windows,
 }
 
 impl Translator<'_> {
@@ -172,10 +185,12 @@ impl Translator<'_> {
             ExprKind::If { test_expr, then_expr, else_expr } => match self.formula(test_expr)? {
                 Formula::Const(true) => return self.term(then_expr),
                 Formula::Const(false) => return self.term(else_expr),
-                test => {
-                    let (yes, no) = (self.formula(then_expr)?, self.formula(else_expr)?);
-                    Term::Bool(test.clone().and(yes).or(test.not().and(no)))
-                }
+                test => match (self.term(then_expr)?, self.term(else_expr)?) {
+                    (Term::Bool(yes), Term::Bool(no)) => {
+                        Term::Bool(test.clone().and(yes).or(test.not().and(no)))
+                    }
+                    (yes, no) => Term::Choice(test, Box::new(yes), Box::new(no)),
+                },
             },
             // Like Cedar, the right side is not looked at when the left side decides.
             ExprKind::And { left, right } => Term::Bool(match self.formula(left)? {
@@ -193,15 +208,17 @@ impl Translator<'_> {
             },
             ExprKind::UnaryApp { op: UnaryOp::IsEmpty, arg } => match self.term(arg)? {
                 Term::Set(items) => Term::Bool(Formula::Const(items.is_empty())),
-                Term::Names { live, .. } => Term::Bool(Formula::Const(live.is_empty())),
+                Term::Names(Named::Leases) => Term::Bool(self.condition(Test::NoLease, expr)),
+                Term::Names(Named::Windows) => Term::Bool(self.condition(Test::NoWindow, expr)),
+                Term::Signers(keys) => Term::Bool(Formula::Const(keys.is_empty())),
                 _ => return self.fail(expr, "isEmpty() works on sets", "name the set"),
             },
             ExprKind::BinaryApp { op, arg1, arg2 } => return self.binary(expr, *op, arg1, arg2),
             ExprKind::GetAttr { expr: of, attr } => return self.attribute(expr, of, attr),
-            ExprKind::HasAttr { expr: of, attr } => Term::Bool(Formula::Const(self.has(expr, of, attr)?)),
+            ExprKind::HasAttr { expr: of, attr } => Term::Bool(self.has(expr, of, attr)?),
             ExprKind::ExtHasAttr { expr: of, attrs } => {
                 let path: Vec<&str> = attrs.iter().map(|attr| attr.as_str()).collect();
-                Term::Bool(Formula::Const(self.has_nested(expr, of, &path)?))
+                Term::Bool(self.has_nested(expr, of, &path)?)
             }
             ExprKind::Like { expr: of, pattern } => return self.like(expr, of, pattern),
             ExprKind::Is { expr: of, entity_type } => {
@@ -236,7 +253,34 @@ impl Translator<'_> {
 
     fn binary(&mut self, expr: &Expr, op: BinaryOp, left: &Expr, right: &Expr) -> Result<Term> {
         let (a, b) = (self.term(left)?, self.term(right)?);
-        let formula = match op {
+        self.operation(expr, op, a, (right, b)).map(Term::Bool)
+    }
+
+    /// An operation on two terms. With an alternative on one side, the result is an alternative.
+    fn operation(
+        &mut self,
+        expr: &Expr,
+        op: BinaryOp,
+        a: Term,
+        (right, b): (&Expr, Term),
+    ) -> Result<Formula> {
+        match (a, b) {
+            (Term::Choice(test, yes, no), b) => {
+                let yes = self.operation(expr, op, *yes, (right, b.clone()))?;
+                let no = self.operation(expr, op, *no, (right, b))?;
+                Ok(test.clone().and(yes).or(test.not().and(no)))
+            }
+            (a, Term::Choice(test, yes, no)) => {
+                let yes = self.operation(expr, op, a.clone(), (right, *yes))?;
+                let no = self.operation(expr, op, a, (right, *no))?;
+                Ok(test.clone().and(yes).or(test.not().and(no)))
+            }
+            (a, b) => self.simple(expr, op, a, (right, b)),
+        }
+    }
+
+    fn simple(&mut self, expr: &Expr, op: BinaryOp, a: Term, (right, b): (&Expr, Term)) -> Result<Formula> {
+        Ok(match op {
             BinaryOp::Eq => self.equal(expr, a, b)?,
             BinaryOp::Less => self.less(expr, a, b)?,
             BinaryOp::LessEq => self.less(expr, b, a)?.not(),
@@ -281,8 +325,7 @@ impl Translator<'_> {
                     "use an attribute of the schema",
                 );
             }
-        };
-        Ok(Term::Bool(formula))
+        })
     }
 
     fn equal(&mut self, expr: &Expr, a: Term, b: Term) -> Result<Formula> {
@@ -300,6 +343,20 @@ impl Translator<'_> {
                 self.resource_is(&uid)?
             }
             (Term::Resource, Term::Subject(_)) | (Term::Subject(_), Term::Resource) => Formula::FALSE,
+            (Term::Fact(fact), Term::Long(n)) | (Term::Long(n), Term::Fact(fact)) => {
+                self.condition(Test::Is(fact, FactValue::Long(n)), expr)
+            }
+            (Term::Fact(fact), Term::Text(text)) | (Term::Text(text), Term::Fact(fact)) => {
+                self.condition(Test::Is(fact, FactValue::String(text)), expr)
+            }
+            (Term::Fact(a), Term::Fact(b)) => self.condition(Test::Same(a, b), expr),
+            (Term::Raw(_), Term::Fact(_)) | (Term::Fact(_), Term::Raw(_)) => {
+                return self.fail(
+                    expr,
+                    "the kernel cannot compare an attribute with a fact",
+                    "compare each of them with constants: `resource.owner == 1000 && context.posture.uid == 1000`",
+                );
+            }
             (Term::Raw(raw), Term::Long(n)) | (Term::Long(n), Term::Raw(raw)) => match raw {
                 Raw::Port => {
                     u16::try_from(n).map_or(Formula::FALSE, |n| self.atom(Atom::PortIs(n), expr.source_loc()))
@@ -366,6 +423,12 @@ impl Translator<'_> {
     fn less(&mut self, expr: &Expr, a: Term, b: Term) -> Result<Formula> {
         match (a, b) {
             (Term::Long(a), Term::Long(b)) => Ok(Formula::Const(a < b)),
+            (Term::Fact(fact), Term::Long(bound)) => Ok(self.condition(Test::Below(fact, bound), expr)),
+            (Term::Long(bound), Term::Fact(fact)) => Ok(match bound.checked_add(1) {
+                Some(next) => self.condition(Test::Below(fact, next), expr).not(),
+                None => Formula::FALSE,
+            }),
+            (Term::Fact(a), Term::Fact(b)) => Ok(self.condition(Test::Less(a, b), expr)),
             (Term::Raw(Raw::Port), Term::Long(bound)) => Ok(self.port_from(expr, bound).not()),
             (Term::Long(bound), Term::Raw(Raw::Port)) => Ok(self.port_from(expr, bound.saturating_add(1))),
             (Term::Raw(Raw::Owner), _) | (_, Term::Raw(Raw::Owner)) => self.fail(
@@ -421,19 +484,33 @@ impl Translator<'_> {
                 }
                 Ok(any)
             }
-            (Term::Names { what, live, declared }, Term::Text(name)) => {
-                if !declared.is_empty() && !declared.contains(&name)
-                    || declared.is_empty() && *what != "signer"
-                {
-                    let section = if *what == "window" { "windows" } else { "approvals" };
+            (Term::Names(named), Term::Text(name)) => {
+                let (what, section, declared) = match named {
+                    Named::Leases => ("approval", "approvals", self.names.approvals),
+                    Named::Windows => ("window", "windows", self.names.windows),
+                };
+                if !declared.contains(&name) {
                     return self.fail(
                         right,
                         format!("guard.toml declares no {what} \"{name}\""),
                         format!("add it to [{section}]"),
                     );
                 }
-                Ok(Formula::Const(live.contains(&name)))
+                Ok(self.named(*named, name, expr))
             }
+            (Term::Names(named), Term::Fact(fact)) => {
+                let declared = match named {
+                    Named::Leases => self.names.approvals,
+                    Named::Windows => self.names.windows,
+                };
+                let mut any = Formula::FALSE;
+                for name in declared {
+                    let is = self.condition(Test::Is(fact.clone(), FactValue::String(name.clone())), expr);
+                    any = any.or(is.and(self.named(*named, name.clone(), expr)));
+                }
+                Ok(any)
+            }
+            (Term::Signers(keys), Term::Text(name)) => Ok(Formula::Const(keys.contains(&name))),
             _ => self.fail(
                 expr,
                 "the kernel cannot look into this set",
@@ -446,11 +523,6 @@ impl Translator<'_> {
         let flag = |this: &mut Self, attribute| {
             Term::Bool(this.atom(Atom::attribute(attribute, 1), expr.source_loc()))
         };
-        let names = |what, live: &std::collections::BTreeSet<String>, declared: &[String]| Term::Names {
-            what,
-            live: live.iter().cloned().collect(),
-            declared: declared.to_vec(),
-        };
         Ok(match (self.term(of)?, attribute) {
             (Term::Resource, "name") => Term::Raw(Raw::Name),
             (Term::Resource, "port") => Term::Raw(Raw::Port),
@@ -460,7 +532,7 @@ impl Translator<'_> {
             (Term::Resource, "set_id") => flag(self, Attribute::SetId),
             (Term::Resource, "fileless") => flag(self, Attribute::Fileless),
             (Term::Resource, "abstract") => flag(self, Attribute::Abstract),
-            (Term::Resource, "signed_by") => names("signer", &self.world.signed_by, &[]),
+            (Term::Resource, "signed_by") => Term::Signers(self.world.signed_by.clone()),
             (Term::Resource, "listener") => match &self.world.listener {
                 Peer::Subject(name) => Term::Subject(name.clone()),
                 Peer::Unlabelled => {
@@ -472,8 +544,8 @@ impl Translator<'_> {
                 }
             },
             (Term::Context, "posture") => Term::Posture,
-            (Term::Context, "leases") => names("approval", &self.facts.leases, self.names.approvals),
-            (Term::Context, "windows") => names("window", &self.facts.windows, self.names.windows),
+            (Term::Context, "leases") => Term::Names(Named::Leases),
+            (Term::Context, "windows") => Term::Names(Named::Windows),
             (Term::Context, "session") => {
                 return self.fail(
                     expr,
@@ -481,15 +553,19 @@ impl Translator<'_> {
                     "remove the condition on context.session",
                 );
             }
-            (Term::Posture, fact) => match self.world.posture.get(fact) {
+            (Term::Posture, fact) => match self.world.assumed.get(fact).or(self.names.facts.get(fact)) {
+                Some(FactValue::Bool(_)) if !self.world.assumed.contains_key(fact) => {
+                    Term::Bool(self.condition(Test::Is(fact.to_owned(), FactValue::Bool(true)), expr))
+                }
+                Some(_) if !self.world.assumed.contains_key(fact) => Term::Fact(fact.to_owned()),
                 Some(FactValue::Long(number)) => Term::Long(*number),
                 Some(FactValue::String(text)) => Term::Text(text.clone()),
                 Some(FactValue::Bool(value)) => Term::Bool(Formula::Const(*value)),
                 None => {
                     return self.fail(
                         expr,
-                        format!("the fact {fact} may be absent"),
-                        format!("test `context.posture has {fact}` first"),
+                        format!("there is no fact {fact}"),
+                        "add it to [facts] of guard.toml",
                     );
                 }
             },
@@ -503,14 +579,15 @@ impl Translator<'_> {
         })
     }
 
-    fn has(&mut self, expr: &Expr, of: &Expr, attribute: &str) -> Result<bool> {
+    fn has(&mut self, expr: &Expr, of: &Expr, attribute: &str) -> Result<Formula> {
         let of = self.term(of)?;
         self.term_has(expr, &of, attribute)
     }
 
-    fn term_has(&mut self, expr: &Expr, of: &Term, attribute: &str) -> Result<bool> {
-        Ok(match of {
-            Term::Posture => self.world.posture.contains_key(attribute),
+    fn term_has(&mut self, expr: &Expr, of: &Term, attribute: &str) -> Result<Formula> {
+        Ok(Formula::Const(match of {
+            Term::Posture if self.world.assumed.contains_key(attribute) => true,
+            Term::Posture => return Ok(self.condition(Test::Present(attribute.to_owned()), expr)),
             Term::Context => matches!(attribute, "posture" | "leases" | "windows" | "session"),
             Term::Resource => match (attribute, self.kind) {
                 ("listener", Kind::Endpoint | Kind::Unix) => self.world.listener != Peer::Unlabelled,
@@ -523,11 +600,11 @@ impl Translator<'_> {
             },
             Term::Subject(_) | Term::Entity(_) => false,
             _ => return self.fail(expr, "`has` works on resource and context", "remove the test"),
-        })
+        }))
     }
 
     /// `of has a.b.c`
-    fn has_nested(&mut self, expr: &Expr, of: &Expr, path: &[&str]) -> Result<bool> {
+    fn has_nested(&mut self, expr: &Expr, of: &Expr, path: &[&str]) -> Result<Formula> {
         match (self.term(of)?, path) {
             (of, [attribute]) => self.term_has(expr, &of, attribute),
             (Term::Context, ["posture", fact]) => self.term_has(expr, &Term::Posture, fact),
@@ -535,23 +612,43 @@ impl Translator<'_> {
         }
     }
 
+    fn condition(&mut self, test: Test, expr: &Expr) -> Formula {
+        self.atom(Atom::Condition(test), expr.source_loc())
+    }
+
+    fn named(&mut self, named: Named, name: String, expr: &Expr) -> Formula {
+        let test = match named {
+            Named::Leases => Test::Lease(name),
+            Named::Windows => Test::Window(name),
+        };
+        self.condition(test, expr)
+    }
+
     fn like(&mut self, expr: &Expr, of: &Expr, pattern: &Pattern) -> Result<Term> {
-        match self.term(of)? {
-            Term::Text(text) => Ok(Term::Bool(Formula::Const(pattern.wildcard_match(&text)))),
-            Term::Raw(Raw::Name) => {
-                let elements: Vec<Option<char>> = pattern
-                    .iter()
-                    .map(|element| match element {
-                        PatternElem::Char(c) => Some(*c),
-                        PatternElem::Wildcard => None,
-                    })
-                    .collect();
-                match literals::name_pattern(&elements) {
-                    Ok(None) => Ok(Term::Bool(Formula::TRUE)),
-                    Ok(Some(atom)) => Ok(Term::Bool(self.atom(atom, expr.source_loc()))),
-                    Err((message, help)) => self.fail(expr, message, help),
-                }
+        let of = self.term(of)?;
+        self.term_like(expr, of, pattern).map(Term::Bool)
+    }
+
+    fn term_like(&mut self, expr: &Expr, of: Term, pattern: &Pattern) -> Result<Formula> {
+        let elements = || -> Vec<Option<char>> {
+            let element = |element: &PatternElem| match element {
+                PatternElem::Char(c) => Some(*c),
+                PatternElem::Wildcard => None,
+            };
+            pattern.iter().map(element).collect()
+        };
+        match of {
+            Term::Text(text) => Ok(Formula::Const(pattern.wildcard_match(&text))),
+            Term::Fact(fact) => Ok(self.condition(Test::Like(fact, elements()), expr)),
+            Term::Choice(test, yes, no) => {
+                let (yes, no) = (self.term_like(expr, *yes, pattern)?, self.term_like(expr, *no, pattern)?);
+                Ok(test.clone().and(yes).or(test.not().and(no)))
             }
+            Term::Raw(Raw::Name) => match literals::name_pattern(&elements()) {
+                Ok(None) => Ok(Formula::TRUE),
+                Ok(Some(atom)) => Ok(self.atom(atom, expr.source_loc())),
+                Err((message, help)) => self.fail(expr, message, help),
+            },
             _ => self.fail(
                 expr,
                 "the kernel can match patterns only on resource.name",
@@ -579,7 +676,7 @@ impl Translator<'_> {
     }
 
     fn literal(&mut self, uid: &EntityUID, within: bool) -> Result<Formula> {
-        match literals::atom(uid, within, &self.facts.session) {
+        match literals::atom(uid, within, self.session) {
             Ok(atom) => Ok(self.atom(atom, uid.loc())),
             Err((message, help)) => {
                 let message = format!("{}: {message}", uid.entity_type());

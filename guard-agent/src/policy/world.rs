@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use cedar_policy_core::ast::{Expr, ExprKind, Literal, PatternElem};
 
 /// Value of a posture fact.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum FactValue {
     /// `Long`
     Long(i64),
@@ -43,10 +43,12 @@ pub struct Facts {
     pub signed_by: Option<BTreeSet<String>>,
 }
 
-/// One complete assumption about what is not known.
+/// One assumption about what is not known while compiling.
 #[derive(Clone, Debug)]
 pub(super) struct World {
-    pub(super) posture: BTreeMap<String, FactValue>,
+    /// Facts that are absent in this world, and the value that is tried for each. Others are what they
+    /// will be.
+    pub(super) assumed: BTreeMap<String, FactValue>,
     pub(super) listener: Peer,
     pub(super) signed_by: BTreeSet<String>,
 }
@@ -147,8 +149,8 @@ impl Mentions {
         }
     }
 
-    /// The worlds to consider: all values of unknown attributes, and, if `vary_facts`, all values
-    /// of absent facts. `None` if there are too many.
+    /// The worlds to consider: all values of unknown attributes, and, if `vary_facts`, every fact as it
+    /// will be, or absent with some value. `None` if there are too many.
     pub(super) fn worlds(
         &self,
         facts: &Facts,
@@ -157,7 +159,7 @@ impl Mentions {
         vary_facts: bool,
     ) -> Option<Vec<World>> {
         let first = World {
-            posture: facts.posture.clone(),
+            assumed: BTreeMap::new(),
             listener: facts.listener.clone().unwrap_or(Peer::Unlabelled),
             signed_by: facts.signed_by.clone().unwrap_or_default(),
         };
@@ -167,14 +169,14 @@ impl Mentions {
             (worlds.len() <= MAX_WORLDS).then_some(())
         };
         for (name, like) in self.facts(declared) {
-            if !vary_facts || facts.posture.contains_key(name) {
+            if !vary_facts {
                 continue;
             }
             let values = self.values(like);
             cross(&|world| {
                 let with = |value: &FactValue| {
                     let mut world = world.clone();
-                    world.posture.insert(name.clone(), value.clone());
+                    world.assumed.insert(name.clone(), value.clone());
                     world
                 };
                 std::iter::once(world.clone()).chain(values.iter().map(with)).collect()

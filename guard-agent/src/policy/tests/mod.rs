@@ -3,6 +3,7 @@
 mod effective;
 mod errors;
 mod oracle;
+mod posture;
 mod reference;
 mod scale;
 mod semantics;

@@ -133,10 +133,10 @@ fn check(
         Request { subject: "web".into(), action: action.into(), resource, attributes, within: Vec::new() };
     let verdict = oracle.decide(&request).unwrap();
     assert_eq!(verdict.candidate.errors, Vec::<String>::new());
-    let got = (decision.denied == 0, decision.would_deny != 0);
+    let got = (decision.denied == 0, decision.would_deny != 0, decision.would_allow != 0);
     assert_eq!(
         got,
-        (verdict.allowed(), verdict.would_deny()),
+        (verdict.allowed(), verdict.would_deny(), verdict.would_allow()),
         "{request:?}, class {}",
         compiled.names.classes[found.class as usize]
     );

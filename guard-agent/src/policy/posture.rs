@@ -1,0 +1,190 @@
+//! What is true of a subject, until when, and the outcomes that follow: the dynamic half of the tables.
+//!
+//! Facts expire and windows open at instants that are known in advance, so what a subject may do is a
+//! short timeline. The kernel holds the next few instants and the masks between them, and needs nobody
+//! to go from one to the next.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use guard_common::tables::{MAX_BOUNDARIES, Masks};
+
+use super::condition::Test;
+use super::formula::{AtomId, Atoms};
+use super::outcome::{Conjunction, Table, both};
+use super::subjects::Mode;
+use super::world::{FactValue, Facts};
+use crate::tables::SubjectOutcomes;
+
+/// An instant of CLOCK_BOOTTIME, in nanoseconds.
+pub type Instant = u64;
+
+/// A statement about a subject, and when it ends; without an end it holds until it is taken back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Until<T> {
+    /// What holds.
+    pub value: T,
+    /// The first instant at which it no longer does.
+    pub end: Option<Instant>,
+}
+
+impl<T> Until<T> {
+    fn holds(&self, now: Instant) -> bool {
+        self.end.is_none_or(|end| now < end)
+    }
+}
+
+/// When a window is open: from `opens` until just before `closes`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opening {
+    /// The first instant at which it is open.
+    pub opens: Instant,
+    /// The first instant at which it is closed again.
+    pub closes: Instant,
+}
+
+/// Everything besides the bundle that decides what one subject may do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Posture {
+    /// Posture facts.
+    pub facts: BTreeMap<String, Until<FactValue>>,
+    /// Live leases.
+    pub leases: BTreeMap<String, Until<()>>,
+    /// When windows are open, as far ahead as is known.
+    pub windows: BTreeMap<String, Vec<Opening>>,
+    /// Another mode than the bundle's.
+    pub mode: Option<Until<Mode>>,
+}
+
+/// The state at one instant.
+struct State {
+    facts: Facts,
+    mode: Mode,
+}
+
+impl Posture {
+    /// What holds now and has no end.
+    pub fn of(facts: &Facts) -> Self {
+        let open =
+            |name: &String| (name.clone(), vec![Opening { opens: Instant::MIN, closes: Instant::MAX }]);
+        Self {
+            facts: facts
+                .posture
+                .iter()
+                .map(|(name, value)| (name.clone(), Until { value: value.clone(), end: None }))
+                .collect(),
+            leases: facts.leases.iter().map(|name| (name.clone(), Until { value: (), end: None })).collect(),
+            windows: facts.windows.iter().map(open).collect(),
+            mode: None,
+        }
+    }
+
+    /// What of it holds at `now`.
+    fn at(&self, now: Instant, mode: Mode) -> State {
+        let open = |openings: &[Opening]| {
+            openings.iter().any(|opening| opening.opens <= now && now < opening.closes)
+        };
+        let posture = self.facts.iter().filter(|(_, fact)| fact.holds(now));
+        let leases = self.leases.iter().filter(|(_, lease)| lease.holds(now));
+        let windows = self.windows.iter().filter(|(_, openings)| open(openings));
+        State {
+            facts: Facts {
+                posture: posture.map(|(name, fact)| (name.clone(), fact.value.clone())).collect(),
+                leases: leases.map(|(name, _)| name.clone()).collect(),
+                windows: windows.map(|(name, _)| name.clone()).collect(),
+                ..Facts::default()
+            },
+            mode: self.mode.as_ref().filter(|mode| mode.holds(now)).map_or(mode, |mode| mode.value),
+        }
+    }
+
+    /// The instants after `now` at which something that `tests` ask for changes, ascending.
+    fn boundaries(&self, now: Instant, tests: &BTreeSet<&Test>) -> BTreeSet<Instant> {
+        let about = |wanted: &dyn Fn(&Test) -> bool| tests.iter().any(|test| wanted(test));
+        let facts = self
+            .facts
+            .iter()
+            .filter(|(name, _)| about(&|test| test.fact(name)))
+            .filter_map(|(_, fact)| fact.end);
+        let leases = self
+            .leases
+            .iter()
+            .filter(|(name, _)| {
+                about(&|test| *test == Test::NoLease || matches!(test, Test::Lease(lease) if lease == *name))
+            })
+            .filter_map(|(_, lease)| lease.end);
+        let windows = self
+            .windows
+            .iter()
+            .filter(|(name, _)| {
+                about(&|test| {
+                    *test == Test::NoWindow || matches!(test, Test::Window(window) if window == *name)
+                })
+            })
+            .flat_map(|(_, openings)| openings.iter().flat_map(|opening| [opening.opens, opening.closes]));
+        let mode = self.mode.iter().filter_map(|mode| mode.end);
+        facts
+            .chain(leases)
+            .chain(windows)
+            .chain(mode)
+            .filter(|end| *end > now && *end != Instant::MAX)
+            .collect()
+    }
+}
+
+/// How the masks of one subject follow from posture.
+#[derive(Debug)]
+pub(super) struct Program {
+    /// The bundle's mode.
+    pub(super) mode: Mode,
+    /// The truth tables, in the order of their rows.
+    pub(super) tables: Vec<Arc<Table>>,
+    /// The rows that come last.
+    pub(super) unknown: Conjunction,
+    /// The tests that some table depends on.
+    pub(super) tests: BTreeMap<AtomId, Test>,
+}
+
+impl Program {
+    pub(super) fn new(mode: Mode, tables: Vec<Arc<Table>>, unknown: Conjunction, atoms: &Atoms) -> Self {
+        let tests = tables
+            .iter()
+            .flat_map(|table| table.conditions())
+            .filter_map(|id| Some((*id, atoms.get(*id).condition()?.clone())))
+            .collect();
+        Self { mode, tables, unknown, tests }
+    }
+
+    /// The subject's outcomes from `now` on.
+    ///
+    /// If more instants are known than the kernel stores, the last segment allows only what every
+    /// state from there on allows, and what is allowed once everything that has an end has ended: with
+    /// nobody there to store the next instants, nothing lasts longer than it should.
+    pub(super) fn outcomes(&self, posture: &Posture, now: Instant) -> SubjectOutcomes {
+        let boundaries: Vec<Instant> =
+            posture.boundaries(now, &self.tests.values().collect()).into_iter().collect();
+        let (stored, beyond) = boundaries.split_at(boundaries.len().min(MAX_BOUNDARIES));
+        let mut masks = self.masks(&posture.at(now, self.mode));
+        for (index, boundary) in stored.iter().enumerate() {
+            let mut segment = self.masks(&posture.at(*boundary, self.mode));
+            if index + 1 == MAX_BOUNDARIES {
+                for later in beyond {
+                    let other = self.masks(&posture.at(*later, self.mode));
+                    segment.iter_mut().zip(other).for_each(|(here, other)| *here = both(*here, other));
+                }
+            }
+            masks.extend(segment);
+        }
+        SubjectOutcomes { boundaries: stored.to_vec(), masks, replan: beyond.first().map(|_| stored[0]) }
+    }
+
+    fn masks(&self, state: &State) -> Vec<Masks> {
+        let holds = |id: AtomId| self.tests.get(&id).is_some_and(|test| test.holds(&state.facts));
+        self.tables
+            .iter()
+            .flat_map(|table| table.block(&holds))
+            .chain(self.unknown.block(&holds))
+            .map(|answers| answers.masks(state.mode))
+            .collect()
+    }
+}
