@@ -122,7 +122,7 @@ fn compile(bundle: &Bundle, host: &Host) -> Result<Compiled, Failure> {
 /// The lease lives every other time.
 fn posture(change: usize) -> Posture {
     let lease = ("night".to_owned(), Until { value: (), end: Some(u64::MAX - 1) });
-    Posture { leases: (change % 2 == 0).then_some(lease).into_iter().collect(), ..Posture::default() }
+    Posture { leases: change.is_multiple_of(2).then_some(lease).into_iter().collect(), ..Posture::default() }
 }
 
 fn sizes(compiled: &Compiled) -> String {

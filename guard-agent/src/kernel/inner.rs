@@ -7,10 +7,14 @@ use aya::maps::{Map, MapData};
 use nix::libc;
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 
 /// `BPF_BTF_GET_FD_BY_ID` (include/uapi/linux/bpf.h).
 const BTF_GET_FD_BY_ID: libc::c_int = 19;
+
+/// Flags of every array of a generation, here and in the object: `BPF_F_INNER_MAP`, the array may have
+/// another size than the map it replaces, and `BPF_F_MMAPABLE` (include/uapi/linux/bpf.h).
+pub(super) const ARRAY_FLAGS: u32 = 1 << 12 | 1 << 10;
 
 /// Makes inner maps that the kernel accepts in place of the ones the object declares.
 ///
@@ -84,7 +88,10 @@ fn btf_fd(id: u32) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor as i32) })
 }
 
-/// An array of the aya kind from a map that was made by hand.
-pub(super) fn as_array(map: MapData) -> Map {
-    Map::Array(map)
+/// The map of maps `name`.
+pub(super) fn outer<'a>(ebpf: &'a Ebpf, name: &'static str) -> Result<BorrowedFd<'a>, KernelError> {
+    match ebpf.map(name) {
+        Some(Map::ArrayOfMaps(map)) => Ok(map.fd().as_fd()),
+        _ => Err(KernelError::Object(format!("the object has no map of maps {name}"))),
+    }
 }

@@ -1,14 +1,14 @@
 //! Switching generations: fill the slot that is not live, store one word, free the old tables.
 
 use super::elements::{insert_all, put_inner};
-use super::inner::InnerMaps;
+use super::inner::{ARRAY_FLAGS, InnerMaps, outer};
 use super::mapped::Mapped;
 use super::outcomes::LiveOutcomes;
 use super::{Kernel, KernelError, barrier};
 use crate::fault;
 use crate::tables::Generation;
 use aya::Ebpf;
-use aya::maps::{Map, MapData};
+use aya::maps::MapData;
 use aya_obj::generated::bpf_map_type::{BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_HASH};
 use guard_common::path::EdgeKey;
 use guard_common::tables::{OUTCOME_SLOTS, SLOTS, live_word};
@@ -17,11 +17,6 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::thread;
 use zerocopy::{Immutable, IntoBytes};
 
-/// `BPF_F_INNER_MAP`: the array may have another size than the map it replaces
-/// (include/uapi/linux/bpf.h).
-const INNER_MAP: u32 = 1 << 12;
-/// `BPF_F_MMAPABLE`.
-const MMAPABLE: u32 = 1 << 10;
 /// `BPF_F_NO_PREALLOC`.
 const NO_PREALLOC: u32 = 1;
 
@@ -44,7 +39,7 @@ impl Kernel {
         let tables = Tables::new(&self.inner, generation, number)?;
         // Programs that still read the generation before the live one are done after this, so its
         // slot can be filled anew.
-        barrier::wait(&mut self.ebpf, &self.inner)?;
+        barrier::wait(&self.ebpf, &self.inner)?;
         tables.publish(&self.ebpf, slot)?;
         let before = if self.generation == 0 { 0 } else { live_word(self.generation, 1 - slot) };
         if !fault::leaves_out("LIVE") {
@@ -138,13 +133,6 @@ impl Tables {
 /// Stack of a thread that makes one system call.
 const THREAD_STACK: usize = 64 << 10;
 
-fn outer<'a>(ebpf: &'a Ebpf, name: &'static str) -> Result<BorrowedFd<'a>, KernelError> {
-    match ebpf.map(name) {
-        Some(Map::ArrayOfMaps(map)) => Ok(map.fd().as_fd()),
-        _ => Err(KernelError::Object(format!("the object has no map of maps {name}"))),
-    }
-}
-
 /// Makes and fills maps.
 struct Maps<'a> {
     inner: &'a InnerMaps,
@@ -168,8 +156,7 @@ impl Maps<'_> {
         fault::at(name).map_err(KernelError::system(name))?;
         let entries = len.max(1);
         let sizes = (size_of::<u32>(), size_of::<T>());
-        let flags = INNER_MAP | MMAPABLE;
-        let map = self.inner.create(name, BPF_MAP_TYPE_ARRAY as u32, sizes, entries as u32, flags)?;
+        let map = self.inner.create(name, BPF_MAP_TYPE_ARRAY as u32, sizes, entries as u32, ARRAY_FLAGS)?;
         let mapped = Mapped::new(map.fd().as_fd(), entries).map_err(KernelError::map("map", name))?;
         self.made.push((name, map));
         Ok(mapped)
