@@ -47,13 +47,10 @@ fn switching_between_two_policies_never_mixes_them(case: &Case<'_>) -> Result<()
 }
 
 /// Steps of a switch that a debug build of the agent can make fail, in their order.
-const STEPS: [&str; 15] = [
-    "BARRIER",
+const STEPS: [&str; 18] = [
     "HEADERS",
-    "SUBJECTS",
     "CELLS",
     "OUTCOMES",
-    "MASKS",
     "NODES",
     "NETS4",
     "NETS6",
@@ -61,6 +58,12 @@ const STEPS: [&str; 15] = [
     "ATTRIBUTES",
     "PATTERNS",
     "EDGES",
+    "SUBJECTS",
+    "MASKS",
+    "TIMELINES",
+    "USED",
+    "BARRIER",
+    "put a map into its slot",
     "SELECT_GROUP",
     "remove a selector",
 ];

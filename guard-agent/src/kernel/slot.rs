@@ -99,6 +99,7 @@ impl Tables {
             updates.push((*name, outer(ebpf, name)?, inner.fd().as_fd()));
         }
         let put = |(name, outer, inner): (&'static str, BorrowedFd<'_>, BorrowedFd<'_>)| {
+            fault::at("put a map into its slot").map_err(KernelError::system(name))?;
             put_inner(outer, slot, inner).map_err(KernelError::map("switch", name))
         };
         thread::scope(|scope| {

@@ -56,6 +56,7 @@ fn noted(subject: u32, name: &str, at: i64) -> Noted {
         time: time_of(at),
         boot_ns: 1,
         verdict: "denied".to_owned(),
+        would_allow: false,
         subject: Some(format!("s{subject}")),
         subject_id: subject,
         session: None,
