@@ -254,6 +254,7 @@ mod tests {
             time: "2026-05-04T03:02:01.000000Z".to_owned(),
             boot_ns: 1,
             verdict: "denied".to_owned(),
+            would_allow: false,
             subject: Some("nginx".to_owned()),
             subject_id: 16,
             session: None,
