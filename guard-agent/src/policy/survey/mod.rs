@@ -17,6 +17,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
 use guard_common::class::UNKNOWN;
+use guard_common::decide::Tables;
 use guard_common::tables::{Masks, Net4, Net6};
 
 pub use area::{Area, Case, Holding, State, Verdict};
@@ -90,7 +91,11 @@ impl<'a> Survey<'a> {
         let all: Vec<Vec<Rule>> = views.iter().flat_map(|view| view.rules.iter().cloned()).collect();
         let groups = merge::representatives(&atoms, &all);
         for rule in views.iter_mut().flat_map(|view| view.rules.iter_mut().flatten()) {
-            rule.formula = rule.formula.substitute(&|id| Formula::Atom(groups[id as usize]));
+            // What a survey asks for is decided under its facts.
+            rule.formula = rule.formula.substitute(&|id| match atoms.get(id).condition() {
+                Some(test) => Formula::Const(test.holds(facts)),
+                None => Formula::Atom(groups[id as usize]),
+            });
         }
         let naming = Naming::new(host);
         let mut trie = Trie::new();
@@ -143,19 +148,21 @@ impl<'a> Survey<'a> {
         let view = &self.views[asked.bundle];
         let subject = &view.bundle.subjects[asked.subject];
         let generation = &view.compiled.generation;
-        let outcome = view
-            .ids
-            .get(&subject.name)
-            .and_then(|id| generation.subjects.get(id as usize))
-            .and_then(|row| generation.cells.get((row.cells + UNKNOWN) as usize))
-            .and_then(|number| generation.outcomes.get(*number as usize));
+        let row = view.ids.get(&subject.name).and_then(|id| generation.subject(id));
+        let row = row.map(|row| generation.row(row)).unwrap_or_default();
+        let outcome =
+            generation.cell(row.cells + UNKNOWN).and_then(|cell| generation.outcome(row.outcomes + cell));
         let fixed = match outcome {
             None => Some(Masks::default()),
-            Some(outcome) if outcome.features == 0 => generation.masks.get(outcome.base as usize).copied(),
+            // The facts of a survey have no end, so the first segment is the only one.
+            Some(outcome) if outcome.features == 0 => {
+                generation.masks.get((row.masks + outcome.base) as usize).copied()
+            }
             Some(_) => None,
         };
         if let Some(masks) = fixed {
-            return Held::Fixed(Verdict { through: masks.allow, candidate: masks.allow & !masks.would_deny });
+            let candidate = masks.allow & !masks.would_deny | masks.would_allow;
+            return Held::Fixed(Verdict { through: masks.allow, candidate });
         }
         let mut sets: Vec<Rc<Vec<Rule>>> = Vec::new();
         for (number, info) in self.classes.list().iter().enumerate() {
