@@ -78,10 +78,11 @@ fn the_first_hour_shows_what_the_document_shows(_: &Case<'_>) -> Result<()> {
         let place =
             || format!("docs/first-hour.md:{}: {command}\nthe screens of this run:\n{seen}", step.line);
         names.compare(&step.shown, &lines).with_context(place)?;
-        // What the next command shows depends on what this one made the daemon remember.
-        let asks = steps
-            .get(index + 1)
-            .is_some_and(|next| ["learn", "why"].iter().any(|verb| next.command.contains(verb)));
+        // What a command shows soon depends on what this one made the daemon remember.
+        let soon = &steps[index + 1..steps.len().min(index + 3)];
+        let asks = soon
+            .iter()
+            .any(|next| ["guardctl learn", "guardctl why"].iter().any(|verb| next.command.contains(verb)));
         if let Some(page) = requested(&command).filter(|_| asks) {
             daemon.events.wait(mark, EVENT, &format!("an event about {page}"), |event| event.is_at(page))?;
         }

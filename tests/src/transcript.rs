@@ -156,7 +156,7 @@ fn parts(line: &str) -> Vec<(Part, String)> {
 /// What can begin a text, and how long it is.
 type Kind = fn(&str) -> Option<(Part, usize)>;
 
-const KINDS: [Kind; 7] = [event, digest, instant, ago, span, process, count];
+const KINDS: [Kind; 8] = [event, digest, instant, ago, span, process, line, count];
 
 fn digits(text: &str) -> usize {
     text.bytes().take_while(u8::is_ascii_digit).count()
@@ -237,13 +237,23 @@ fn process(text: &str) -> Option<(Part, usize)> {
     Some((Part::Varies("process"), length))
 }
 
+/// `.cedar:52`, `@@ -52,3 +52,8 @@`: where in a file.
+fn line(text: &str) -> Option<(Part, usize)> {
+    const FILE: &str = ".cedar:";
+    let length = match text.strip_prefix(FILE) {
+        Some(rest) => FILE.len() + digits(rest),
+        None => text.strip_prefix("@@ -")?.find(" @@")? + "@@ - @@".len(),
+    };
+    Some((Part::Varies("line"), length))
+}
+
 /// `1 204 operations`, `3 attempts`, `×3`, `2 processes`: how often depends on the machine.
 fn count(text: &str) -> Option<(Part, usize)> {
     if let Some(rest) = text.strip_prefix('×') {
         let number = digits(rest);
         return (number > 0).then_some((Part::Varies("count"), '×'.len_utf8() + number));
     }
-    const WORDS: [&str; 4] = ["operation", "task", "attempt", "time"];
+    const WORDS: [&str; 7] = ["operation", "kind", "include", "permit", "task", "attempt", "time"];
     let length = text.find(|c: char| !(c.is_ascii_digit() || c == ' '))?;
     let number = text[..length].trim_end();
     let word = WORDS.iter().find(|word| text[length..].starts_with(**word))?;
@@ -284,8 +294,11 @@ mod tests {
             ("12 s ago", "12 s", false),
             ("nginx[812] uid 33", "nginx[9] uid 33", true),
             ("nginx[812] uid 33", "nginx[9] uid 0", false),
-            ("41 kinds (1 204 operations)", "41 kinds (1 operation)", true),
-            ("41 kinds (1 operation)", "42 kinds (1 operation)", false),
+            ("41 kinds (1 204 operations)", "9 kinds (1 operation)", true),
+            ("41 files (1 operation)", "42 files (1 operation)", false),
+            ("nginx.cedar:52  covers", "nginx.cedar:7  covers", true),
+            ("@@ -52,3 +52,8 @@", "@@ -7,3 +7,8 @@", true),
+            ("127.0.0.1:80", "127.0.0.1:81", false),
             ("at 2026-11-25T09:00:00.123456Z.", "at 1999-01-01T00:00:01.000000Z.", true),
             (
                 "2026/11/25 09:00:00 [error] 812#812: *3 open()",

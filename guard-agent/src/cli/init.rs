@@ -158,7 +158,7 @@ fn render(args: &Args, plan: &Plan, name: &str) -> String {
     let next = [
         (format!("sudo guardctl policy apply {given}"), "live, in monitor mode"),
         (format!("sudo guardctl learn {subject}"), "when it has worked for a while"),
-        (format!("sudo guardctl mode enforce {subject} --for 1h"), "reverts by itself"),
+        (format!("sudo guardctl policy apply {given}"), "again, enforced, with \"enforce\" in [modes]"),
     ];
     let widest = next.iter().map(|(command, _)| command.chars().count()).max().unwrap_or(0);
     lines.push("next".to_owned());
