@@ -120,3 +120,20 @@ fn run(command: &str, socket: &Path) -> Result<String> {
         .with_context(|| format!("start {command}"))?;
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_readme_shows_what_the_document_shows() {
+        let document = steps(DOCUMENT);
+        let readme = steps(include_str!("../../README.md"));
+        assert!(!readme.is_empty());
+        for step in readme {
+            let mut same = document.iter().filter(|other| other.command == step.command);
+            let shows = |shown: &[String]| step.shown.iter().all(|line| line == "…" || shown.contains(line));
+            assert!(same.any(|other| shows(&other.shown)), "README.md:{}: {}", step.line, step.command);
+        }
+    }
+}
