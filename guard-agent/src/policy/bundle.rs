@@ -1,8 +1,10 @@
 //! A bundle: the files of one directory, parsed and validated.
 
 use std::collections::{BTreeMap, HashMap};
+use std::panic::resume_unwind;
 use std::path::Path;
 use std::sync::Arc;
+use std::thread;
 
 use cedar_policy_core::ast::{PolicySet, Template};
 use cedar_policy_core::validator::{ValidationMode, Validator, ValidatorSchema};
@@ -19,6 +21,8 @@ use crate::bundle::{self, Files, MANIFEST, Opened, Release};
 
 /// Policies and templates of one bundle, at most.
 const MAX_POLICIES: usize = 20_000;
+/// Policies from which on threads are worth their start.
+const MANY_POLICIES: usize = 500;
 /// The policies that are part of every generation.
 const BUILTIN: &str = include_str!("builtin.cedar");
 
@@ -253,14 +257,8 @@ fn limit(before: usize, parsed: &policies::Parsed) -> Option<Diagnostic> {
     Some(error.help("name several resources in one policy instead of writing a policy for each"))
 }
 
-/// Strict validation of the policies of one file.
-fn validate<'a>(
-    validator: Option<&Validator>,
-    source: &Source,
-    policies: impl Iterator<Item = &'a Policy>,
-    found: &mut Vec<Diagnostic>,
-) {
-    let Some(validator) = validator else { return };
+/// What strict validation says of some policies.
+fn validation(validator: &Validator, source: &Source, policies: &[&Policy]) -> Vec<Diagnostic> {
     let mut set = PolicySet::new();
     for policy in policies {
         let added = match Template::try_as_policy(policy.template.clone()) {
@@ -274,7 +272,43 @@ fn validate<'a>(
     let errors = result.validation_errors().map(|error| from_miette(source, "validation", error));
     let warnings =
         result.validation_warnings().map(|warning| from_miette(source, "validation", warning).into_warning());
-    let mut all: Vec<Diagnostic> = errors.chain(warnings).collect();
+    errors.chain(warnings).collect()
+}
+
+/// Strict validation of the policies of one file.
+fn validate<'a>(
+    validator: Option<&Validator>,
+    source: &Source,
+    policies: impl Iterator<Item = &'a Policy>,
+    found: &mut Vec<Diagnostic>,
+) {
+    let Some(validator) = validator else { return };
+    let policies: Vec<&Policy> = policies.collect();
+    let workers = if policies.len() < MANY_POLICIES {
+        1
+    } else {
+        thread::available_parallelism().map_or(1, usize::from)
+    };
+    let check = |policies: &[&Policy]| validation(validator, source, policies);
+    let mut all: Vec<Diagnostic> = thread::scope(|scope| {
+        let mut parts = policies.chunks(policies.len().div_ceil(workers).max(1));
+        let here = parts.next().unwrap_or_default();
+        let running: Vec<_> = parts
+            .map(|part| {
+                let thread = thread::Builder::new().spawn_scoped(scope, move || check(part));
+                // Without a thread it is done here.
+                thread.map_err(|_| part)
+            })
+            .collect();
+        let mut all = check(here);
+        for running in running {
+            all.extend(match running {
+                Ok(thread) => thread.join().unwrap_or_else(|panic| resume_unwind(panic)),
+                Err(part) => check(part),
+            });
+        }
+        all
+    });
     // Cedar checks a policy once per type of resource, in no particular order, and repeats itself.
     let order = |one: &Diagnostic| {
         (one.severity, one.place.as_ref().map(|place| (place.line, place.column)), one.message.clone())

@@ -17,7 +17,7 @@ use super::formula::Formula;
 use super::ids::SubjectIds;
 use super::layout;
 use super::merge;
-use super::outcome::{Pool, TooLarge};
+use super::outcome::TooLarge;
 use super::places::Mounts;
 use super::posture::{Instant, Posture, Program};
 use super::rules;
@@ -126,8 +126,10 @@ pub fn compile_with(
     }
     let mut rules = rules::translate(bundle, facts, &mut found);
     let groups = merge::representatives(&rules.atoms, &rules.by_subject);
-    for rule in rules.by_subject.iter_mut().flatten() {
-        rule.formula = rule.formula.substitute(&|id| Formula::Atom(groups[id as usize]));
+    if groups.iter().enumerate().any(|(id, group)| id != *group as usize) {
+        for rule in rules.by_subject.iter_mut().flatten() {
+            rule.formula = rule.formula.substitute(&|id| Formula::Atom(groups[id as usize]));
+        }
     }
     let features = Features::assign(&rules.atoms, &groups, &mut found);
     let mounts = Mounts::new(&host.mounts);
@@ -139,7 +141,6 @@ pub fn compile_with(
     let mut found = refuse_if_errors(found)?;
 
     let cells = Cells { classes: &classes, atoms: &rules.atoms, features: &features };
-    let mut pool = Pool::default();
     let posture = Posture::of(facts);
     let mut generation = Generation::default();
     let mut programs = BTreeMap::new();
@@ -150,8 +151,8 @@ pub fn compile_with(
         programs.insert(id, program);
     };
     add(CANARY_SUBJECT, Mode::Enforce, SubjectCells::deny(classes.list().len()));
-    for (subject, rules) in bundle.subjects.iter().zip(&rules.by_subject) {
-        match cells.subject(rules, &mut pool) {
+    for (subject, built) in bundle.subjects.iter().zip(cells.all(&rules.by_subject)) {
+        match built {
             Ok(built) => add(ids.assign(&subject.name), subject.mode, built),
             Err(error) => found.push(too_large(bundle, &subject.name, &error)),
         }

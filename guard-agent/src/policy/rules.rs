@@ -55,6 +55,8 @@ pub(super) fn translate_into(
         policies.iter().map(|policy| Details::of(bundle, policy, facts, found)).collect();
     let index = Index::new(bundle, &policies);
     let mut by_subject = Vec::new();
+    // What policies say that say the same of every subject they apply to.
+    let mut common: HashMap<usize, Vec<Rule>> = HashMap::new();
     for subject in &bundle.subjects {
         let mut own = Vec::new();
         for number in index.of(&subject.name) {
@@ -67,7 +69,16 @@ pub(super) fn translate_into(
                 number,
                 details: &details[number],
             };
-            job.run(atoms, &mut own, found);
+            if details[number].per_subject {
+                job.run(atoms, &mut own, found);
+            } else if names.fits(&subject.name, policies[number].template.principal_constraint().as_inner()) {
+                let rules = common.entry(number).or_insert_with(|| {
+                    let mut rules = Vec::new();
+                    job.run(atoms, &mut rules, found);
+                    rules
+                });
+                own.extend_from_slice(rules);
+            }
         }
         own.extend(generated(subject));
         by_subject.push(own);
@@ -131,6 +142,8 @@ struct Details {
     mentions: Mentions,
     /// The condition depends on the action.
     per_action: bool,
+    /// The condition depends on the subject.
+    per_subject: bool,
     /// A session variable it names has no value, so it can never permit.
     never: bool,
 }
@@ -162,7 +175,10 @@ impl Details {
                 look(eid(uid));
             }
         }
-        let this = Self { mentions, per_action, never: !unset.is_empty() };
+        // A listener that nothing tells could be the subject itself.
+        let per_subject = parts().any(|part| matches!(part.expr_kind(), ExprKind::Var(Var::Principal)))
+            || mentions.attribute("listener") && facts.listener.is_none();
+        let this = Self { mentions, per_action, per_subject, never: !unset.is_empty() };
         if let Some(name) = unset.first() {
             found.push(if policy.is_permit() {
                 policy.note("not-in-this-version", format!("{} never permits: sessions are not in this version, so ${{session.{name}}} has no value", policy.id))

@@ -34,6 +34,36 @@ pub(super) struct Names<'a> {
     pub(super) facts: &'a BTreeMap<String, FactValue>,
 }
 
+impl Names<'_> {
+    /// Whether a scope leaves room for this subject.
+    pub(super) fn fits(&self, subject: &str, scope: &Scope) -> bool {
+        let named = |reference: &EntityReference, within: bool| match reference {
+            // A template is only translated for a subject that it is linked for.
+            EntityReference::Slot(_) => true,
+            EntityReference::EUID(uid) => is_subject(subject, uid) || within && self.is_in(subject, uid),
+        };
+        let of_type = |kind: &cedar_policy_core::ast::EntityType| kind.to_string() == "Guard::Subject";
+        match scope {
+            Scope::Any => true,
+            Scope::Eq(reference) => named(reference, false),
+            Scope::In(reference) => named(reference, true),
+            Scope::Is(kind) => of_type(kind),
+            Scope::IsIn(kind, reference) => of_type(kind) && named(reference, true),
+        }
+    }
+
+    /// Whether a subject is this entity or belongs to it.
+    fn is_in(&self, subject: &str, uid: &EntityUID) -> bool {
+        is_subject(subject, uid)
+            || uid.entity_type().to_string() == "Guard::Group"
+                && self.groups.get(subject).is_some_and(|groups| groups.iter().any(|group| group == eid(uid)))
+    }
+}
+
+fn is_subject(subject: &str, uid: &EntityUID) -> bool {
+    eid(uid) == subject && uid.entity_type().to_string() == "Guard::Subject"
+}
+
 /// The request a policy is translated for.
 pub(super) struct Translator<'a> {
     pub(super) names: &'a Names<'a>,
@@ -92,7 +122,7 @@ impl Translator<'_> {
     /// The condition of the whole policy, scope included.
     pub(super) fn policy(&mut self) -> Result<Formula> {
         let template = self.policy.template.clone();
-        if !self.principal_fits(template.principal_constraint().as_inner()) {
+        if !self.names.fits(self.subject, template.principal_constraint().as_inner()) {
             return Ok(Formula::FALSE);
         }
         let scope = match template.resource_constraint().as_inner() {
@@ -117,36 +147,12 @@ impl Translator<'_> {
         }
     }
 
-    fn principal_fits(&self, scope: &Scope) -> bool {
-        let named = |reference: &EntityReference, within: bool| match reference {
-            // A template is only translated for a subject that it is linked for.
-            EntityReference::Slot(_) => true,
-            EntityReference::EUID(uid) => {
-                self.subject_is(self.subject, uid) || within && self.subject_in(self.subject, uid)
-            }
-        };
-        let of_type = |kind: &cedar_policy_core::ast::EntityType| kind.to_string() == "Guard::Subject";
-        match scope {
-            Scope::Any => true,
-            Scope::Eq(reference) => named(reference, false),
-            Scope::In(reference) => named(reference, true),
-            Scope::Is(kind) => of_type(kind),
-            Scope::IsIn(kind, reference) => of_type(kind) && named(reference, true),
-        }
-    }
-
     fn subject_is(&self, subject: &str, uid: &EntityUID) -> bool {
-        uid.entity_type().to_string() == "Guard::Subject" && eid(uid) == subject
+        is_subject(subject, uid)
     }
 
     fn subject_in(&self, subject: &str, uid: &EntityUID) -> bool {
-        self.subject_is(subject, uid)
-            || uid.entity_type().to_string() == "Guard::Group"
-                && self
-                    .names
-                    .groups
-                    .get(subject)
-                    .is_some_and(|groups| groups.iter().any(|group| group == eid(uid)))
+        self.names.is_in(subject, uid)
     }
 
     fn error(&self, expr: Option<&Expr>, message: String) -> Diagnostic {
