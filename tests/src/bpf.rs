@@ -140,9 +140,15 @@ pub(crate) struct Foreign {
 }
 
 impl Foreign {
-    /// One that changes nothing.
-    pub(crate) fn harmless(hook: &str) -> Result<Self> {
-        attach(hook, &allow())
+    /// One that changes nothing, unless the hook is full.
+    pub(crate) fn harmless_if_there_is_room(hook: &str) -> Result<Option<Self>> {
+        match attach(hook, &allow()) {
+            Ok(foreign) => Ok(Some(foreign)),
+            Err(error) => match error.downcast_ref::<io::Error>() {
+                Some(cause) if cause.raw_os_error() == Some(libc::E2BIG) => Ok(None),
+                _ => Err(error),
+            },
+        }
     }
 
     /// One that denies `hook` with EACCES to tasks whose command name begins with these bytes, but the

@@ -46,7 +46,7 @@ pub enum KernelError {
     },
     /// A hook has no room for another program.
     #[error(
-        "hook {hook} is full: other BPF LSM programs use all of its places (38 per hook); \
+        "hook {hook} is full: other BPF LSM programs use all of its places (at most 38 per hook); \
          `bpftool link list` shows whose they are, stop one of them"
     )]
     HookFull {
