@@ -138,38 +138,84 @@ pub fn diff(before: &Bundle, after: &Bundle, host: &Host, facts: &Facts) -> Resu
     Ok(found)
 }
 
-/// Changes of several types of resources in the same places as one, in the order of subjects.
+/// What a change means for one resource in words, besides the actions.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct About {
+    subject: String,
+    change: Sign,
+    before: State,
+    after: State,
+    condition: String,
+}
+
+/// What changes for one resource.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Here {
+    actions: BTreeSet<(usize, &'static str)>,
+    types: BTreeSet<String>,
+}
+
+/// The same changes with all actions of one resource together, and resources with the same actions as
+/// one change: what changes in a directory is read as one thing.
 fn joined(changes: Vec<Change>) -> Vec<Change> {
-    let mut joined: Vec<Change> = Vec::new();
+    let rank = |action: &'static str| {
+        (TABLE.iter().position(|row| row.name == action).unwrap_or(usize::MAX), action)
+    };
+    let mut here: BTreeMap<(About, String), Here> = BTreeMap::new();
+    let mut policies: BTreeMap<(About, String), [BTreeSet<String>; 2]> = BTreeMap::new();
+    let mut order: Vec<String> = Vec::new();
     for change in changes {
-        let same = |known: &&mut Change| {
-            (&known.subject, known.change, known.before, known.after)
-                == (&change.subject, change.change, change.before, change.after)
-                && known.resources == change.resources
-                && known.condition == change.condition
+        let about = About {
+            subject: change.subject,
+            change: change.change,
+            before: change.before,
+            after: change.after,
+            condition: change.condition,
         };
-        match joined.iter_mut().find(same) {
-            Some(known) => {
-                known.actions.extend(change.actions);
-                known.resource_types.extend(change.resource_types);
-                for (into, from) in [
-                    (&mut known.policies_before, change.policies_before),
-                    (&mut known.policies_after, change.policies_after),
-                ] {
-                    into.extend(from);
-                    into.sort();
-                    into.dedup();
-                }
+        for resource in change.resources {
+            if !order.contains(&resource) {
+                order.push(resource.clone());
             }
-            None => joined.push(change),
+            let key = (about.clone(), resource);
+            let entry = here.entry(key.clone()).or_default();
+            entry.actions.extend(change.actions.iter().map(|action| rank(action)));
+            entry.types.extend(change.resource_types.iter().cloned());
+            let [before, after] = policies.entry(key).or_default();
+            before.extend(change.policies_before.iter().cloned());
+            after.extend(change.policies_after.iter().cloned());
         }
     }
-    let rank = |action: &&str| TABLE.iter().position(|row| row.name == *action);
-    joined.iter_mut().for_each(|change| change.actions.sort_by_key(rank));
+    let mut groups: BTreeMap<(About, Here), Vec<String>> = BTreeMap::new();
+    for ((about, resource), what) in here {
+        groups.entry((about, what)).or_default().push(resource);
+    }
+    let mut joined: Vec<Change> = groups
+        .into_iter()
+        .map(|((about, what), mut resources)| {
+            resources.sort_by_key(|resource| order.iter().position(|known| known == resource));
+            let of = |side: usize| -> Vec<String> {
+                let held = resources.iter().filter_map(|one| policies.get(&(about.clone(), one.clone())));
+                let all: BTreeSet<String> = held.flat_map(|sides| sides[side].iter().cloned()).collect();
+                all.into_iter().collect()
+            };
+            Change {
+                change: about.change,
+                policies_before: of(0),
+                policies_after: of(1),
+                subject: about.subject.clone(),
+                actions: what.actions.into_iter().map(|(_, action)| action).collect(),
+                resource_types: what.types,
+                resources,
+                condition: about.condition.clone(),
+                before: about.before,
+                after: about.after,
+            }
+        })
+        .collect();
     joined.sort_by(|a, b| {
         let key = |one: &Change| {
-            let first = one.actions.first().map(rank);
-            (one.subject.clone(), one.change, first, one.resources.clone(), one.condition.clone())
+            let actions: Vec<_> = one.actions.iter().map(|action| rank(action)).collect();
+            (one.subject.clone(), one.change, actions, one.resources.clone(), one.condition.clone())
         };
         key(a).cmp(&key(b))
     });

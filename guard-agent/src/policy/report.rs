@@ -81,6 +81,12 @@ pub fn actions_text(bits: u64) -> String {
 
 /// The shortest list of groups and actions for a set of bits.
 pub fn action_names(bits: u64) -> Vec<&'static str> {
+    action_names_among(bits, ALL_ACTIONS)
+}
+
+/// The shortest list of groups and actions for a set of bits, where only some actions can be meant at
+/// all: a group stands for what of it is among them.
+pub fn action_names_among(bits: u64, among: u64) -> Vec<&'static str> {
     if bits == ALL_ACTIONS {
         return vec!["*"];
     }
@@ -88,9 +94,9 @@ pub fn action_names(bits: u64) -> Vec<&'static str> {
     let sizes = |name: &&(&'static str, &[&str])| std::cmp::Reverse(expand(name.0).unwrap_or(0).count_ones());
     let mut groups: Vec<_> = GROUPS.iter().collect();
     groups.sort_by_key(sizes);
-    for (name, _) in groups {
-        let group = expand(name).unwrap_or(0);
-        if group & bits == group && group & left != 0 {
+    for (name, _) in groups.into_iter().filter(|(name, _)| *name != "*") {
+        let group = expand(name).unwrap_or(0) & among;
+        if group & bits == group && (group & left).count_ones() > 1 {
             names.push(*name);
             left &= !group;
         }

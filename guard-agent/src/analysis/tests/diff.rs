@@ -144,3 +144,22 @@ fn the_shipped_and_the_reference_bundles_are_equal_to_themselves() {
         assert!(found.is_empty(), "{path}: {found:?}");
     }
 }
+
+const LEASE: &str = "[approvals]\nfix = { approvers = [\"group:x\"], max = \"1h\" }\n";
+const UNDER_LEASE: &str = "@id(\"fix\") permit (principal, action == Guard::Action::\"file.read\", resource in Guard::Dir::\"/srv/fix\") when { context.leases.contains(\"fix\") };\n";
+
+#[test]
+fn what_a_lease_lifts_is_compared_under_the_lease() {
+    let toml = WEB.replace("[subjects", &format!("{LEASE}[subjects"));
+    let with = |cedar: &str| bundle(&[("guard.toml", toml.as_str()), ("web.cedar", cedar)]);
+    let (before, after) = (with(SITE), with(&format!("{SITE}{UNDER_LEASE}")));
+    assert!(changes(&before, &after).is_empty(), "no lease lives");
+    let facts = Facts { leases: ["fix".to_owned()].into(), ..Facts::default() };
+    let found = diff(&before, &after, &host(), &facts).unwrap();
+    assert_eq!(lines(&found), ["+ file.read /srv/fix/**"]);
+    // A forbid that the lease suspends.
+    let forbid = "@id(\"f\") forbid (principal, action, resource in Guard::Dir::\"/srv/www/x\") unless { context.leases.contains(\"fix\") };\n";
+    let after = with(&format!("{SITE}{forbid}"));
+    assert_eq!(lines(&changes(&before, &after)), ["- file.read dir.list /srv/www/x/**"]);
+    assert!(diff(&before, &after, &host(), &facts).unwrap().is_empty());
+}

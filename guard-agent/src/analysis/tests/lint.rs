@@ -202,3 +202,18 @@ fn the_shipped_example_and_the_reference_can_be_examined() {
         }
     }
 }
+
+#[test]
+fn what_a_lease_or_a_window_lifts_is_neither_shadowed_nor_never_matching() {
+    let toml = WEB.replace("[subjects", "[approvals]\nfix = { approvers = [\"group:x\"], max = \"1h\" }\n[windows]\nnight = { days = [\"mon\"], from = \"01:00\", to = \"02:00\", zone = \"UTC\" }\n[subjects");
+    let policies = "@id(\"fix\") permit (principal, action == Guard::Action::\"file.read\", resource in Guard::Dir::\"/srv/fix\") when { context.leases.contains(\"fix\") };\n\
+        @id(\"day\") forbid (principal, action == Guard::Action::\"file.read\", resource in Guard::Dir::\"/srv/www/day\") when { context.windows.contains(\"night\") };\n";
+    let both = format!("{READ}{policies}");
+    assert_eq!(found(&bundle(&[("guard.toml", &toml), ("web.cedar", &both)])), Vec::<String>::new());
+    let twice = both.replace("/srv/fix", "/srv/www/fix");
+    let text = found(&bundle(&[("guard.toml", &toml), ("web.cedar", &twice)]));
+    assert_eq!(
+        text,
+        ["shadowed: web/fix changes no decision: what it permits is permitted by web/read as well"]
+    );
+}

@@ -8,8 +8,8 @@ use crate::cli::screen::{Screen, short};
 use crate::cli::{CliError, Exit};
 use crate::events::escape::line;
 use crate::policy::survey::State;
-use crate::policy::{Bundle, Facts, actions_text};
-use guard_common::action::Action;
+use crate::policy::{Bundle, Facts, action_names_among};
+use guard_common::action::{Action, Resource, TABLE};
 use std::path::Path;
 
 /// What stands for the live policy.
@@ -137,7 +137,7 @@ fn render(found: &Diff, screen: &Screen) -> Vec<String> {
         found.changes.iter().map(|change| of(change).chars().count()).max().unwrap_or_default()
     };
     let subject = width(&|change| line(&change.subject));
-    let actions = width(&|change| actions(change)).min(40);
+    let actions = width(&|change| actions(change)).min(32);
     for change in &found.changes {
         let (mark, colour) = match change.change {
             Sign::NewlyAllowed => ("+", "32"),
@@ -168,15 +168,30 @@ fn render(found: &Diff, screen: &Screen) -> Vec<String> {
     lines
 }
 
+/// The actions of a change, in groups where all of a group that such resources can be asked for changed.
 fn actions(change: &Change) -> String {
     let known = |name: &&&'static str| Action::from_name(name);
     let bits = change.actions.iter().filter_map(|name| known(&name)).fold(0, |all, one| all | one.bit());
-    let own = change.actions.iter().filter(|name| known(name).is_none());
-    let own: Vec<&str> = own.copied().collect();
-    match (bits, own.as_slice()) {
-        (bits, []) => actions_text(bits),
-        (0, own) => own.join(" "),
-        (bits, own) => format!("{} {}", actions_text(bits), own.join(" ")),
+    let among = TABLE
+        .iter()
+        .filter(|row| types(row.resource).iter().any(|of| change.resource_types.contains(*of)))
+        .fold(bits, |all, row| all | row.action.bit());
+    let own = change.actions.iter().filter(|name| known(name).is_none()).copied();
+    action_names_among(bits, among).into_iter().chain(own).collect::<Vec<_>>().join(" ")
+}
+
+/// The types that tables tell apart for an action. A rename counts with files, whatever is renamed.
+fn types(of: Resource) -> &'static [&'static str] {
+    match of {
+        Resource::File | Resource::FileOrDir => &["File"],
+        Resource::Dir => &["Dir"],
+        Resource::FileOrMemory => &["File", "Memory"],
+        Resource::Endpoint => &["Endpoint"],
+        Resource::Protocol => &["Protocol"],
+        Resource::Unix => &["Unix"],
+        Resource::Process => &["Process"],
+        Resource::Capability => &["Capability"],
+        Resource::Machine => &["Machine"],
     }
 }
 

@@ -155,7 +155,9 @@ impl Area {
             } else {
                 (&mut forbidden, &mut forbidden_if)
             };
-            *candidate |= rule.actions;
+            if rule.candidate {
+                *candidate |= rule.actions;
+            }
             if rule.enforced {
                 *enforced |= rule.actions;
             }

@@ -111,8 +111,8 @@ impl<'a> Support<'a> {
     pub(super) fn choices(&self, kind: Kind, open: bool, fixed: u64) -> Vec<Choice> {
         let mut choices = Vec::new();
         if kind.has_path() && open {
-            choices.extend(self.components(fixed));
             choices.extend(self.last_component());
+            choices.extend(self.components(fixed));
         }
         match kind {
             Kind::File => {

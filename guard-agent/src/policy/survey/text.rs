@@ -55,7 +55,8 @@ impl Survey<'_> {
             tree.insert(Path::new(&name), below, yes);
         }
         tree.render(Path::new("/"), &mut texts);
-        let everywhere = texts.first().is_some_and(|text| text == "any path");
+        // Exceptions are named, so what has no name is meant as well.
+        let everywhere = texts.first().is_some_and(|text| text.starts_with("any path"));
         if !(hidden.is_empty() || everywhere && !hidden_out) {
             texts.extend(hidden.into_iter().filter(|(_, below)| *below).map(|(name, _)| name));
         }
@@ -86,14 +87,10 @@ impl Survey<'_> {
         let mut named = BTreeSet::new();
         for number in among.iter().filter(|number| wanted.contains(number)) {
             let region = &self.regions[*number];
-            let (list, first, last) = match region.spot {
-                Where::V4(first, last) => (&mut v4, first.into(), last.into()),
-                Where::V6(first, last) => (&mut v6, first, last),
+            match region.spot {
+                Where::V4(first, last) => v4.push((first.into(), last.into())),
+                Where::V6(first, last) => v6.push((first, last)),
                 _ => continue,
-            };
-            match list.last_mut() {
-                Some((_, end)) if end.checked_add(1) == Some(first) => *end = last,
-                _ => list.push((first, last)),
             }
             for id in self.classes.list()[region.class as usize].cover.iter() {
                 if let Atom::Dns(name) = self.atoms.get(*id) {
@@ -101,6 +98,7 @@ impl Survey<'_> {
                 }
             }
         }
+        let (v4, v6) = (adjoined(v4), adjoined(v6));
         if v4 == [(0, u32::MAX.into())] && v6 == [(0, u128::MAX)] {
             return vec!["any address".to_owned()];
         }
@@ -127,6 +125,19 @@ impl Survey<'_> {
         }
         texts
     }
+}
+
+/// Ranges in order, neighbours as one.
+fn adjoined(mut ranges: Vec<(u128, u128)>) -> Vec<(u128, u128)> {
+    ranges.sort_unstable();
+    let mut found: Vec<(u128, u128)> = Vec::new();
+    for (first, last) in ranges {
+        match found.last_mut() {
+            Some((_, end)) if end.checked_add(1) == Some(first) => *end = last,
+            _ => found.push((first, last)),
+        }
+    }
+    found
 }
 
 impl Tree {
