@@ -29,7 +29,7 @@ pub use files::{Files, MAX_BYTES, MAX_FILES, MAX_NAME};
 pub use keys::{KeyError, PrivateKey, PublicKey};
 pub(crate) use manifest::disagreement;
 pub use manifest::{MANIFEST, Manifest};
-pub use open::{Opened, Seal, open, open_archive, open_kept};
+pub use open::{Opened, Seal, check as open_files, open, open_archive, open_kept};
 pub use record::{Denied, Effect, Entry, Hold, How, Proposed, Record};
 pub use release::{Halt, Release, Rollout};
 pub use shelf::{Copies, Shelf, ShelfError};

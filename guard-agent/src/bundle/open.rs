@@ -58,8 +58,11 @@ pub fn open_archive(bytes: &[u8], origin: &Path) -> Result<Opened, Diagnostics> 
     check(archive::unpack(bytes, origin)?, true)
 }
 
-/// The rest of opening: compares digests and checks signatures.
-pub(super) fn check(files: Files, sealed: bool) -> Result<Opened, Diagnostics> {
+/// The rest of opening files that were read: if they are `sealed`, compares digests and checks signatures.
+///
+/// # Errors
+/// If the seal is broken.
+pub fn check(files: Files, sealed: bool) -> Result<Opened, Diagnostics> {
     if !sealed {
         return Ok(Opened { files, seal: None });
     }

@@ -29,6 +29,7 @@ mod literals;
 mod manifest;
 mod merge;
 mod naming;
+mod nesting;
 mod network;
 mod oracle;
 mod outcome;

@@ -11,6 +11,7 @@ use cedar_policy_core::parser::{Loc, parse_policyset};
 use guard_common::action;
 
 use super::diagnostics::{Diagnostic, Source};
+use super::nesting;
 
 /// Annotations that mean something.
 const ANNOTATIONS: [&str; 6] = ["id", "mode", "audit", "reason", "approval", "absent"];
@@ -104,6 +105,10 @@ pub(super) struct Parsed {
 
 /// Parses one file. `stem` prefixes the ids of policies.
 pub(super) fn parse(source: &Source, stem: &str, found: &mut Vec<Diagnostic>) -> Parsed {
+    if let Err(error) = nesting::check(source) {
+        found.push(error);
+        return Parsed::default();
+    }
     let set = match parse_policyset(&source.text) {
         Ok(set) => set,
         Err(errors) => {

@@ -8,6 +8,7 @@ use cedar_policy_core::validator::{RawName, ValidatorSchema, ValidatorSchemaFrag
 
 use super::diagnostics::{Diagnostic, Source};
 use super::manifest::{FactType, Manifest};
+use super::nesting;
 use super::policies::from_miette;
 use super::world::FactValue;
 
@@ -35,6 +36,12 @@ pub(super) fn build(
         }
     }
     if files.is_empty() {
+        // The names become part of the text below.
+        let wrong = manifest.facts.iter().find(|(name, _)| !is_identifier(name.get_ref()));
+        if let Some((name, _)) = wrong {
+            let error = toml.error("schema", name.span(), "the name of a fact is an identifier");
+            return Err(vec![error.help("use letters, digits and _, and no digit first")]);
+        }
         let facts: Vec<_> = manifest
             .facts
             .iter()
@@ -61,7 +68,13 @@ pub(super) fn build(
     ValidatorSchema::from_schema_fragments(lowered, Extensions::all_available()).map_err(refuse)
 }
 
+fn is_identifier(name: &str) -> bool {
+    name.chars().next().is_some_and(|first| first.is_ascii_alphabetic() || first == '_')
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+}
+
 fn fragment(source: &Source) -> Result<Fragment<RawName>, Diagnostic> {
+    nesting::check(source)?;
     Fragment::from_cedarschema_str(&source.text, Extensions::all_available())
         .map(|(fragment, _)| fragment)
         .map_err(|error| from_miette(source, "schema", &error))

@@ -1,6 +1,7 @@
 //! Cedar text in one style.
 
 use super::diagnostics::{Diagnostic, Diagnostics, Source};
+use super::nesting;
 use super::policies::from_miette;
 
 /// Columns of a line.
@@ -12,6 +13,7 @@ const WIDTH: usize = 100;
 /// If it does not parse.
 pub fn format(name: &str, text: &str) -> Result<String, Diagnostics> {
     let source = Source::new(name, text);
+    nesting::check(&source)?;
     if let Err(errors) = cedar_policy_core::parser::parse_policyset(text) {
         let found = errors.iter().map(|error| from_miette(&source, "syntax", error)).collect();
         return Diagnostics::refuse_if_errors(found).map(|_| String::new());

@@ -1,5 +1,6 @@
 //! Tests of everything between the bytes of a bundle and its policy.
 
+mod deep;
 mod hostile;
 mod large;
 mod sealed;
