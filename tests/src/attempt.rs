@@ -23,7 +23,7 @@ const DEADLINE: Duration = Duration::from_secs(120);
 
 /// How an attempt ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Outcome {
+pub enum Outcome {
     /// It worked.
     Worked,
     /// A system call failed.
@@ -45,18 +45,18 @@ impl Outcome {
 }
 
 /// An attempt under way.
-pub(crate) struct Running {
+pub struct Running {
     pid: Pid,
     result: PipeReader,
 }
 
 /// Makes an attempt as `who` and waits for its end.
-pub(crate) fn attempt(who: Identity, action: impl Fn() -> io::Result<()>) -> Result<Outcome> {
+pub fn attempt(who: Identity, action: impl Fn() -> io::Result<()>) -> Result<Outcome> {
     start(who, action)?.outcome()
 }
 
 /// Repeats a question until it is answered yes: what is waited for is the daemon's own doing.
-pub(crate) fn eventually(what: &str, mut question: impl FnMut() -> Result<bool>) -> Result<()> {
+pub fn eventually(what: &str, mut question: impl FnMut() -> Result<bool>) -> Result<()> {
     let begin = Instant::now();
     while !question()? {
         ensure!(begin.elapsed() < DEADLINE, "not within {} s: {what}", DEADLINE.as_secs());
@@ -66,7 +66,7 @@ pub(crate) fn eventually(what: &str, mut question: impl FnMut() -> Result<bool>)
 }
 
 /// Starts an attempt as `who`.
-pub(crate) fn start(who: Identity, action: impl Fn() -> io::Result<()>) -> Result<Running> {
+pub fn start(who: Identity, action: impl Fn() -> io::Result<()>) -> Result<Running> {
     let (reader, writer) = pipe().context("make a pipe")?;
     // SAFETY: this program has one thread.
     match unsafe { nix::unistd::fork() }.context("fork")? {
@@ -86,12 +86,12 @@ pub(crate) fn start(who: Identity, action: impl Fn() -> io::Result<()>) -> Resul
 
 impl Running {
     /// The process.
-    pub(crate) fn pid(&self) -> Pid {
+    pub fn pid(&self) -> Pid {
         self.pid
     }
 
     /// Waits for the end.
-    pub(crate) fn outcome(mut self) -> Result<Outcome> {
+    pub fn outcome(mut self) -> Result<Outcome> {
         let timeout = PollTimeout::try_from(DEADLINE).context("deadline")?;
         if poll(&mut [PollFd::new(self.result.as_fd(), PollFlags::POLLIN)], timeout).context("poll")? == 0 {
             let _ = kill(self.pid, Signal::SIGKILL);

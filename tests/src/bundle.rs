@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 
 /// A bundle in the making.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Bundle {
+pub struct Bundle {
     name: String,
     version: u64,
     subjects: String,
@@ -15,43 +15,43 @@ pub(crate) struct Bundle {
 }
 
 /// Includes that let an ordinary program start and talk to its shell.
-pub(crate) const ORDINARY: &str = "\"base/dynamic-exec\", \"base/devices\", \"base/terminal\", \
+pub const ORDINARY: &str = "\"base/dynamic-exec\", \"base/devices\", \"base/terminal\", \
      \"base/stdio\", \"base/anonymous\", \"base/own-proc\", \"base/name-resolution\"";
 
 impl Bundle {
     /// An empty bundle.
-    pub(crate) fn new(name: &str) -> Self {
+    pub fn new(name: &str) -> Self {
         Self { name: name.to_owned(), version: 1, ..Self::default() }
     }
 
     /// The same with another version.
-    pub(crate) fn version(mut self, version: u64) -> Self {
+    pub fn version(mut self, version: u64) -> Self {
         self.version = version;
         self
     }
 
     /// Adds a subject that governs everything and includes [`ORDINARY`].
-    pub(crate) fn subject(self, name: &str, selector: &str) -> Self {
+    pub fn subject(self, name: &str, selector: &str) -> Self {
         self.toml(&format!(
             "[subjects.{name}]\nselector = {{ {selector} }}\ngoverns = [\"*\"]\ninclude = [{ORDINARY}]\n"
         ))
     }
 
     /// Adds text to `guard.toml`.
-    pub(crate) fn toml(mut self, text: &str) -> Self {
+    pub fn toml(mut self, text: &str) -> Self {
         self.subjects.push_str(text);
         self.subjects.push('\n');
         self
     }
 
     /// Adds a file of policies.
-    pub(crate) fn policy(mut self, file: &str, text: impl Into<String>) -> Self {
+    pub fn policy(mut self, file: &str, text: impl Into<String>) -> Self {
         self.policies.push((format!("{file}.cedar"), text.into()));
         self
     }
 
     /// Writes it into `directory`, which then holds nothing else.
-    pub(crate) fn write(&self, directory: &Path) -> Result<PathBuf> {
+    pub fn write(&self, directory: &Path) -> Result<PathBuf> {
         let _ = fs::remove_dir_all(directory);
         fs::create_dir_all(directory).with_context(|| format!("create {}", directory.display()))?;
         let manifest = format!(
@@ -68,12 +68,12 @@ impl Bundle {
 
 /// A permit of `actions` (a Cedar list or scope, for example `action in Guard::Action::"file.*"`) for
 /// one subject where `condition` holds.
-pub(crate) fn permit(id: &str, subject: &str, actions: &[&str], condition: &str) -> String {
+pub fn permit(id: &str, subject: &str, actions: &[&str], condition: &str) -> String {
     rule("permit", id, subject, actions, condition)
 }
 
 /// The same as a forbid.
-pub(crate) fn forbid(id: &str, subject: &str, actions: &[&str], condition: &str) -> String {
+pub fn forbid(id: &str, subject: &str, actions: &[&str], condition: &str) -> String {
     rule("forbid", id, subject, actions, condition)
 }
 
@@ -86,12 +86,12 @@ fn rule(effect: &str, id: &str, subject: &str, actions: &[&str], condition: &str
 }
 
 /// The condition that the resource lies in one of `directories`.
-pub(crate) fn within<P: AsRef<Path>>(directories: &[P]) -> String {
+pub fn within<P: AsRef<Path>>(directories: &[P]) -> String {
     any(directories, |path| format!("resource in Guard::Dir::\"{path}\""))
 }
 
 /// The condition that the resource is one of `files`.
-pub(crate) fn one_of<P: AsRef<Path>>(files: &[P]) -> String {
+pub fn one_of<P: AsRef<Path>>(files: &[P]) -> String {
     any(files, |path| format!("resource == Guard::File::\"{path}\""))
 }
 

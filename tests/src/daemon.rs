@@ -26,28 +26,28 @@ const STOP: Duration = Duration::from_secs(30);
 const LOG_LINES: usize = 8;
 
 /// Where fixtures keep what the daemon reads and writes.
-pub(crate) const BASE: &str = "/run/guard-tests";
+pub const BASE: &str = "/run/guard-tests";
 
 /// A file of the fixture that names the step which the daemon's debug build makes fail, or leaves out.
-pub(crate) const FAULT: &str = "fault";
+pub const FAULT: &str = "fault";
 
 /// A daemon that enforces.
-pub(crate) struct Daemon {
+pub struct Daemon {
     child: Child,
     directory: PathBuf,
     /// What it prints.
-    pub(crate) events: Events,
+    pub events: Events,
 }
 
 /// A daemon that may still refuse to start.
-pub(crate) struct Starting {
+pub struct Starting {
     child: Child,
     directory: PathBuf,
     ready: UnixDatagram,
 }
 
 /// The configuration and the bundle of a fixture, on disk.
-pub(crate) fn configure(name: &str, bundle: &Bundle) -> Result<PathBuf> {
+pub fn configure(name: &str, bundle: &Bundle) -> Result<PathBuf> {
     let directory = Path::new(BASE).join(name);
     let _ = fs::remove_dir_all(&directory);
     fs::create_dir_all(&directory).with_context(|| format!("create {}", directory.display()))?;
@@ -61,12 +61,12 @@ pub(crate) fn configure(name: &str, bundle: &Bundle) -> Result<PathBuf> {
 }
 
 /// Starts the daemon on a directory of [`configure`] without waiting for it.
-pub(crate) fn spawn(directory: &Path) -> Result<Starting> {
+pub fn spawn(directory: &Path) -> Result<Starting> {
     spawn_in(&[], directory)
 }
 
 /// The same through a program that changes something and then executes its further arguments.
-pub(crate) fn spawn_in(host: &[&str], directory: &Path) -> Result<Starting> {
+pub fn spawn_in(host: &[&str], directory: &Path) -> Result<Starting> {
     let socket = directory.join("notify.sock");
     let _ = fs::remove_file(&socket);
     let ready = UnixDatagram::bind(&socket).context("bind the notification socket")?;
@@ -95,7 +95,7 @@ pub(crate) fn spawn_in(host: &[&str], directory: &Path) -> Result<Starting> {
 
 impl Starting {
     /// Waits until it is ready, or has ended.
-    pub(crate) fn ready(mut self) -> Result<Daemon> {
+    pub fn ready(mut self) -> Result<Daemon> {
         let process = pidfd(&self.child)?;
         let deadline = Instant::now() + START;
         loop {
@@ -127,7 +127,7 @@ impl Starting {
     }
 
     /// Waits for it to end without ever having been ready; returns its status and log.
-    pub(crate) fn refused(mut self) -> Result<(ExitStatus, String)> {
+    pub fn refused(mut self) -> Result<(ExitStatus, String)> {
         let process = pidfd(&self.child)?;
         let timeout = PollTimeout::try_from(START).context("time-out")?;
         if poll(&mut [PollFd::new(process.as_fd(), PollFlags::POLLIN)], timeout).context("poll")? == 0 {
@@ -161,32 +161,32 @@ fn log(directory: &Path) -> String {
 
 impl Daemon {
     /// Starts on a new directory and waits until ready.
-    pub(crate) fn start(name: &str, bundle: &Bundle) -> Result<Self> {
+    pub fn start(name: &str, bundle: &Bundle) -> Result<Self> {
         spawn(&configure(name, bundle)?)?.ready()
     }
 
     /// Its process.
-    pub(crate) fn pid(&self) -> Pid {
+    pub fn pid(&self) -> Pid {
         Pid::from_raw(self.child.id().cast_signed())
     }
 
     /// The fixture's directory.
-    pub(crate) fn directory(&self) -> &Path {
+    pub fn directory(&self) -> &Path {
         &self.directory
     }
 
     /// What it logged.
-    pub(crate) fn log(&self) -> String {
+    pub fn log(&self) -> String {
         log(&self.directory)
     }
 
     /// Whether it still runs.
-    pub(crate) fn is_alive(&mut self) -> bool {
+    pub fn is_alive(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
     }
 
     /// Asks it to end and waits for it.
-    pub(crate) fn stop(mut self) -> Result<ExitStatus> {
+    pub fn stop(mut self) -> Result<ExitStatus> {
         kill(self.pid(), Signal::SIGTERM).context("signal the daemon")?;
         let process = pidfd(&self.child)?;
         let timeout = PollTimeout::try_from(STOP).context("time-out")?;
@@ -197,7 +197,7 @@ impl Daemon {
     }
 
     /// Makes a bundle live without the help of `guardctl`, which takes longer to start.
-    pub(crate) fn apply(&self, directory: &Path) -> Result<()> {
+    pub fn apply(&self, directory: &Path) -> Result<()> {
         let body = serde_json::json!({ "directory": directory }).to_string();
         let (status, answer) = self.request("POST", "/v1/policy/apply", &body)?;
         ensure!(status == 200, "the daemon answered {status}: {answer}");
@@ -205,25 +205,25 @@ impl Daemon {
     }
 
     /// What the daemon says of itself.
-    pub(crate) fn status(&self) -> Result<serde_json::Value> {
+    pub fn status(&self) -> Result<serde_json::Value> {
         let (status, answer) = self.request("GET", "/v1/status", "")?;
         ensure!(status == 200, "the daemon answered {status}: {answer}");
         serde_json::from_str(&answer).with_context(|| format!("the status is no JSON: {answer}"))
     }
 
     /// The socket for administrators.
-    pub(crate) fn socket(&self) -> PathBuf {
+    pub fn socket(&self) -> PathBuf {
         self.directory.join("run/admin.sock")
     }
 
     /// One request at the socket for administrators; status and body of the answer.
-    pub(crate) fn request(&self, method: &str, path: &str, body: &str) -> Result<(u16, String)> {
+    pub fn request(&self, method: &str, path: &str, body: &str) -> Result<(u16, String)> {
         let stream = UnixStream::connect(self.socket()).context("connect to the admin socket")?;
         http::exchange(stream, method, path, body).with_context(|| format!("{method} {path}"))
     }
 
     /// A `guardctl` command for this daemon.
-    pub(crate) fn control(&self, arguments: &[&str]) -> Command {
+    pub fn control(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("guardctl");
         command.arg("--socket").arg(self.socket()).args(arguments);
         command

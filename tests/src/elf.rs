@@ -9,17 +9,17 @@ const HEADER: usize = 64;
 const PROGRAM_HEADER: usize = 56;
 
 /// A static x86-64 program that exits with `status`.
-pub(crate) fn exits_with(status: u8) -> Vec<u8> {
+pub fn exits_with(status: u8) -> Vec<u8> {
     build(PROGRAM_BASE, status, None)
 }
 
 /// A program that can be the interpreter of another.
-pub(crate) fn interpreter() -> Vec<u8> {
+pub fn interpreter() -> Vec<u8> {
     build(INTERPRETER_BASE, 0, None)
 }
 
 /// The same, which asks the kernel for `interpreter` to load it.
-pub(crate) fn interpreted_by(interpreter: &str) -> Vec<u8> {
+pub fn interpreted_by(interpreter: &str) -> Vec<u8> {
     build(PROGRAM_BASE, 0, Some(interpreter))
 }
 

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 /// One event.
 #[derive(Clone, Debug)]
-pub(crate) struct Event(Value);
+pub struct Event(Value);
 
 impl Event {
     fn text(&self, field: &str) -> &str {
@@ -29,34 +29,34 @@ impl Event {
     }
 
     /// The subject.
-    pub(crate) fn subject(&self) -> &str {
+    pub fn subject(&self) -> &str {
         self.text("subject")
     }
 
     /// Why it was decided so.
-    pub(crate) fn reason(&self) -> &str {
+    pub fn reason(&self) -> &str {
         self.text("reason")
     }
 
     /// Whether it reports a denial.
-    pub(crate) fn is_denial(&self) -> bool {
+    pub fn is_denial(&self) -> bool {
         self.text("verdict") == "denied"
     }
 
     /// Name of the error number that the caller got.
-    pub(crate) fn errno(&self) -> &str {
+    pub fn errno(&self) -> &str {
         self.text("errno")
     }
 
     /// Whether it is about this action.
-    pub(crate) fn is_about(&self, action: &str) -> bool {
+    pub fn is_about(&self, action: &str) -> bool {
         let actions = self.0.get("actions").and_then(Value::as_array);
         actions.is_some_and(|actions| actions.iter().any(|found| found.as_str() == Some(action)))
     }
 
     /// Whether the resource is the one that `name` describes: the end of its path, of the path on
     /// its file system or of its abstract name, escaped; or `ADDRESS:PORT`.
-    pub(crate) fn is_at(&self, name: &str) -> bool {
+    pub fn is_at(&self, name: &str) -> bool {
         let port = self.0.pointer("/resource/port").and_then(Value::as_u64).unwrap_or_default();
         ["path", "fs_path", "abstract_name"].iter().any(|field| self.resource(field).ends_with(name))
             || format!("{}:{port}", self.resource("address")) == name
@@ -75,26 +75,26 @@ impl std::fmt::Display for Event {
 }
 
 /// The file that holds the events.
-pub(crate) struct Events {
+pub struct Events {
     path: PathBuf,
     watch: Inotify,
 }
 
 impl Events {
     /// Watches a file that exists.
-    pub(crate) fn watch(path: &Path) -> Result<Self> {
+    pub fn watch(path: &Path) -> Result<Self> {
         let watch = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).context("inotify")?;
         watch.add_watch(path, AddWatchFlags::IN_MODIFY).context("watch the events")?;
         Ok(Self { path: path.to_owned(), watch })
     }
 
     /// Where the next event will begin.
-    pub(crate) fn mark(&self) -> Result<u64> {
+    pub fn mark(&self) -> Result<u64> {
         Ok(self.path.metadata().context("look at the events")?.len())
     }
 
     /// Complete events from `mark` on.
-    pub(crate) fn since(&self, mark: u64) -> Result<Vec<Event>> {
+    pub fn since(&self, mark: u64) -> Result<Vec<Event>> {
         let mut file = File::open(&self.path).context("open the events")?;
         file.seek(SeekFrom::Start(mark)).context("seek in the events")?;
         let mut text = String::new();
@@ -111,7 +111,7 @@ impl Events {
     }
 
     /// Waits for an event after `mark`.
-    pub(crate) fn wait(
+    pub fn wait(
         &self,
         mark: u64,
         wait: Duration,

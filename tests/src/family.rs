@@ -10,8 +10,9 @@ use crate::case::Case;
 use crate::daemon::Daemon;
 use crate::report::{Effort, Report, Verdict};
 use crate::{
-    admin, canary, checks, escape, exec, file, first_hour, generations, identity, layout, lifecycle, mounts,
-    network, path, programs, requirements, running, selector, stdio, store, systemd, unix, users, why,
+    admin, canary, checks, escape, exactness, exec, file, first_hour, generations, hostile, identity, layout,
+    lifecycle, mounts, network, path, programs, requirements, running, selector, stdio, store, systemd, unix,
+    users, why,
 };
 
 /// One test: run once without Guard and once under it.
@@ -104,8 +105,10 @@ const FAMILIES: &[Family] = &[
             store::PART,
             why::PART,
             checks::PART,
+            hostile::PART,
         ],
     },
+    Family { name: "exact", place: Place::Plain, has_daemon: false, parts: &[exactness::PART] },
     Family { name: "systemd", place: Place::Systemd, has_daemon: true, parts: &[systemd::PART] },
     Family { name: "first-hour", place: Place::Systemd, has_daemon: false, parts: &[first_hour::PART] },
     Family {

@@ -3,7 +3,7 @@
 use std::io::{self, Read, Write};
 
 /// Sends one request and reads the answer to its end: status and body.
-pub(crate) fn exchange(
+pub fn exchange(
     mut stream: impl Read + Write,
     method: &str,
     path: &str,
@@ -16,7 +16,7 @@ pub(crate) fn exchange(
 }
 
 /// A request after whose answer the server closes the connection.
-pub(crate) fn request(method: &str, path: &str, body: &str) -> String {
+pub fn request(method: &str, path: &str, body: &str) -> String {
     format!(
         "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n\
          Content-Length: {}\r\n\r\n{body}",

@@ -12,12 +12,12 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::mount::{MsFlags, mount};
 
 /// The tree on the root file system, which is an overlay in every guest.
-pub(crate) const ROOT: &str = "/srv/gt";
+pub const ROOT: &str = "/srv/gt";
 /// What a canary holds.
 const CANARY: &str = "canary: nobody should have read this, or changed it\n";
 
 /// The trees, one for each kind of file system.
-pub(crate) const TREES: [(&str, &str); 7] = [
+pub const TREES: [(&str, &str); 7] = [
     ("root overlay", ROOT),
     ("tmpfs", "/scratch/tmpfs/gt"),
     ("ext4", "/scratch/ext4/gt"),
@@ -28,22 +28,22 @@ pub(crate) const TREES: [(&str, &str); 7] = [
 ];
 
 /// A path below the tree on the root file system.
-pub(crate) fn path(relative: &str) -> PathBuf {
+pub fn path(relative: &str) -> PathBuf {
     Path::new(ROOT).join(relative)
 }
 
 /// The directories `name` of all trees.
-pub(crate) fn in_all_trees(name: &str) -> Vec<PathBuf> {
+pub fn in_all_trees(name: &str) -> Vec<PathBuf> {
     TREES.iter().map(|(_, root)| Path::new(root).join(name)).collect()
 }
 
 /// The canary of a tree.
-pub(crate) fn canary(root: &str) -> PathBuf {
+pub fn canary(root: &str) -> PathBuf {
     Path::new(root).join("shut/secret")
 }
 
 /// Makes all trees. Called once, before anything is labelled.
-pub(crate) fn create() -> Result<()> {
+pub fn create() -> Result<()> {
     if !Path::new("/scratch/btrfs/volume").exists() {
         run("btrfs", &["-q", "subvolume", "create", "/scratch/btrfs/volume"])?;
     }
@@ -75,7 +75,7 @@ pub(crate) fn create() -> Result<()> {
 }
 
 /// Whether every canary is as it was made.
-pub(crate) fn check_canaries() -> Result<()> {
+pub fn check_canaries() -> Result<()> {
     for (kind, root) in TREES {
         let canary = canary(root);
         if !Path::new(root).exists() {
@@ -88,7 +88,7 @@ pub(crate) fn check_canaries() -> Result<()> {
 }
 
 /// Makes every canary as it was again.
-pub(crate) fn restore_canaries() -> Result<()> {
+pub fn restore_canaries() -> Result<()> {
     for (_, root) in TREES {
         let canary = canary(root);
         if Path::new(root).exists() && fs::read(&canary).ok().as_deref() != Some(CANARY.as_bytes()) {
@@ -99,13 +99,13 @@ pub(crate) fn restore_canaries() -> Result<()> {
 }
 
 /// A directory that everybody may write to.
-pub(crate) fn directory(path: &Path) -> Result<()> {
+pub fn directory(path: &Path) -> Result<()> {
     fs::create_dir_all(path).with_context(|| format!("create {}", path.display()))?;
     mode(path, 0o777)
 }
 
 /// The same, empty.
-pub(crate) fn empty_directory(path: &Path) -> Result<()> {
+pub fn empty_directory(path: &Path) -> Result<()> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(error).with_context(|| format!("remove {}", path.display()))
@@ -115,7 +115,7 @@ pub(crate) fn empty_directory(path: &Path) -> Result<()> {
 }
 
 /// A file that everybody may read and write.
-pub(crate) fn file(path: &Path, content: &[u8]) -> Result<()> {
+pub fn file(path: &Path, content: &[u8]) -> Result<()> {
     if let Some(parent) = path.parent().filter(|parent| !parent.exists()) {
         directory(parent)?;
     }
@@ -124,7 +124,7 @@ pub(crate) fn file(path: &Path, content: &[u8]) -> Result<()> {
 }
 
 /// A program that everybody may execute and nobody may write to.
-pub(crate) fn program(path: &Path, content: &[u8]) -> Result<()> {
+pub fn program(path: &Path, content: &[u8]) -> Result<()> {
     if let Some(parent) = path.parent().filter(|parent| !parent.exists()) {
         directory(parent)?;
     }
@@ -136,13 +136,13 @@ pub(crate) fn program(path: &Path, content: &[u8]) -> Result<()> {
 }
 
 /// Sets the mode of a file.
-pub(crate) fn mode(path: &Path, mode: u32) -> Result<()> {
+pub fn mode(path: &Path, mode: u32) -> Result<()> {
     fs::set_permissions(path, Permissions::from_mode(mode))
         .with_context(|| format!("chmod {}", path.display()))
 }
 
 /// Runs a program of the guest that must succeed, as root.
-pub(crate) fn run(program: &str, arguments: &[&str]) -> Result<()> {
+pub fn run(program: &str, arguments: &[&str]) -> Result<()> {
     let output = Command::new(program)
         .args(arguments)
         .stdin(Stdio::null())
@@ -155,7 +155,7 @@ pub(crate) fn run(program: &str, arguments: &[&str]) -> Result<()> {
 }
 
 /// The path of a program on `PATH`, with symbolic links followed: what policy must name.
-pub(crate) fn which(program: &str) -> Result<PathBuf> {
+pub fn which(program: &str) -> Result<PathBuf> {
     let paths = std::env::var_os("PATH").unwrap_or_default();
     let found =
         std::env::split_paths(&paths).map(|directory| directory.join(program)).find(|path| path.is_file());
@@ -164,4 +164,4 @@ pub(crate) fn which(program: &str) -> Result<PathBuf> {
 }
 
 /// The name of an empty path, for system calls that take a descriptor instead.
-pub(crate) const EMPTY: &CStr = c"";
+pub const EMPTY: &CStr = c"";

@@ -10,27 +10,24 @@ use std::process::ExitCode;
 
 use anyhow::{Result, ensure};
 use clap::{Parser, Subcommand};
+// The test modules name these as their own.
+use guard_tests::{attempt, bundle, daemon, elf, events, http, layout, raw, users};
 
 mod admin;
-mod attempt;
 mod bpf;
-mod bundle;
 mod canary;
 mod case;
 mod checks;
-mod daemon;
-mod elf;
 mod escape;
-mod events;
+mod exactness;
 mod exec;
 mod family;
 mod file;
 mod first_hour;
 mod flip;
 mod generations;
-mod http;
+mod hostile;
 mod identity;
-mod layout;
 mod lifecycle;
 mod mounts;
 mod network;
@@ -38,7 +35,6 @@ mod nginx;
 mod path;
 mod programs;
 mod puppet;
-mod raw;
 mod report;
 mod requirements;
 mod running;
@@ -50,7 +46,6 @@ mod systemd;
 mod transcript;
 mod unix;
 mod uring;
-mod users;
 mod why;
 
 /// The in-guest tests of Guard.

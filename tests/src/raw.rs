@@ -6,15 +6,15 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 
 use nix::libc::{self, c_int, c_long, c_void};
 
 /// Flag of execveat: only check whether the execution would be allowed (include/uapi/linux/fcntl.h).
-pub(crate) const AT_EXECVE_CHECK: c_int = 0x10000;
+pub const AT_EXECVE_CHECK: c_int = 0x10000;
 
 /// Ends this process without running anything else.
-pub(crate) fn exit_now(status: c_int) -> ! {
+pub fn exit_now(status: c_int) -> ! {
     // SAFETY: takes no memory and does not return.
     unsafe { libc::_exit(status) }
 }
@@ -24,12 +24,12 @@ fn checked(result: c_long) -> io::Result<c_long> {
 }
 
 /// A path as system calls want it.
-pub(crate) fn c_path(path: &Path) -> CString {
+pub fn c_path(path: &Path) -> CString {
     CString::new(path.as_os_str().as_bytes()).unwrap_or_default()
 }
 
 /// Makes `bits` effective, permitted, inheritable and ambient.
-pub(crate) fn set_capabilities(bits: u64) -> nix::Result<()> {
+pub fn set_capabilities(bits: u64) -> nix::Result<()> {
     const VERSION_3: u32 = 0x2008_0522;
     let header = [VERSION_3, 0];
     let (low, high) = (bits as u32, (bits >> 32) as u32);
@@ -48,13 +48,13 @@ pub(crate) fn set_capabilities(bits: u64) -> nix::Result<()> {
 }
 
 /// Sets the effective or file-system user id only.
-pub(crate) fn set_fs_uid(uid: u32) {
+pub fn set_fs_uid(uid: u32) {
     // SAFETY: takes a number only.
     unsafe { libc::setfsuid(uid) };
 }
 
 /// openat2(2) with resolve flags.
-pub(crate) fn openat2(path: &Path, flags: c_int, resolve: u64) -> io::Result<OwnedFd> {
+pub fn openat2(path: &Path, flags: c_int, resolve: u64) -> io::Result<OwnedFd> {
     let path = c_path(path);
     let how = [flags as u64, 0, resolve];
     // SAFETY: the string is terminated; `struct open_how` is three 64-bit words.
@@ -66,7 +66,7 @@ pub(crate) fn openat2(path: &Path, flags: c_int, resolve: u64) -> io::Result<Own
 }
 
 /// open(2) with exactly these flags.
-pub(crate) fn open(path: &Path, flags: c_int) -> io::Result<OwnedFd> {
+pub fn open(path: &Path, flags: c_int) -> io::Result<OwnedFd> {
     let path = c_path(path);
     // SAFETY: the string is terminated; without O_CREAT no mode is read.
     let fd = checked(unsafe { libc::open(path.as_ptr(), flags | libc::O_CLOEXEC) } as c_long)?;
@@ -75,13 +75,13 @@ pub(crate) fn open(path: &Path, flags: c_int) -> io::Result<OwnedFd> {
 }
 
 /// Opens what is at `path`, whatever it is, for reference only.
-pub(crate) fn open_path(path: &Path) -> io::Result<OwnedFd> {
+pub fn open_path(path: &Path) -> io::Result<OwnedFd> {
     use std::os::unix::fs::OpenOptionsExt;
     File::options().read(true).custom_flags(libc::O_PATH).open(path).map(OwnedFd::from)
 }
 
 /// A copy of the mount at `path` that is mounted nowhere.
-pub(crate) fn open_tree_clone(path: &Path) -> io::Result<OwnedFd> {
+pub fn open_tree_clone(path: &Path) -> io::Result<OwnedFd> {
     const OPEN_TREE_CLONE: c_int = 1;
     let path = c_path(path);
     let flags = OPEN_TREE_CLONE | libc::O_CLOEXEC | libc::AT_RECURSIVE;
@@ -100,7 +100,7 @@ struct Handle {
 }
 
 /// Opens `path` by its file handle instead of its name; `directory` is any on the same mount.
-pub(crate) fn open_by_handle(directory: &File, path: &Path) -> io::Result<OwnedFd> {
+pub fn open_by_handle(directory: &File, path: &Path) -> io::Result<OwnedFd> {
     let path = c_path(path);
     let mut handle = Handle { bytes: 128, kind: 0, data: [0; 128] };
     let mut mount_id: c_int = 0;
@@ -125,7 +125,7 @@ pub(crate) fn open_by_handle(directory: &File, path: &Path) -> io::Result<OwnedF
 
 /// execveat(2) of a descriptor, with an empty environment. Returns only on failure, or if only
 /// checked.
-pub(crate) fn execveat(fd: BorrowedFd<'_>, path: &CStr, flags: c_int) -> io::Result<()> {
+pub fn execveat(fd: BorrowedFd<'_>, path: &CStr, flags: c_int) -> io::Result<()> {
     let arguments = [c"program".as_ptr(), std::ptr::null()];
     let environment = [std::ptr::null::<libc::c_char>()];
     // SAFETY: the string and both arrays are terminated.
@@ -163,7 +163,7 @@ extern "C" fn execute(image: *mut c_void) -> c_int {
 }
 
 /// Executes a program as vfork(2) and execve(2) do: in a child that uses our memory while we wait.
-pub(crate) fn vfork_exec(path: &Path) -> io::Result<()> {
+pub fn vfork_exec(path: &Path) -> io::Result<()> {
     const STACK: usize = 64 << 10;
     let image = Image { path: c_path(path), errno: AtomicI32::new(0) };
     let mut stack = vec![0u128; STACK / 16];
@@ -178,7 +178,7 @@ pub(crate) fn vfork_exec(path: &Path) -> io::Result<()> {
 }
 
 /// Executes a program with posix_spawn(3).
-pub(crate) fn posix_spawn(path: &Path) -> io::Result<()> {
+pub fn posix_spawn(path: &Path) -> io::Result<()> {
     let path = c_path(path);
     let arguments = [c"program".as_ptr().cast_mut(), std::ptr::null_mut()];
     let environment = [std::ptr::null_mut::<libc::c_char>()];
@@ -208,7 +208,7 @@ fn ended(pid: libc::pid_t, errno: c_int) -> io::Result<()> {
 }
 
 /// A new process in the cgroup whose directory is open as `cgroup` (clone3(2)).
-pub(crate) fn fork_into(cgroup: BorrowedFd<'_>) -> io::Result<libc::pid_t> {
+pub fn fork_into(cgroup: BorrowedFd<'_>) -> io::Result<libc::pid_t> {
     const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
     // `struct clone_args`: flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls,
     // set_tid, set_tid_size, cgroup.
@@ -222,14 +222,14 @@ pub(crate) fn fork_into(cgroup: BorrowedFd<'_>) -> io::Result<libc::pid_t> {
 }
 
 /// A new process that shares nothing but is a child of our parent.
-pub(crate) fn clone_parent() -> io::Result<libc::pid_t> {
+pub fn clone_parent() -> io::Result<libc::pid_t> {
     let flags = libc::CLONE_PARENT as c_long;
     // SAFETY: without CLONE_VM this is fork with another parent; this program has one thread.
     checked(unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) }).map(|pid| pid as libc::pid_t)
 }
 
 /// Maps one page, and unmaps it again.
-pub(crate) fn map_page(fd: Option<BorrowedFd<'_>>, protection: c_int) -> io::Result<()> {
+pub fn map_page(fd: Option<BorrowedFd<'_>>, protection: c_int) -> io::Result<()> {
     let (flags, fd) = match fd {
         Some(fd) => (libc::MAP_PRIVATE, fd.as_raw_fd()),
         None => (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1),
@@ -246,7 +246,7 @@ pub(crate) fn map_page(fd: Option<BorrowedFd<'_>>, protection: c_int) -> io::Res
 }
 
 /// Connects a socket to the raw bytes of an address.
-pub(crate) fn connect(fd: BorrowedFd<'_>, address: &[u8]) -> io::Result<()> {
+pub fn connect(fd: BorrowedFd<'_>, address: &[u8]) -> io::Result<()> {
     // SAFETY: the kernel copies as many bytes as the slice has.
     checked(unsafe {
         libc::connect(fd.as_raw_fd(), address.as_ptr().cast(), address.len() as libc::socklen_t) as c_long
@@ -255,7 +255,7 @@ pub(crate) fn connect(fd: BorrowedFd<'_>, address: &[u8]) -> io::Result<()> {
 }
 
 /// A socket.
-pub(crate) fn socket(family: c_int, kind: c_int, protocol: c_int) -> io::Result<OwnedFd> {
+pub fn socket(family: c_int, kind: c_int, protocol: c_int) -> io::Result<OwnedFd> {
     // SAFETY: takes numbers only.
     let fd = checked(unsafe { libc::socket(family, kind | libc::SOCK_CLOEXEC, protocol) } as c_long)?;
     // SAFETY: a new descriptor that nobody else owns.
@@ -263,7 +263,7 @@ pub(crate) fn socket(family: c_int, kind: c_int, protocol: c_int) -> io::Result<
 }
 
 /// A page of memory that forked processes share.
-pub(crate) struct SharedCounters {
+pub struct SharedCounters {
     address: *mut c_void,
 }
 
@@ -271,7 +271,7 @@ impl SharedCounters {
     const COUNT: usize = 16;
 
     /// A page of zeros.
-    pub(crate) fn new() -> io::Result<Self> {
+    pub fn new() -> io::Result<Self> {
         // SAFETY: a new mapping at an address of the kernel's choice.
         let address = unsafe {
             libc::mmap(
@@ -287,7 +287,7 @@ impl SharedCounters {
     }
 
     /// One of the counters on it.
-    pub(crate) fn at(&self, index: usize) -> &std::sync::atomic::AtomicU64 {
+    pub fn at(&self, index: usize) -> &std::sync::atomic::AtomicU64 {
         assert!(index < Self::COUNT, "there are {} counters", Self::COUNT);
         // SAFETY: the page lives as long as `self`, is aligned, and is only used through atomics.
         unsafe { &*self.address.cast::<std::sync::atomic::AtomicU64>().add(index) }
@@ -299,4 +299,73 @@ impl Drop for SharedCounters {
         // SAFETY: the mapping of `new`, to which no reference can be left.
         unsafe { libc::munmap(self.address, 4096) };
     }
+}
+
+/// Memory that forked processes share, as words.
+pub struct SharedPages {
+    address: *mut c_void,
+    words: usize,
+}
+
+impl SharedPages {
+    /// Room for so many bytes, all zero.
+    pub fn new(bytes: usize) -> io::Result<Self> {
+        // SAFETY: a new mapping at an address of the kernel's choice.
+        let address = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                bytes,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED | libc::MAP_ANONYMOUS,
+                -1,
+                0,
+            )
+        };
+        let words = bytes / size_of::<AtomicU32>();
+        if address == libc::MAP_FAILED {
+            Err(io::Error::last_os_error())
+        } else {
+            Ok(Self { address, words })
+        }
+    }
+
+    /// One of the words.
+    pub fn word(&self, index: usize) -> &AtomicU32 {
+        assert!(index < self.words, "there are {} words", self.words);
+        // SAFETY: the mapping lives as long as `self`, is aligned, and is only used through atomics.
+        unsafe { &*self.address.cast::<AtomicU32>().add(index) }
+    }
+}
+
+impl Drop for SharedPages {
+    fn drop(&mut self) {
+        // SAFETY: the mapping of `new`, to which no reference can be left.
+        unsafe { libc::munmap(self.address, self.words * size_of::<AtomicU32>()) };
+    }
+}
+
+/// Sleeps while `word` is `value`; false if it was for a second, and not longer if `bounded`.
+pub fn futex_wait(word: &AtomicU32, value: u32, bounded: bool) -> bool {
+    let second = libc::timespec { tv_sec: 1, tv_nsec: 0 };
+    let timeout = if bounded { &raw const second } else { std::ptr::null() };
+    // SAFETY: the word and the time outlive the call; the word is in shared memory or this process's.
+    let result = unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAIT, value, timeout) };
+    result == 0 || io::Error::last_os_error().raw_os_error() != Some(libc::ETIMEDOUT)
+}
+
+/// Wakes who sleeps in [`futex_wait`] on `word`.
+pub fn futex_wake(word: &AtomicU32) {
+    // SAFETY: the word outlives the call.
+    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, c_int::MAX) };
+}
+
+/// Replaces this process by the program at `path`, with no arguments but its name and an empty
+/// environment. Returns only on failure.
+pub fn execve(path: &Path) -> io::Error {
+    let path = c_path(path);
+    let arguments = [path.as_ptr(), std::ptr::null()];
+    let environment = [std::ptr::null::<libc::c_char>()];
+    // SAFETY: the string and both arrays are terminated.
+    unsafe { libc::execve(path.as_ptr(), arguments.as_ptr(), environment.as_ptr()) };
+    io::Error::last_os_error()
 }

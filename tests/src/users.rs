@@ -6,52 +6,55 @@ use anyhow::{Context, Result};
 
 /// Who makes an attempt.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Identity {
+pub struct Identity {
     /// The subject the attempt is reported as, or the name of the unlabelled account.
-    pub(crate) name: &'static str,
+    pub name: &'static str,
     /// User and group id.
-    pub(crate) uid: u32,
+    pub uid: u32,
     /// Capabilities kept over the change of user, as bits.
-    pub(crate) capabilities: u64,
+    pub capabilities: u64,
 }
 
 /// The subject with the narrowest policy.
-pub(crate) const AGENT: Identity = Identity::new("agent", 2001);
+pub const AGENT: Identity = Identity::new("agent", 2001);
 /// A second subject, with a wider policy.
-pub(crate) const CI: Identity = Identity::new("ci", 2002);
+pub const CI: Identity = Identity::new("ci", 2002);
 /// The user of the web server.
-pub(crate) const WEBSRV: Identity = Identity::new("websrv", 2003);
+pub const WEBSRV: Identity = Identity::new("websrv", 2003);
 /// A user that no policy names.
-pub(crate) const FREE: Identity = Identity::new("free", 2999);
+pub const FREE: Identity = Identity::new("free", 2999);
 /// Root; attempts made as root are reported as the subject that what they execute selects.
-pub(crate) const ROOT: Identity = Identity::new("root", 0);
+pub const ROOT: Identity = Identity::new("root", 0);
 
 /// The first of the ids that subuid(5) lets two of them use.
-pub(crate) const SUBORDINATE: u32 = 100_000;
+pub const SUBORDINATE: u32 = 100_000;
 
-/// `CAP_SETUID`, `CAP_SYS_CHROOT` and `CAP_DAC_READ_SEARCH` (include/uapi/linux/capability.h).
-pub(crate) const SETUID: u64 = 1 << 7;
-pub(crate) const CHROOT: u64 = 1 << 18;
-pub(crate) const READ_SEARCH: u64 = 1 << 2;
+/// `CAP_SETUID` (include/uapi/linux/capability.h).
+pub const SETUID: u64 = 1 << 7;
+/// `CAP_SYS_CHROOT`.
+pub const CHROOT: u64 = 1 << 18;
+/// `CAP_DAC_READ_SEARCH`.
+pub const READ_SEARCH: u64 = 1 << 2;
 
 impl Identity {
-    const fn new(name: &'static str, uid: u32) -> Self {
+    /// Somebody without capabilities.
+    pub const fn new(name: &'static str, uid: u32) -> Self {
         Self { name, uid, capabilities: 0 }
     }
 
     /// The same, with capabilities.
-    pub(crate) const fn with(self, capabilities: u64) -> Self {
+    pub const fn with(self, capabilities: u64) -> Self {
         Self { capabilities, ..self }
     }
 
     /// The same process, reported as another subject: what it executes attaches that label.
-    pub(crate) const fn becoming(self, name: &'static str) -> Self {
+    pub const fn becoming(self, name: &'static str) -> Self {
         Self { name, ..self }
     }
 }
 
 /// Adds the accounts to the guest's own, which are a copy of the host's.
-pub(crate) fn create() -> Result<()> {
+pub fn create() -> Result<()> {
     let mut passwd = fs::read_to_string("/etc/passwd").context("read /etc/passwd")?;
     let mut group = fs::read_to_string("/etc/group").context("read /etc/group")?;
     let mut shadow = fs::read_to_string("/etc/shadow").context("read /etc/shadow")?;

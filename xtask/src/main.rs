@@ -11,6 +11,7 @@ mod btf_names;
 mod build;
 mod channel;
 mod command;
+mod exact;
 mod guest;
 mod guest_packages;
 mod kernels;
@@ -46,6 +47,7 @@ enum Task {
     Vm(vm::Args),
     Run(run::Args),
     Test(test::Args),
+    Exact(exact::Args),
     Lint(lint::Args),
     Scale(scale::Args),
     #[command(hide = true)]
@@ -59,6 +61,7 @@ fn main() -> ExitCode {
         Task::Run(args) => run::run(&args),
         Task::Test(args) => test::run(&args),
         Task::Scale(args) => scale::run(&args),
+        Task::Exact(args) => exact::run(&args),
         Task::Lint(args) => lint::run(&args).map(|()| ExitCode::SUCCESS),
         Task::Vm(args) => vm::run(args),
         Task::Guest(args) => guest::run(&args),

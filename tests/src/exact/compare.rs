@@ -1,0 +1,166 @@
+//! The decision function over compiled tables, and Cedar over the effective policy set.
+
+use guard_agent::host::Host;
+use guard_agent::policy::walk::{Found, Walker};
+use guard_agent::policy::{
+    Bundle, Compiled, Diagnostics, Facts, Oracle, Request, Resource, Spot, SubjectIds, Verdict, compile_with,
+};
+use guard_common::action::Action;
+use guard_common::class;
+use guard_common::decide::{Query, decide};
+
+use crate::model::Model;
+use crate::world::World;
+
+/// Everything that a request depends on.
+#[derive(Clone, Debug)]
+pub(crate) struct Setting {
+    /// The host.
+    pub(crate) world: World,
+    /// The bundle.
+    pub(crate) model: Model,
+    /// What is so while it is compiled.
+    pub(crate) facts: Facts,
+}
+
+/// An answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Answer {
+    /// The operation goes through.
+    pub(crate) allowed: bool,
+    /// It does, and is reported because the candidate policy set denies it.
+    pub(crate) would_deny: bool,
+    /// It does not, and is reported because the candidate policy set allows it.
+    pub(crate) would_allow: bool,
+}
+
+/// What both sides answer.
+#[derive(Clone, Debug)]
+pub(crate) struct Answers {
+    /// What the tables say.
+    pub(crate) tables: Answer,
+    /// What Cedar says.
+    pub(crate) cedar: Verdict,
+    /// The class that the tables put the resource in.
+    pub(crate) class: u32,
+}
+
+impl Answers {
+    /// Whether they are one, and no policy failed.
+    pub(crate) fn agree(&self) -> bool {
+        let Verdict { enforced, candidate, .. } = &self.cedar;
+        self.tables == answer(&self.cedar) && enforced.errors.is_empty() && candidate.errors.is_empty()
+    }
+}
+
+/// Two answers that should be one.
+#[derive(Clone, Debug)]
+pub(crate) struct Difference {
+    /// The answers.
+    pub(crate) answers: Answers,
+    /// What is in the class, for people.
+    pub(crate) class: String,
+}
+
+/// A setting that was compiled.
+pub(crate) struct Ready {
+    host: Host,
+    bundle: Bundle,
+    compiled: Compiled,
+}
+
+impl Ready {
+    /// Parses, validates and compiles.
+    pub(crate) fn new(setting: &Setting) -> Result<Self, Diagnostics> {
+        let host = setting.world.host();
+        let bundle = setting.model.parse()?;
+        let compiled = compile_with(&bundle, &host, &setting.facts, &mut SubjectIds::default())?;
+        Ok(Self { host, bundle, compiled })
+    }
+
+    /// What answers requests.
+    pub(crate) fn judge<'a>(&'a self, setting: &'a Setting) -> Result<Judge<'a>, Diagnostics> {
+        Ok(Judge {
+            world: &setting.world,
+            walker: Walker::new(&self.compiled.generation),
+            oracle: Oracle::new(&self.bundle, &self.host, &setting.facts)?,
+            compiled: &self.compiled,
+            bundle: &self.bundle,
+        })
+    }
+}
+
+/// Asks both sides.
+pub(crate) struct Judge<'a> {
+    world: &'a World,
+    walker: Walker<'a>,
+    oracle: Oracle<'a>,
+    compiled: &'a Compiled,
+    bundle: &'a Bundle,
+}
+
+impl Judge<'_> {
+    /// Both answers.
+    pub(crate) fn answers(&self, request: &Request) -> Result<Answers, Diagnostics> {
+        let cedar = self.oracle.decide(request)?;
+        let found = self.find(request);
+        Ok(Answers { tables: self.decide(request, found), cedar, class: found.class })
+    }
+
+    /// The effective policy set as text; an error if it is not valid any more.
+    pub(crate) fn text(&self) -> Result<String, Diagnostics> {
+        Ok(self.oracle.set.text(self.bundle, None)?)
+    }
+
+    fn decide(&self, request: &Request, found: Found) -> Answer {
+        let subjects = &self.compiled.names.subjects;
+        let id = subjects.iter().find(|(_, name)| **name == request.subject).map_or(0, |(id, _)| *id);
+        let required = Action::from_name(&request.action).map_or(0, Action::bit);
+        let query = Query { subject: id, class: found.class, features: found.features, required };
+        let decision = decide(&self.compiled.generation, &query, || 0);
+        Answer {
+            allowed: decision.denied == 0,
+            would_deny: decision.would_deny != 0,
+            would_allow: decision.would_allow != 0,
+        }
+    }
+
+    /// Class and features of the resource.
+    fn find(&self, request: &Request) -> Found {
+        let attributes = &request.attributes;
+        let builtin = |number| self.walker.builtin(number, attributes);
+        match &request.resource {
+            Resource::File(spot) | Resource::Dir(spot) | Resource::Unix(spot) => match spot {
+                Spot::Path(path) => {
+                    let (device, path) = self.world.locate(path);
+                    self.walker.path(device, &path, attributes)
+                }
+                Spot::Place { device, path } => self.walker.path(*device, path, attributes),
+                Spot::Builtin(number) => builtin(*number),
+                Spot::Abstract(name) => self.walker.abstract_name(name.as_bytes(), attributes),
+            },
+            Resource::Endpoint(address, port) => self.walker.endpoint(*address, *port, attributes),
+            Resource::Memory => builtin(class::ANONYMOUS_MEMORY),
+            Resource::Protocol(name) if name == "netlink/route" => builtin(class::NETLINK_ROUTE),
+            _ => builtin(class::OTHER_PROTOCOL),
+        }
+    }
+}
+
+/// Cedar's answer in the tables' terms.
+pub(crate) fn answer(verdict: &Verdict) -> Answer {
+    Answer {
+        allowed: verdict.allowed(),
+        would_deny: verdict.would_deny(),
+        would_allow: verdict.would_allow(),
+    }
+}
+
+/// The difference that this request makes under this setting; nothing if there is none, or if the
+/// setting does not compile.
+pub(crate) fn difference(setting: &Setting, request: &Request) -> Option<Difference> {
+    let ready = Ready::new(setting).ok()?;
+    let answers = ready.judge(setting).ok()?.answers(request).ok()?;
+    let class = ready.compiled.names.classes.get(answers.class as usize).cloned().unwrap_or_default();
+    (!answers.agree()).then_some(Difference { answers, class })
+}
