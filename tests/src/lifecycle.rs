@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context, Result, ensure};
+use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 
 use crate::attempt::{Outcome, attempt, eventually};
@@ -26,6 +27,7 @@ pub(crate) const PART: Part = Part {
         smoke: [applying_a_bundle_decides_the_next_system_call],
         others: [
             a_hangup_signal_reloads_the_bundle,
+            a_mode_set_for_a_time_ends_by_itself_with_the_agent_stopped,
             an_invalid_bundle_leaves_the_running_policy_untouched,
             a_second_daemon_is_refused,
             denials_are_followed_by_the_client,
@@ -118,6 +120,40 @@ fn a_hangup_signal_reloads_the_bundle(_: &Case<'_>) -> Result<()> {
     small(3, &[(READ, "first")]).write(&bundle)?;
     kill(daemon.pid(), Signal::SIGHUP).context("signal the daemon")?;
     eventually("the first is allowed", || Ok(attempt(AGENT, || read(first()))? == Outcome::Worked))?;
+    daemon.stop().map(drop)
+}
+
+fn a_mode_set_for_a_time_ends_by_itself_with_the_agent_stopped(_: &Case<'_>) -> Result<()> {
+    let daemon = Daemon::start("mode", &small(1, &[(READ, "first")]))?;
+    let mut puppet = Puppet::start(AGENT)?;
+    let set = |arguments: &[&str]| {
+        let arguments: Vec<&str> = ["mode"].into_iter().chain(arguments.iter().copied()).collect();
+        output(&mut daemon.control(&arguments))
+    };
+    puppet.is_refused(&second())?;
+    ends_with(&set(&["monitor", "agent", "--for", "1h"])?, 6)?;
+    ends_with(&set(&["monitor", "nobody", "--for", "1h", "--reason", "test"])?, 6)?;
+    puppet.is_refused(&second())?;
+    // More often than there are slots.
+    for _ in 0..6 {
+        ends_with(&set(&["monitor", "agent", "--for", "1h", "--reason", "test"])?, 0)?;
+        puppet.is_allowed(&second())?;
+        ends_with(&set(&["bundle", "agent"])?, 0)?;
+        puppet.is_refused(&second())?;
+        puppet.is_allowed(&first())?;
+    }
+    // Another bundle does not end it.
+    ends_with(&set(&["monitor", "agent", "--for", "1h", "--reason", "test"])?, 0)?;
+    ends_with(&apply(&daemon, &small(2, &[(READ, "first")]), "again")?, 0)?;
+    puppet.is_allowed(&second())?;
+    ends_with(&set(&["monitor", "agent", "--for", "5s", "--reason", "test"])?, 0)?;
+    puppet.is_allowed(&second())?;
+    kill(daemon.pid(), Signal::SIGSTOP).context("stop the daemon")?;
+    let ended = eventually("the mode ends", || Ok(puppet.read(&second())? == Outcome::Failed(Errno::EACCES)));
+    kill(daemon.pid(), Signal::SIGCONT).context("let the daemon go on")?;
+    ended?;
+    puppet.is_allowed(&first())?;
+    puppet.end()?;
     daemon.stop().map(drop)
 }
 

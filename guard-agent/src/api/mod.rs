@@ -2,6 +2,7 @@
 
 mod events;
 mod extract;
+mod mode;
 mod policy;
 mod server;
 pub mod types;

@@ -85,7 +85,7 @@ async fn run<T: Serialize + Send + 'static>(
 }
 
 /// Who asks, for the history: the user, and the one who had logged in, whom sudo does not change.
-fn caller(peer: &Peer) -> String {
+pub(super) fn caller(peer: &Peer) -> String {
     let uid = peer.uid.map_or_else(|| "an unknown user".to_owned(), |uid| format!("uid {uid}"));
     let login = peer.pid.and_then(|pid| std::fs::read_to_string(format!("/proc/{pid}/loginuid")).ok());
     match login.as_deref().map(str::trim).and_then(|login| login.parse::<u32>().ok()) {

@@ -5,6 +5,7 @@
 use crate::analysis::can::Finding;
 use crate::bundle::{Entry, Hold};
 use crate::events::{Missing, Record};
+use crate::policy::Mode;
 use crate::store::StoreStatus;
 use serde::{Deserialize, Serialize};
 
@@ -88,6 +89,9 @@ pub struct SubjectStatus {
     pub id: u32,
     /// `enforce` or `monitor`.
     pub mode: String,
+    /// When the bundle's mode counts again, as RFC 3339 in UTC; null while it does.
+    #[serde(default)]
+    pub mode_until: Option<String>,
     /// Governed actions that this version decides at no operation.
     pub not_enforced: Vec<String>,
 }
@@ -125,6 +129,37 @@ pub struct Counters {
     pub labelled: u64,
     /// Denials for want of a decision.
     pub internal_denied: u64,
+}
+
+/// Body of `POST /v1/mode`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModeRequest {
+    /// The subject.
+    pub subject: String,
+    /// Its mode, or null for the bundle's.
+    pub mode: Option<Mode>,
+    /// For how many seconds; of no meaning for the bundle's mode.
+    #[serde(default)]
+    pub seconds: u64,
+    /// Why, for the log.
+    #[serde(default)]
+    pub reason: Option<String>,
+}
+
+/// Answer to `POST /v1/mode`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ModeSet {
+    /// `guard.mode/1`
+    pub schema: String,
+    /// The subject.
+    pub subject: String,
+    /// Its mode now.
+    pub mode: Mode,
+    /// Until when, as RFC 3339 in UTC; null if it is the bundle's.
+    pub until: Option<String>,
+    /// Its mode from then on.
+    pub then: Mode,
 }
 
 /// Body of `POST /v1/policy/apply`.

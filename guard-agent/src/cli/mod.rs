@@ -16,6 +16,7 @@ mod history;
 mod init;
 mod keys;
 mod learn;
+mod mode;
 mod policy;
 mod remembered;
 mod screen;
@@ -74,6 +75,8 @@ enum Command {
     Events(Events),
     /// Which policy denied this, and what would change it? Or was it not Guard?
     Why(why::Args),
+    /// Enforce or only monitor a subject for a while; then the bundle's mode counts again, by itself.
+    Mode(mode::SetMode),
     /// Can this host enforce, and if not, what has to be done? Needs no daemon.
     Doctor(DoctorArgs),
     /// Write a first bundle for a service, in monitor mode. Needs no daemon.
@@ -165,6 +168,7 @@ impl Cli {
             Command::Doctor(doctor) => doctor.output.json,
             Command::Init(args) => args.json,
             Command::Learn(args) => args.json,
+            Command::Mode(args) => args.json,
         }
     }
 
@@ -193,6 +197,7 @@ impl Cli {
             Command::Doctor(args) => doctor::run(&screen, args.root.as_deref(), args.output.json),
             Command::Init(args) => init::run(&screen, &args),
             Command::Learn(args) => wait(learn::run(&client, &screen, &args)),
+            Command::Mode(args) => wait(args.run(&client, &screen)),
         }
     }
 }
@@ -233,6 +238,9 @@ mod tests {
             "guardctl init nginx --unit nginx.service",
             "guardctl learn nginx --bundle . --dir /tmp/learn",
             "guardctl policy suggest d-7K3F2Q --only 1",
+            "guardctl mode enforce nginx --for 1h",
+            "guardctl mode monitor nginx --for 10m --reason INC-4412 --json",
+            "guardctl mode bundle nginx",
             "guardctl init ci --user ci --dir /tmp/ci --json",
             "guardctl keys generate release --dir /tmp",
             "guardctl bundle build . -o x.tar.zst --key a.key --key b.key",

@@ -112,13 +112,17 @@ fn subjects(subjects: &[SubjectStatus]) -> Vec<String> {
     }
     let widest = |header: &str, cells: &mut dyn Iterator<Item = usize>| cells.fold(header.len(), usize::max);
     let name = widest("SUBJECT", &mut subjects.iter().map(|subject| line(&subject.name).chars().count()));
-    let mode = widest("MODE", &mut subjects.iter().map(|subject| line(&subject.mode).chars().count()));
+    let mode_of = |subject: &SubjectStatus| match &subject.mode_until {
+        Some(until) => format!("{} until {}", line(&subject.mode), line(until)),
+        None => line(&subject.mode),
+    };
+    let mode = widest("MODE", &mut subjects.iter().map(|subject| mode_of(subject).chars().count()));
     let indent = name + mode + 6;
     let mut lines = vec![format!("  {:name$}  {:mode$}  NOT ENFORCED IN THIS VERSION", "SUBJECT", "MODE")];
     for subject in subjects {
         let missing: Vec<String> = subject.not_enforced.iter().map(|action| line(action)).collect();
         let missing = if missing.is_empty() { "—".to_owned() } else { wrapped(&missing, indent, WIDTH) };
-        lines.push(format!("  {:name$}  {:mode$}  {missing}", line(&subject.name), line(&subject.mode)));
+        lines.push(format!("  {:name$}  {:mode$}  {missing}", line(&subject.name), mode_of(subject)));
     }
     lines
 }
@@ -138,6 +142,7 @@ mod tests {
             name: name.to_owned(),
             id: 16,
             mode: "enforce".to_owned(),
+            mode_until: None,
             not_enforced: not_enforced.iter().map(|action| (*action).to_owned()).collect(),
         };
         Status {

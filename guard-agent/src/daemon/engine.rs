@@ -2,6 +2,7 @@
 
 use super::candidate::{Kept, Stored};
 use super::labelling;
+use super::modes::{Temporary, boot_time};
 use crate::api::types::{BundleStatus, Counters, PolicyStatus, ProgramStatus, Status, SubjectStatus};
 use crate::bundle::{Denied, Refusal, Shelf, ShelfError, Standing, Trust, TrustConfig, TrustError, replace};
 use crate::events::BundleRecord;
@@ -101,6 +102,8 @@ pub struct Engine {
     /// What is remembered of events.
     pub(super) store: Arc<Store>,
     pub(super) live: Option<Live>,
+    /// Modes that differ from the bundle's for a while, by subject.
+    pub(super) modes: BTreeMap<String, Temporary>,
     /// Why the daemon started with another bundle than the configured one.
     pub(super) kept: Option<Kept>,
     since: Option<SystemTime>,
@@ -122,6 +125,7 @@ impl Engine {
             trust,
             store,
             live: None,
+            modes: BTreeMap::new(),
             kept: None,
             since: None,
             stale_mounts: None,
@@ -156,7 +160,7 @@ impl Engine {
     /// Makes a compiled bundle live and labels running tasks. Returns how many got a label, and what
     /// was live before.
     pub(super) fn switch(&mut self, next: Next) -> Result<(usize, Option<Live>), ApplyError> {
-        let Next { bundle, directory, standing, compiled, ids } = next;
+        let Next { bundle, directory, standing, mut compiled, ids } = next;
         for note in &compiled.notes {
             tracing::debug!("{note}");
         }
@@ -168,6 +172,7 @@ impl Engine {
                 .map_err(|source| ApplyError::Store { path: self.ids_file.clone(), source })?;
             self.ids = ids;
         }
+        self.keep_modes(&mut compiled)?;
         let generation = self.swap(&bundle, &compiled)?;
         let before = self.live.replace(Live { bundle, directory, standing, compiled, generation });
         // The new policy is live whatever happens here, so a failure is a state and no refusal.
@@ -258,7 +263,14 @@ impl Engine {
     /// # Errors
     /// If the counters cannot be read.
     pub fn status(&self) -> Result<Status, KernelError> {
-        let subjects: Vec<SubjectStatus> = self.live.iter().flat_map(subjects).collect();
+        let mut subjects: Vec<SubjectStatus> = self.live.iter().flat_map(subjects).collect();
+        let now = boot_time()?;
+        for subject in &mut subjects {
+            if let Some(temporary) = self.modes.get(&subject.name).filter(|mode| mode.is_live(now)) {
+                subject.mode = mode_name(temporary.mode).to_owned();
+                subject.mode_until = Some(rfc3339(temporary.until));
+            }
+        }
         let mut degraded = Vec::new();
         if self.since.is_none() {
             degraded.push("enforcement is not proven yet".to_owned());
@@ -340,6 +352,13 @@ fn selected_cgroup(selectors: &[(Selector, u32)], path: &Path) -> Option<u32> {
     })
 }
 
+fn mode_name(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Enforce => "enforce",
+        Mode::Monitor => "monitor",
+    }
+}
+
 fn subjects(live: &Live) -> Vec<SubjectStatus> {
     live.bundle
         .subjects()
@@ -352,7 +371,8 @@ fn subjects(live: &Live) -> Vec<SubjectStatus> {
                 .iter()
                 .find(|(_, name)| **name == subject.name)
                 .map_or(0, |(id, _)| *id),
-            mode: if subject.mode == Mode::Monitor { "monitor" } else { "enforce" }.to_owned(),
+            mode: mode_name(subject.mode).to_owned(),
+            mode_until: None,
             not_enforced: TABLE
                 .iter()
                 .filter(|row| {

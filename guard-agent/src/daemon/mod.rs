@@ -5,6 +5,7 @@ mod candidate;
 mod change;
 mod engine;
 mod labelling;
+mod modes;
 mod mounts;
 mod notify;
 mod output;
@@ -15,6 +16,7 @@ mod start;
 
 pub use canary::child as canary_child;
 pub use engine::{ApplyError, Engine};
+pub use modes::ModeError;
 pub use recall::Asked;
 pub use serve::Shared;
 pub use start::{StartError, run};

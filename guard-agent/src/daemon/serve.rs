@@ -1,7 +1,8 @@
 //! What the tasks of the daemon share.
 
 use super::engine::{ApplyError, Engine};
-use crate::api::types::{Applied, History, RollbackRequest, Status};
+use super::modes::ModeError;
+use crate::api::types::{Applied, History, ModeRequest, ModeSet, RollbackRequest, Status};
 use crate::events::{MountPoint, Renderer};
 use crate::kernel::{KernelError, LabelReader};
 use crate::store::Store;
@@ -101,6 +102,20 @@ impl Shared {
         let applied = engine.rollback(request, by)?;
         self.refresh_renderer(&engine);
         Ok(applied)
+    }
+
+    /// Gives a subject another mode for a while.
+    ///
+    /// # Errors
+    /// As [`Engine::set_mode`].
+    pub fn set_mode(&self, request: &ModeRequest) -> Result<ModeSet, ModeError> {
+        let mut engine = self.engine();
+        let set = engine.set_mode(request)?;
+        // The next change must not wait for programs to end, so that is waited for now.
+        if let Err(error) = engine.kernel.settle() {
+            tracing::warn!("the next change of a subject may take longer: {error}");
+        }
+        Ok(set)
     }
 
     /// Ends the hold on the live bundle.

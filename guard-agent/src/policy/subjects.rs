@@ -13,7 +13,7 @@ use super::manifest::{FailMode, Manifest, SelectorDefinition, Subject};
 pub(super) const CANARY: &str = "guard-canary";
 
 /// Whether denials are enforced or only reported.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// Deny.
