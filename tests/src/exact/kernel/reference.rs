@@ -41,7 +41,7 @@ const SUBJECTS: [Identity; 6] = [
     Identity::new("ir-bot", 2106),
 ];
 /// How many of the requests a system call expresses in this version, at least.
-const EXPRESSED: usize = 30;
+const EXPRESSED: usize = 29;
 
 /// Makes every request; whether all got their answers.
 pub(crate) fn run() -> Result<bool> {
