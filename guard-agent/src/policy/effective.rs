@@ -21,6 +21,7 @@ use super::literals;
 use super::naming::Naming;
 use super::policies::{Policy, eid};
 use super::rewrite::{Rewrite, Use, constant, rewrite};
+use super::style;
 use super::subjects::SubjectDefinition;
 use super::world::Facts;
 use crate::host::Host;
@@ -155,10 +156,7 @@ impl EffectiveSet {
                 one.id, one.variable
             ));
         }
-        let config = cedar_policy_formatter::Config { line_width: 120, indent_width: 2 };
-        let text = cedar_policy_formatter::policies_str_to_pretty(&text, &config).map_err(|error| {
-            Diagnostic::error("internal", format!("cannot lay out the policy set: {error:?}"))
-        })?;
+        let text = style::lay_out("the effective policy set", &text, 120)?;
         match parse_again(bundle, &Source::new("the effective policy set", text.as_str())) {
             Ok(_) => Ok(text),
             Err(errors) => {

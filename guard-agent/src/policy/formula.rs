@@ -125,6 +125,17 @@ impl Formula {
         }
     }
 
+    /// Whether any of them holds. A list can be as long as a bundle, so it becomes a tree that is as flat
+    /// as it can be: whoever walks a formula descends into it on the stack.
+    pub(super) fn any(formulas: Vec<Self>) -> Self {
+        balanced(formulas, Self::or).unwrap_or(Self::FALSE)
+    }
+
+    /// Whether all of them hold.
+    pub(super) fn all(formulas: Vec<Self>) -> Self {
+        balanced(formulas, Self::and).unwrap_or(Self::TRUE)
+    }
+
     pub(super) fn not(self) -> Self {
         match self {
             Self::Const(value) => Self::Const(!value),
@@ -173,6 +184,22 @@ impl Formula {
             }
         }
     }
+}
+
+/// Joins neighbours until one is left.
+fn balanced(mut formulas: Vec<Formula>, join: fn(Formula, Formula) -> Formula) -> Option<Formula> {
+    while formulas.len() > 1 {
+        let mut joined = Vec::with_capacity(formulas.len().div_ceil(2));
+        let mut rest = formulas.into_iter();
+        while let Some(first) = rest.next() {
+            joined.push(match rest.next() {
+                Some(second) => join(first, second),
+                None => first,
+            });
+        }
+        formulas = joined;
+    }
+    formulas.pop()
 }
 
 #[cfg(test)]

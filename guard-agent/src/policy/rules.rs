@@ -326,7 +326,7 @@ impl Job<'_> {
                     .help("split it into several policies"),
             ));
         };
-        let mut all = Formula::Const(permit);
+        let mut found = Vec::with_capacity(worlds.len());
         for world in &worlds {
             let one = Translator {
                 names: self.names,
@@ -340,14 +340,13 @@ impl Job<'_> {
             }
             .policy()?;
             // A value is tried for a fact only while it is absent.
-            let one = world.assumed.keys().fold(one, |one, fact| {
+            found.push(world.assumed.keys().fold(one, |one, fact| {
                 let present = Atom::Condition(Test::Present(fact.clone()));
                 let policy = self.policy;
                 let id = atoms.intern(present, || policy.error("not-exact", None, String::new()));
                 Formula::Atom(id).not().and(one)
-            });
-            all = if permit { all.and(one) } else { all.or(one) };
+            }));
         }
-        Ok(all)
+        Ok(if permit { Formula::all(found) } else { Formula::any(found) })
     }
 }

@@ -22,10 +22,28 @@ pub fn format(name: &str, text: &str) -> Result<String, Diagnostics> {
     if text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with("//")) {
         return Ok(text.to_owned());
     }
-    let config = cedar_policy_formatter::Config { line_width: WIDTH, indent_width: 2 };
-    let laid_out = cedar_policy_formatter::policies_str_to_pretty(text, &config)
-        .map_err(|error| Diagnostic::error("internal", format!("{name}: cannot be laid out: {error:?}")))?;
+    let laid_out = lay_out(name, text, WIDTH)?;
     Ok(format!("{}\n", laid_out.trim_end()))
+}
+
+/// Bytes of stack for laying out text: Cedar's formatter descends once for every element of a list.
+const STACK: usize = 16 << 20;
+/// And this much for every byte of the text; what is not used costs nothing.
+const STACK_PER_BYTE: usize = 64;
+
+/// Lays out text that parses, in lines of `width` columns.
+pub(super) fn lay_out(name: &str, text: &str, width: usize) -> Result<String, Diagnostic> {
+    let broken = |why: String| Diagnostic::error("internal", format!("{name}: cannot be laid out: {why}"));
+    let config = cedar_policy_formatter::Config { line_width: width, indent_width: 2 };
+    let work = || {
+        cedar_policy_formatter::policies_str_to_pretty(text, &config).map_err(|error| format!("{error:?}"))
+    };
+    std::thread::scope(|scope| {
+        let size = STACK + text.len() * STACK_PER_BYTE;
+        let thread = std::thread::Builder::new().stack_size(size).spawn_scoped(scope, work);
+        let thread = thread.map_err(|error| broken(error.to_string()))?;
+        thread.join().unwrap_or_else(|_| Err("the formatter panicked".to_owned())).map_err(broken)
+    })
 }
 
 #[cfg(test)]

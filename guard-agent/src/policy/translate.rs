@@ -292,11 +292,8 @@ impl Translator<'_> {
             BinaryOp::LessEq => self.less(expr, b, a)?.not(),
             BinaryOp::In => match b {
                 Term::Set(items) => {
-                    let mut any = Formula::FALSE;
-                    for item in items {
-                        any = any.or(self.within(expr, &a, item)?);
-                    }
-                    any
+                    let one = |item| self.within(expr, &a, item);
+                    Formula::any(items.into_iter().map(one).collect::<Result<_>>()?)
                 }
                 b => self.within(expr, &a, b)?,
             },
@@ -310,12 +307,9 @@ impl Translator<'_> {
                     );
                 };
                 let all = op == BinaryOp::ContainsAll;
-                let mut result = Formula::Const(all);
-                for item in items {
-                    let one = self.contains(expr, right, &a, item)?;
-                    result = if all { result.and(one) } else { result.or(one) };
-                }
-                result
+                let one = |item| self.contains(expr, right, &a, item);
+                let found = items.into_iter().map(one).collect::<Result<_>>()?;
+                if all { Formula::all(found) } else { Formula::any(found) }
             }
             BinaryOp::Add | BinaryOp::Sub | BinaryOp::Mul => {
                 return self.fail(
@@ -484,11 +478,8 @@ impl Translator<'_> {
     fn contains(&mut self, expr: &Expr, right: &Expr, set: &Term, item: Term) -> Result<Formula> {
         match (set, item) {
             (Term::Set(items), item) => {
-                let mut any = Formula::FALSE;
-                for candidate in items.clone() {
-                    any = any.or(self.equal(expr, candidate, item.clone())?);
-                }
-                Ok(any)
+                let one = |candidate: &Term| self.equal(expr, candidate.clone(), item.clone());
+                Ok(Formula::any(items.iter().map(one).collect::<Result<_>>()?))
             }
             (Term::Names(named), Term::Text(name)) => {
                 let (what, section, declared) = match named {
@@ -509,12 +500,11 @@ impl Translator<'_> {
                     Named::Leases => self.names.approvals,
                     Named::Windows => self.names.windows,
                 };
-                let mut any = Formula::FALSE;
-                for name in declared {
+                let one = |name: &String| {
                     let is = self.condition(Test::Is(fact.clone(), FactValue::String(name.clone())), expr);
-                    any = any.or(is.and(self.named(*named, name.clone(), expr)));
-                }
-                Ok(any)
+                    is.and(self.named(*named, name.clone(), expr))
+                };
+                Ok(Formula::any(declared.iter().map(one).collect()))
             }
             (Term::Signers(keys), Term::Text(name)) => Ok(Formula::Const(keys.contains(&name))),
             _ => self.fail(
