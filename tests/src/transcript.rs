@@ -185,7 +185,7 @@ fn instant(text: &str) -> Option<(Part, usize)> {
         .unwrap_or(text.len());
     let run = text[..length].trim_end_matches([' ', '.', '-', '/', ':', 'T']);
     let clock = run.matches(':').count() == 2 && digits(text) >= 2;
-    (clock && run.len() >= 8).then(|| (Part::Varies("instant"), run.len()))
+    (clock && run.len() >= 8).then_some((Part::Varies("instant"), run.len()))
 }
 
 /// `just now`, `12 s ago`
@@ -218,7 +218,7 @@ fn span(text: &str) -> Option<(Part, usize)> {
         length += 1;
     }
     let text = text[..length].trim_end();
-    (!text.is_empty()).then(|| (Part::Varies("span"), text.len()))
+    (!text.is_empty()).then_some((Part::Varies("span"), text.len()))
 }
 
 /// `[812]` behind the name of a program, and nginx's `812#812: *3`

@@ -176,9 +176,9 @@ fn requests(request: &Request) -> Vec<Request> {
     let mut smaller: Vec<Request> =
         resources.into_iter().map(|resource| Request { resource, ..request.clone() }).collect();
     for change in [
-        |attributes: &mut Attributes| attributes.owner = attributes.owner.min(0),
-        |attributes: &mut Attributes| attributes.set_id = attributes.set_id.min(0),
-        |attributes: &mut Attributes| attributes.fileless = attributes.fileless.min(0),
+        |attributes: &mut Attributes| attributes.owner = 0,
+        |attributes: &mut Attributes| attributes.set_id = 0,
+        |attributes: &mut Attributes| attributes.fileless = 0,
     ] {
         let mut other = request.clone();
         change(&mut other.attributes);

@@ -112,7 +112,7 @@ fn one(seed: u64, number: u64, count: u64) -> Outcome {
             return outcome;
         }
     };
-    if number % TEXTS == 0
+    if number.is_multiple_of(TEXTS)
         && let Err(error) = judge.text()
     {
         outcome.counter_example = Some(refused(&at, &setting, &error));
