@@ -64,6 +64,10 @@ pub const EPERM: i32 = 1;
 pub const EAGAIN: i32 = 11;
 /// Error number "permission denied" (`include/uapi/asm-generic/errno-base.h`).
 pub const EACCES: i32 = 13;
+/// Error number "no such file or directory" (`include/uapi/asm-generic/errno-base.h`).
+pub const ENOENT: i32 = 2;
+/// Error number "connection refused" (`include/uapi/asm-generic/errno.h`).
+pub const ECONNREFUSED: i32 = 111;
 
 macro_rules! actions {
     ($($variant:ident = $name:literal, [$($group:literal),*], $resource:ident, $errno:ident, $hook:literal, $coverage:expr;)*) => {
@@ -174,6 +178,18 @@ impl Action {
         TABLE.iter().find(|row| row.name == name).map(|row| row.action)
     }
 
+    /// The error number a denied caller sees where a policy wants no trace of the resource (`@errno`), if
+    /// the action can answer so.
+    pub const fn quiet_errno(self) -> Option<i32> {
+        if self.bit() & QUIET_FILE != 0 {
+            Some(ENOENT)
+        } else if self.bit() & QUIET_PEER != 0 {
+            Some(ECONNREFUSED)
+        } else {
+            None
+        }
+    }
+
     /// The error number a denied caller sees. A constant table, so that kernel programs return
     /// values which the verifier can bound.
     pub const fn errno(self) -> i32 {
@@ -185,6 +201,19 @@ impl Action {
         }
     }
 }
+
+/// Actions that answer [`ENOENT`] where a policy says so: those that look for a file by its name.
+pub const QUIET_FILE: u64 = Action::FileRead.bit()
+    | Action::FileWrite.bit()
+    | Action::FileAppend.bit()
+    | Action::FileTruncate.bit()
+    | Action::FileIoctl.bit()
+    | Action::DirList.bit()
+    | Action::Exec.bit();
+
+/// Actions that answer [`ECONNREFUSED`] where a policy says so: those that look for a peer.
+pub const QUIET_PEER: u64 =
+    Action::NetConnect.bit() | Action::NetSend.bit() | Action::UnixConnect.bit() | Action::UnixSend.bit();
 
 /// Every action that `name`, an action or a group, stands for; `None` if it is neither.
 pub fn expand(name: &str) -> Option<u64> {

@@ -1,5 +1,6 @@
 //! The decision: pure, bounded, the same in the kernel and in user space.
 
+use crate::action::{Action, EACCES, ECONNREFUSED, ENOENT, EPERM, QUIET_PEER};
 use crate::class::Class;
 use crate::tables::{
     Control, MAX_BOUNDARIES, MAX_OUTCOME_FEATURES, Masks, Net4, Net6, Outcome, Ports, SUBJECT_LIVE,
@@ -114,6 +115,8 @@ pub struct Decision {
     pub would_allow: u64,
     /// Allowed actions to report.
     pub audit: u64,
+    /// Denied actions that answer as if the resource were not there.
+    pub quiet: u64,
     /// Why.
     pub reason: Reason,
     /// Index of the outcome, which is that of its use word; [`NO_OUTCOME`] if there is none.
@@ -127,7 +130,44 @@ impl Decision {
     /// Everything that was asked for is denied, because of `reason`.
     #[inline(always)]
     pub fn deny_all(required: u64, reason: Reason) -> Self {
-        Self { denied: required, would_deny: 0, would_allow: 0, audit: 0, reason, outcome: NO_OUTCOME }
+        Self {
+            denied: required,
+            would_deny: 0,
+            would_allow: 0,
+            audit: 0,
+            quiet: 0,
+            reason,
+            outcome: NO_OUTCOME,
+        }
+    }
+
+    /// The error number of the denial, positive; 0 if the operation is allowed. A constant for each case,
+    /// so that kernel programs return values which the verifier can bound.
+    ///
+    /// What is denied for several actions answers quietly only if every one of them does.
+    #[inline(always)]
+    pub fn errno(&self) -> i32 {
+        const WITH_EPERM: u64 = Action::ProcSignal.bit()
+            | Action::ProcTrace.bit()
+            | Action::SysCap.bit()
+            | Action::SysMount.bit()
+            | Action::SysUserns.bit()
+            | Action::SysBpf.bit()
+            | Action::SysModule.bit()
+            | Action::SysUring.bit()
+            | Action::SysSetid.bit();
+        let loud = self.denied & !self.quiet;
+        if self.denied == 0 {
+            0
+        } else if loud & WITH_EPERM != 0 {
+            EPERM
+        } else if loud != 0 {
+            EACCES
+        } else if self.denied & QUIET_PEER != 0 {
+            ECONNREFUSED
+        } else {
+            ENOENT
+        }
     }
 
     /// The operation is denied and the candidate set would allow it.
@@ -173,6 +213,7 @@ pub fn decide<T: Tables>(tables: &T, query: &Query, now: impl Fn() -> u64) -> De
                 would_deny: query.required & masks.would_deny,
                 would_allow: query.required & masks.would_allow,
                 audit: query.required & masks.audit,
+                quiet: query.required & masks.quiet,
                 reason: Reason::Policy,
                 outcome: index,
             };

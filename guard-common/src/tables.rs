@@ -129,6 +129,8 @@ pub struct Masks {
     pub would_allow: u64,
     /// Allowed actions that are reported all the same (`@audit`).
     pub audit: u64,
+    /// Denied actions that answer as if the resource were not there (`@errno`).
+    pub quiet: u64,
 }
 
 /// The first address of a range of IPv4 addresses that ends where the next one begins.
@@ -302,7 +304,7 @@ const _: () = {
     assert!(size_of::<SubjectRow>() == 40);
     assert!(size_of::<Timeline>() == 8 * MAX_BOUNDARIES);
     assert!(size_of::<Outcome>() == 16);
-    assert!(size_of::<Masks>() == 32);
+    assert!(size_of::<Masks>() == 40);
     // Elements of kernel arrays are rounded up to eight bytes; these are written side by side.
     assert!(size_of::<Net4>().is_multiple_of(8));
     assert!(size_of::<Net4>() == 8);

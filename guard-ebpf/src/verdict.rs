@@ -4,7 +4,6 @@ use crate::generation::Generation;
 use crate::record::{Report, count, send};
 use crate::resource::Resource;
 use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
-use guard_common::action::{Action, EACCES, EPERM};
 use guard_common::decide::{Decision, NO_OUTCOME, Query, Reason, decide};
 use guard_common::event::{Counter, Verdict};
 use guard_common::label::Label;
@@ -53,7 +52,7 @@ fn answer(
     if decision.denied | decision.would_deny | decision.audit == 0 {
         return 0;
     }
-    let errno = errno(decision.denied);
+    let errno = decision.errno();
     let mut loosened = false;
     let (verdict, actions) = if decision.denied != 0 {
         count(Counter::Denied);
@@ -71,30 +70,9 @@ fn answer(
     } else {
         (Verdict::Audited, decision.audit & required)
     };
-    let report = Report { verdict, reason: decision.reason, actions, errno: errno.abs(), loosened };
+    let report = Report { verdict, reason: decision.reason, actions, errno, loosened };
     send(generation, label, resource, &report);
-    errno
-}
-
-/// The negative error number of a denial, from constants so that the verifier sees its range.
-#[inline(always)]
-fn errno(denied: u64) -> i32 {
-    const WITH_EPERM: u64 = Action::ProcSignal.bit()
-        | Action::ProcTrace.bit()
-        | Action::SysCap.bit()
-        | Action::SysMount.bit()
-        | Action::SysUserns.bit()
-        | Action::SysBpf.bit()
-        | Action::SysModule.bit()
-        | Action::SysUring.bit()
-        | Action::SysSetid.bit();
-    if denied == 0 {
-        0
-    } else if denied & WITH_EPERM != 0 {
-        -EPERM
-    } else {
-        -EACCES
-    }
+    -errno
 }
 
 /// Decides that at least one of two actions is allowed; a denial is reported as the first.
@@ -119,6 +97,7 @@ pub fn judge_either(
     decision.denied = if allowed == 0 { first } else { 0 };
     decision.would_deny = if allowed != 0 && candidate == 0 { first } else { 0 };
     decision.would_allow = if allowed == 0 && candidate != 0 { first } else { 0 };
+    decision.quiet = if decision.quiet & both == both { first } else { 0 };
     decision.audit = 0;
     answer(generation, label, resource, if allowed == 0 { first } else { allowed }, decision)
 }

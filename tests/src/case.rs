@@ -56,6 +56,12 @@ impl Refusal {
         self
     }
 
+    /// The caller must get another error number than EACCES.
+    pub(crate) fn with(mut self, errno: Errno) -> Self {
+        self.errno = errno;
+        self
+    }
+
     /// There is no unlabelled process that could do the same.
     pub(crate) fn only_labelled(mut self) -> Self {
         self.unlabelled = None;

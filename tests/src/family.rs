@@ -11,8 +11,8 @@ use crate::daemon::Daemon;
 use crate::report::{Effort, Report, Verdict};
 use crate::{
     admin, canary, checks, escape, exactness, exec, file, first_hour, generations, hostile, identity, layout,
-    lifecycle, mounts, network, path, programs, requirements, running, selector, stdio, store, systemd, unix,
-    users, why,
+    lifecycle, mounts, network, path, programs, quiet, requirements, running, selector, stdio, store,
+    systemd, unix, users, why,
 };
 
 /// One test: run once without Guard and once under it.
@@ -88,6 +88,7 @@ const FAMILIES: &[Family] = &[
             network::PART,
             unix::PART,
             stdio::PART,
+            quiet::PART,
         ],
     },
     Family { name: "admin", place: Place::Plain, has_daemon: true, parts: &[admin::PART] },

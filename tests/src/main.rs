@@ -35,6 +35,7 @@ mod nginx;
 mod path;
 mod programs;
 mod puppet;
+mod quiet;
 mod report;
 mod requirements;
 mod running;

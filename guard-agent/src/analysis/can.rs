@@ -4,6 +4,7 @@ use guard_common::action::{Action, Coverage};
 use serde::{Deserialize, Serialize};
 
 use super::question::Question;
+use crate::events::errno_name;
 use crate::policy::{Bundle, Diagnostic, EffectivePolicy, Lift, Oracle, Resource, Spot};
 
 /// A policy, as an answer names it.
@@ -58,6 +59,9 @@ pub struct Finding {
     pub resolved: Option<String>,
     /// Whether it is allowed.
     pub allowed: bool,
+    /// What a denied caller gets instead of the action's own error number (`@errno`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub errno: Option<String>,
     /// It is allowed and reported: the subject, or a policy, is in monitor mode.
     pub would_deny: bool,
     /// The policies that decided; empty if nothing permits.
@@ -91,6 +95,10 @@ pub fn can(bundle: &Bundle, oracle: &Oracle<'_>, question: &Question) -> Result<
         resource: describe(&request.resource),
         resolved: question.resolved.as_ref().map(|path| path.display().to_string()),
         allowed: verdict.allowed(),
+        errno: Action::from_name(&request.action)
+            .filter(|_| verdict.quiet)
+            .and_then(Action::quiet_errno)
+            .map(errno_name),
         would_deny: verdict.would_deny(),
         lifts: if denied { oracle.lifts(request)? } else { Vec::new() },
         nearest: if by_default { nearest(bundle, oracle, question) } else { None },

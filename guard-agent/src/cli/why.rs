@@ -291,6 +291,7 @@ mod tests {
             resource: "File /srv/private/x".to_owned(),
             resolved: None,
             allowed: false,
+            errno: None,
             would_deny: false,
             policies: Vec::new(),
             lifts: Vec::new(),

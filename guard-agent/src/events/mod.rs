@@ -20,5 +20,5 @@ pub use id::{Kind, typed_id};
 pub use lost::{Dropped, Lost, Missing, SequenceTracker};
 pub use mounts::{MountPoint, Mounts};
 pub use record::{BundleRecord, ParseError, Record, ResourceRecord, Seen};
-pub use render::Renderer;
+pub use render::{Renderer, errno_name};
 pub use wrap::wrapped;

@@ -5,7 +5,7 @@ use super::mounts::{MountPoint, Mounts};
 use super::record::{Record, ResourceRecord};
 use super::time::{Clock, rfc3339};
 use super::{Kind, escape};
-use guard_common::action::{Action, EACCES, EAGAIN, EPERM, Resource};
+use guard_common::action::{Action, EACCES, EAGAIN, ECONNREFUSED, ENOENT, EPERM, Resource};
 use guard_common::class::{ANONYMOUS_MEMORY, BUILTINS};
 use guard_common::decide::Reason;
 use guard_common::event::{Event, FLAG_ABSTRACT, FLAG_PATH, FLAG_PATH_CUT, FLAG_WOULD_ALLOW, Verdict};
@@ -157,8 +157,11 @@ fn address(event: &Event) -> Option<IpAddr> {
     }
 }
 
-fn errno_name(errno: i32) -> String {
+/// The name of an error number that a denial can have.
+pub fn errno_name(errno: i32) -> String {
     match errno {
+        ENOENT => "ENOENT".to_owned(),
+        ECONNREFUSED => "ECONNREFUSED".to_owned(),
         EPERM => "EPERM".to_owned(),
         EAGAIN => "EAGAIN".to_owned(),
         EACCES => "EACCES".to_owned(),

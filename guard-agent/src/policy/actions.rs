@@ -13,7 +13,10 @@ pub fn actions_reference() -> String {
          | action | groups | on | a denied caller gets | decided by | in this version |\n|---|---|---|---|---|---|\n",
     );
     for row in TABLE {
-        let errno = if row.errno == guard_common::action::EPERM { "EPERM" } else { "EACCES" };
+        let mut errno = crate::events::errno_name(row.errno);
+        if let Some(quiet) = row.action.quiet_errno() {
+            let _ = write!(errno, ", or {} by `@errno`", crate::events::errno_name(quiet));
+        }
         let (hook, coverage) = match row.coverage {
             Coverage::Enforced => (row.hook, "enforced"),
             Coverage::Partly(text) => (row.hook, text),

@@ -206,7 +206,7 @@ struct Mentions {
 }
 
 /// What a rule says, whichever its literal is.
-type Effect = (Kind, u64, [bool; 4], Formula, Formula);
+type Effect = (Kind, [u64; 2], [bool; 4], Formula, Formula);
 
 impl Mentions {
     fn new(rules: &[Rule], atoms: &Atoms) -> Self {
@@ -233,7 +233,9 @@ impl Mentions {
                 };
                 let flags = [rule.permit, rule.enforced, rule.candidate, rule.audit];
                 let next = numbers.len() as u32;
-                *numbers.entry((rule.kind, rule.actions, flags, with(true), with(false))).or_insert(next)
+                *numbers
+                    .entry((rule.kind, [rule.actions, rule.quiet], flags, with(true), with(false)))
+                    .or_insert(next)
             }));
         }
         this

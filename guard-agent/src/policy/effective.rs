@@ -47,6 +47,8 @@ pub struct EffectivePolicy {
     pub rewritten: bool,
     /// Bits of the actions its scope names; Guard's own actions have none.
     pub actions: u64,
+    /// Those of its actions that answer as if the resource were not there (`@errno`).
+    pub quiet: u64,
     pub(super) policy: StaticPolicy,
 }
 
@@ -267,6 +269,7 @@ impl Job<'_> {
             origin: Some(Origin { source: self.policy.source.clone(), span: self.policy.span() }),
             rewritten,
             actions: self.policy.actions,
+            quiet: self.policy.quiet,
             policy,
         })))
     }
@@ -414,6 +417,7 @@ fn generated(subject: &SubjectDefinition) -> Result<Option<EffectivePolicy>, Box
         origin: None,
         rewritten: false,
         actions: free,
+        quiet: 0,
         policy,
     }))
 }

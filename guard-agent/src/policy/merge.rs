@@ -113,6 +113,7 @@ mod tests {
             enforced: true,
             candidate: true,
             audit: false,
+            quiet: 0,
             formula,
             policy: None,
         };

@@ -11,6 +11,7 @@ use cedar_policy_core::ast::{
 use cedar_policy_core::authorizer::{Authorizer, Decision};
 use cedar_policy_core::entities::{Entities, NoEntitiesSchema, TCComputation};
 use cedar_policy_core::extensions::Extensions;
+use guard_common::action::Action;
 
 use super::bundle::Bundle;
 use super::diagnostics::{Diagnostic, Diagnostics};
@@ -43,6 +44,8 @@ pub struct Verdict {
     pub candidate: Answer,
     /// The subject is in monitor mode, so nothing is denied.
     pub monitor: bool,
+    /// A denial answers as if the resource were not there: a policy behind it says so (`@errno`).
+    pub quiet: bool,
 }
 
 impl Verdict {
@@ -171,7 +174,7 @@ impl<'a> Oracle<'a> {
         );
         let none = Answer { allow: false, policies: Vec::new(), errors: Vec::new() };
         let Some(sets) = self.sets.get(&request.subject) else {
-            return Ok(Verdict { enforced: none.clone(), candidate: none, monitor: false });
+            return Ok(Verdict { enforced: none.clone(), candidate: none, monitor: false, quiet: false });
         };
         // A subject that is itself the resource is part of the store already.
         let store = if request.resource.entity_type() == "Guard::Subject"
@@ -193,7 +196,11 @@ impl<'a> Oracle<'a> {
             None => enforced.clone(),
         };
         let monitor = subject.is_some_and(|subject| subject.mode == Mode::Monitor);
-        Ok(Verdict { enforced, candidate, monitor })
+        let action = Action::from_name(&request.action).map_or(0, Action::bit);
+        let quiet = !monitor
+            && !enforced.allow
+            && enforced.policies.iter().any(|id| self.set.get(id).is_some_and(|by| by.quiet & action != 0));
+        Ok(Verdict { enforced, candidate, monitor, quiet })
     }
 }
 

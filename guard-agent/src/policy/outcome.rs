@@ -27,6 +27,8 @@ pub(super) struct Rule {
     /// Part of the candidate set.
     pub(super) candidate: bool,
     pub(super) audit: bool,
+    /// Actions that answer as if the resource were not there, where they are denied and it holds.
+    pub(super) quiet: u64,
     pub(super) formula: Formula,
     /// Index of the policy; `None` for generated permits.
     pub(super) policy: Option<usize>,
@@ -55,11 +57,13 @@ pub(super) struct Answers {
     pub(super) candidate: u64,
     /// Matched by an audited policy.
     pub(super) audit: u64,
+    /// Matched by a policy that has them answer as if the resource were not there.
+    pub(super) quiet: u64,
 }
 
 impl Answers {
     /// Nothing is denied.
-    const ALL: Self = Self { enforced: ALL_ACTIONS, candidate: ALL_ACTIONS, audit: 0 };
+    const ALL: Self = Self { enforced: ALL_ACTIONS, candidate: ALL_ACTIONS, audit: 0, quiet: 0 };
 
     /// What both allow.
     fn and(self, other: Self) -> Self {
@@ -67,6 +71,8 @@ impl Answers {
             enforced: self.enforced & other.enforced,
             candidate: self.candidate & other.candidate,
             audit: self.audit | other.audit,
+            // Nobody can say of what nobody classified that it is not there.
+            quiet: 0,
         }
     }
 
@@ -75,6 +81,7 @@ impl Answers {
             enforced: self.enforced & actions,
             candidate: self.candidate & actions,
             audit: self.audit & actions,
+            quiet: self.quiet & actions,
         }
     }
 
@@ -86,6 +93,7 @@ impl Answers {
             would_deny: allow & !self.candidate,
             would_allow: self.candidate & !allow,
             audit: self.audit & allow,
+            quiet: self.quiet & !allow,
         }
     }
 }
@@ -99,6 +107,7 @@ pub(super) fn both(a: Masks, b: Masks) -> Masks {
         would_deny: allow & !candidate,
         would_allow: candidate & !allow,
         audit: (a.audit | b.audit) & allow,
+        quiet: (a.allow | a.quiet) & (b.allow | b.quiet) & !allow,
     }
 }
 
@@ -131,6 +140,7 @@ struct Part {
     enforced: bool,
     candidate: bool,
     audit: bool,
+    quiet: u64,
     formula: Formula,
 }
 
@@ -296,6 +306,7 @@ impl Part {
             enforced: rule.enforced,
             candidate: rule.candidate,
             audit: rule.audit,
+            quiet: rule.quiet,
             formula: rule.formula.substitute(&|id| substitute(atoms, info, id)),
         }
     }
@@ -308,7 +319,7 @@ impl Part {
 
 /// The answers under one assignment of the atoms.
 fn answers(rules: &[Part], value: &impl Fn(AtomId) -> bool) -> Answers {
-    let [mut permitted, mut forbidden, mut permitted_if, mut forbidden_if, mut audit] = [0u64; 5];
+    let [mut permitted, mut forbidden, mut permitted_if, mut forbidden_if, mut audit, mut quiet] = [0u64; 6];
     for rule in rules.iter().filter(|rule| rule.formula.evaluate(value)) {
         let (enforced, candidate) = if rule.permit {
             (&mut permitted, &mut permitted_if)
@@ -324,8 +335,10 @@ fn answers(rules: &[Part], value: &impl Fn(AtomId) -> bool) -> Answers {
         if rule.audit {
             audit |= rule.actions;
         }
+        quiet |= rule.quiet;
     }
-    Answers { enforced: permitted & !forbidden, candidate: permitted_if & !forbidden_if, audit }
+    let enforced = permitted & !forbidden;
+    Answers { enforced, candidate: permitted_if & !forbidden_if, audit, quiet: quiet & !enforced }
 }
 
 /// Drops what cannot change an answer, and with it the features only it depends on.
@@ -342,7 +355,7 @@ fn prune(rules: &mut Vec<(Part, Option<usize>)>) {
     let possible =
         rules.iter().filter(|(rule, _)| rule.permit).fold(0, |bits, (rule, _)| bits | rule.actions)
             & !forbidden;
-    for (rule, _) in rules.iter_mut().filter(|(rule, _)| !rule.audit) {
+    for (rule, _) in rules.iter_mut().filter(|(rule, _)| !rule.audit && rule.quiet == 0) {
         if rule.is_settled() {
             continue;
         }
@@ -444,7 +457,7 @@ mod tests {
     use super::*;
 
     fn row(enforced: u64) -> Answers {
-        Answers { enforced, candidate: enforced, audit: 0 }
+        Answers { enforced, candidate: enforced, ..Answers::default() }
     }
 
     #[test]
@@ -469,11 +482,12 @@ mod tests {
 
     #[test]
     fn both_directions_of_a_candidate_survive_a_conjunction() {
-        let one = Answers { enforced: 0b011, candidate: 0b101, audit: 0 }.masks(Mode::Enforce);
+        let one = Answers { enforced: 0b011, candidate: 0b101, ..Answers::default() }.masks(Mode::Enforce);
         assert_eq!((one.allow, one.would_deny, one.would_allow), (0b011, 0b010, 0b100));
         assert_eq!(both(one, one), one);
         assert_eq!(both(one, Masks::default()), Masks::default());
-        let monitor = Answers { enforced: 0b011, candidate: 0b101, audit: 0 }.masks(Mode::Monitor);
+        let monitor =
+            Answers { enforced: 0b011, candidate: 0b101, ..Answers::default() }.masks(Mode::Monitor);
         assert_eq!((monitor.allow, monitor.would_allow), (ALL_ACTIONS, 0));
         assert_eq!(monitor.would_deny, ALL_ACTIONS & !0b101);
     }

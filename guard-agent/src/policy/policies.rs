@@ -14,7 +14,7 @@ use super::diagnostics::{Diagnostic, Source};
 use super::nesting;
 
 /// Annotations that mean something.
-const ANNOTATIONS: [&str; 6] = ["id", "mode", "audit", "reason", "approval", "absent"];
+const ANNOTATIONS: [&str; 7] = ["id", "mode", "audit", "reason", "approval", "absent", "errno"];
 
 /// One policy or template of a file.
 #[derive(Clone, Debug)]
@@ -33,6 +33,8 @@ pub(super) struct Policy {
     pub(super) audit: bool,
     /// Facts that are absent do not make this `forbid` true.
     pub(super) ignore_absent: bool,
+    /// Actions that answer as if the resource were not there (`@errno`), if it is what denies them.
+    pub(super) quiet: u64,
 }
 
 impl Policy {
@@ -129,6 +131,7 @@ pub(super) fn parse(source: &Source, stem: &str, found: &mut Vec<Diagnostic>) ->
             monitor: false,
             audit: false,
             ignore_absent: false,
+            quiet: 0,
         };
         let Some((id, _)) = policy.annotation("id").filter(|(id, _)| !id.is_empty()) else {
             found.push(
@@ -172,16 +175,44 @@ fn read_annotations(policy: &mut Policy, found: &mut Vec<Diagnostic>) {
                 wrong(format!("there is no rule \"{other}\" for absent facts"), "write @absent(\"ignore\")")
             }
             ("audit", _) => policy.audit = true,
-            ("errno", _) => wrong(
-                "@errno is not in this version: the error number of an action is fixed".into(),
-                "remove it; docs/actions.md lists the number of each action",
-            ),
+            ("errno", number) => match quiet(policy, number) {
+                Ok(actions) => policy.quiet = actions,
+                Err((message, help)) => wrong(message, help),
+            },
             (known, _) if ANNOTATIONS.contains(&known) => {}
             (other, _) => wrong(
                 format!("there is no annotation @{other}"),
-                "known: @id @mode @audit @reason @approval @absent",
+                "known: @id @mode @audit @reason @approval @absent @errno",
             ),
         }
+    }
+    if policy.monitor {
+        // It denies nothing, so it answers nothing.
+        policy.quiet = 0;
+    }
+}
+
+/// The actions of a policy that `@errno(number)` speaks of.
+fn quiet(policy: &Policy, number: &str) -> Result<u64, (String, &'static str)> {
+    if policy.is_permit() {
+        return Err((
+            "@errno has no meaning on a permit".into(),
+            "it belongs on a forbid; what no policy permits answers with the number of its action",
+        ));
+    }
+    let (all, help) = match number {
+        "ENOENT" => (action::QUIET_FILE, "ENOENT is for opening files, listing directories and exec"),
+        "ECONNREFUSED" => (action::QUIET_PEER, "ECONNREFUSED is for net.connect, net.send and unix.*"),
+        other => {
+            return Err((
+                format!("no denial can answer \"{other}\""),
+                "write @errno(\"ENOENT\") or @errno(\"ECONNREFUSED\"), or remove it",
+            ));
+        }
+    };
+    match scope_actions(policy) & all {
+        0 => Err((format!("none of its actions can answer {number}"), help)),
+        actions => Ok(actions),
     }
 }
 

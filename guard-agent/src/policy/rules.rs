@@ -103,6 +103,7 @@ fn generated(subject: &SubjectDefinition) -> impl Iterator<Item = Rule> {
             enforced: true,
             candidate: true,
             audit: false,
+            quiet: 0,
             formula: Formula::TRUE,
             policy: None,
         })
@@ -295,6 +296,7 @@ impl Job<'_> {
                         enforced: !self.policy.monitor,
                         candidate: true,
                         audit: self.policy.audit,
+                        quiet: self.policy.quiet & actions,
                         formula,
                         policy: Some(self.number),
                     }),

@@ -32,6 +32,8 @@ pub(crate) struct Answer {
     pub(crate) would_deny: bool,
     /// It does not, and is reported because the candidate policy set allows it.
     pub(crate) would_allow: bool,
+    /// It does not, and answers as if the resource were not there.
+    pub(crate) quiet: bool,
 }
 
 /// What both sides answer.
@@ -122,6 +124,7 @@ impl Judge<'_> {
             allowed: decision.denied == 0,
             would_deny: decision.would_deny != 0,
             would_allow: decision.would_allow != 0,
+            quiet: decision.quiet != 0,
         }
     }
 
@@ -153,6 +156,7 @@ pub(crate) fn answer(verdict: &Verdict) -> Answer {
         allowed: verdict.allowed(),
         would_deny: verdict.would_deny(),
         would_allow: verdict.would_allow(),
+        quiet: verdict.quiet,
     }
 }
 

@@ -2,7 +2,9 @@
 
 use fastrand::Rng;
 use guard_agent::policy::{FactValue, Facts, Peer};
+use guard_common::action::{QUIET_FILE, QUIET_PEER, expand};
 use guard_common::path::PATTERN_MAX;
+use guard_common::tables::ALL_ACTIONS;
 
 use crate::kinds::{self, Kind};
 use crate::model::{Clause, Expr, Model, Policy, SHIPPED, Subject};
@@ -126,6 +128,18 @@ fn policy(rng: &mut Rng, words: &Words, number: usize) -> Policy {
     }
     if !permit && rng.u8(0..3) == 0 {
         annotations.push("@absent(\"ignore\")".to_owned());
+    }
+    if !permit && rng.u8(0..3) == 0 {
+        // Only what its scope can answer is valid.
+        let actions = scope.iter().fold(0, |all, name| all | expand(name).unwrap_or(0));
+        let actions = if scope.is_empty() { ALL_ACTIONS } else { actions };
+        let possible: Vec<&str> = [("ENOENT", QUIET_FILE), ("ECONNREFUSED", QUIET_PEER)]
+            .into_iter()
+            .filter_map(|(name, quiet)| (quiet & actions != 0).then_some(name))
+            .collect();
+        if !possible.is_empty() {
+            annotations.push(format!("@errno(\"{}\")", pick(rng, &possible)));
+        }
     }
     let resource = resource(rng, words, &kinds, permit);
     let clauses = (0..*pick(rng, &[0, 1, 1, 1, 2]))

@@ -11,6 +11,7 @@ use crate::model::Model;
 pub(crate) fn difference(setting: &Setting, request: &Request, found: &Difference) -> String {
     let mut text = String::new();
     let word = |answer: Answer| match answer {
+        Answer { allowed: false, quiet: true, .. } => "denied as if it were not there",
         Answer { allowed: false, would_allow: false, .. } => "denied",
         Answer { allowed: false, .. } => "denied, and reported as one that would be allowed",
         Answer { would_deny: false, .. } => "allowed",

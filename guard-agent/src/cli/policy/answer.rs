@@ -80,6 +80,9 @@ pub(super) fn render(finding: &Finding, screen: &Screen) -> String {
             row("", format!("\"{}\"", line(reason)));
         }
     }
+    if let Some(errno) = &finding.errno {
+        row("answers", format!("{}, as if it were not there", line(errno)));
+    }
     if let Some(nearest) = &finding.nearest {
         row("nearest", format!("{}  covers {}", place(&nearest.policy), line(&nearest.covers)));
     }

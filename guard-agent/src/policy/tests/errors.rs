@@ -183,7 +183,7 @@ fn policies_have_unique_ids_and_known_annotations() {
     );
     assert_eq!(
         brief(&errors(&web("@id(\"a\") @autid permit (principal, action, resource);"))),
-        "error[annotation]: there is no annotation @autid / known: @id @mode @audit @reason @approval @absent"
+        "error[annotation]: there is no annotation @autid / known: @id @mode @audit @reason @approval @absent @errno"
     );
 }
 
@@ -232,4 +232,29 @@ fn what_is_accepted_without_effect_is_noted() {
     let deny =
         load(&toml("selector = { user = \"web\" }\ngoverns = [\"*\"]\nfail_mode = \"deny\"").0).unwrap();
     assert!(deny.notes.iter().all(|note| !note.message.contains("fail_mode")));
+}
+
+#[test]
+fn errno_is_for_forbids_whose_actions_can_answer_so() {
+    let policy = |annotation: &str, effect: &str, action: &str| {
+        brief(&errors(&web(&format!(
+            "@id(\"it\") @errno(\"{annotation}\") {effect} (principal, action == Guard::Action::\"{action}\", resource);"
+        ))))
+    };
+    assert_eq!(
+        policy("ENOENT", "permit", "file.read"),
+        "error[annotation]: @errno has no meaning on a permit / it belongs on a forbid; what no policy permits answers with the number of its action"
+    );
+    assert_eq!(
+        policy("EPERM", "forbid", "file.read"),
+        "error[annotation]: no denial can answer \"EPERM\" / write @errno(\"ENOENT\") or @errno(\"ECONNREFUSED\"), or remove it"
+    );
+    assert_eq!(
+        policy("ENOENT", "forbid", "net.connect"),
+        "error[annotation]: none of its actions can answer ENOENT / ENOENT is for opening files, listing directories and exec"
+    );
+    assert_eq!(
+        policy("ECONNREFUSED", "forbid", "file.read"),
+        "error[annotation]: none of its actions can answer ECONNREFUSED / ECONNREFUSED is for net.connect, net.send and unix.*"
+    );
 }

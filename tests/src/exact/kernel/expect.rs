@@ -216,8 +216,8 @@ pub(super) fn expected(
 ) -> Result<Expected, Diagnostics> {
     let mut expected = Expected::default();
     for decision in decisions {
-        let (mut denied, mut reported, mut kept, mut count) = (0, 0, 0, 0);
-        let mut errno = 0;
+        let (mut denied, mut quiet, mut reported, mut kept, mut count) = (0, 0, 0, 0, 0);
+        let (mut errno, mut quiet_errno) = (0, 0);
         for action in &decision.actions {
             if matches!(action.row().coverage, Coverage::NotYet) {
                 continue;
@@ -234,12 +234,14 @@ pub(super) fn expected(
             kept += u32::from(verdict.candidate.allow);
             if !verdict.allowed() {
                 denied += 1;
+                quiet += u32::from(verdict.quiet);
                 errno = action.errno();
+                quiet_errno = action.quiet_errno().unwrap_or(errno);
             }
         }
         let enough = if decision.either { count } else { 1 };
         if count > 0 && denied >= enough {
-            expected.refused = Some(errno);
+            expected.refused = Some(if quiet == denied { quiet_errno } else { errno });
             return Ok(expected);
         }
         // Of two rights that are enough each, the candidate set would have to leave none.
