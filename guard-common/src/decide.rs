@@ -141,12 +141,12 @@ impl Decision {
         }
     }
 
-    /// The error number of the denial, positive; 0 if the operation is allowed. A constant for each case,
-    /// so that kernel programs return values which the verifier can bound.
+    /// What a hook returns: the negative error number of the denial, or 0. A constant for each case, so
+    /// that the verifier can bound it.
     ///
     /// What is denied for several actions answers quietly only if every one of them does.
     #[inline(always)]
-    pub fn errno(&self) -> i32 {
+    pub fn answer(&self) -> i32 {
         const WITH_EPERM: u64 = Action::ProcSignal.bit()
             | Action::ProcTrace.bit()
             | Action::SysCap.bit()
@@ -160,13 +160,13 @@ impl Decision {
         if self.denied == 0 {
             0
         } else if loud & WITH_EPERM != 0 {
-            EPERM
+            -EPERM
         } else if loud != 0 {
-            EACCES
+            -EACCES
         } else if self.denied & QUIET_PEER != 0 {
-            ECONNREFUSED
+            -ECONNREFUSED
         } else {
-            ENOENT
+            -ENOENT
         }
     }
 

@@ -52,7 +52,7 @@ fn answer(
     if decision.denied | decision.would_deny | decision.audit == 0 {
         return 0;
     }
-    let errno = decision.errno();
+    let errno = decision.answer();
     let mut loosened = false;
     let (verdict, actions) = if decision.denied != 0 {
         count(Counter::Denied);
@@ -70,9 +70,9 @@ fn answer(
     } else {
         (Verdict::Audited, decision.audit & required)
     };
-    let report = Report { verdict, reason: decision.reason, actions, errno, loosened };
+    let report = Report { verdict, reason: decision.reason, actions, errno: errno.abs(), loosened };
     send(generation, label, resource, &report);
-    -errno
+    errno
 }
 
 /// Decides that at least one of two actions is allowed; a denial is reported as the first.
@@ -97,7 +97,7 @@ pub fn judge_either(
     decision.denied = if allowed == 0 { first } else { 0 };
     decision.would_deny = if allowed != 0 && candidate == 0 { first } else { 0 };
     decision.would_allow = if allowed == 0 && candidate != 0 { first } else { 0 };
-    decision.quiet = if decision.quiet & both == both { first } else { 0 };
+    decision.quiet &= first;
     decision.audit = 0;
     answer(generation, label, resource, if allowed == 0 { first } else { allowed }, decision)
 }

@@ -216,8 +216,8 @@ pub(super) fn expected(
 ) -> Result<Expected, Diagnostics> {
     let mut expected = Expected::default();
     for decision in decisions {
-        let (mut denied, mut quiet, mut reported, mut kept, mut count) = (0, 0, 0, 0, 0);
-        let (mut errno, mut quiet_errno) = (0, 0);
+        let (mut denied, mut reported, mut kept, mut count) = (0, 0, 0, 0);
+        let mut refusals: Vec<(i32, bool)> = Vec::new();
         for action in &decision.actions {
             if matches!(action.row().coverage, Coverage::NotYet) {
                 continue;
@@ -234,14 +234,16 @@ pub(super) fn expected(
             kept += u32::from(verdict.candidate.allow);
             if !verdict.allowed() {
                 denied += 1;
-                quiet += u32::from(verdict.quiet);
-                errno = action.errno();
-                quiet_errno = action.quiet_errno().unwrap_or(errno);
+                let quiet = action.quiet_errno().filter(|_| verdict.quiet);
+                refusals.push((quiet.unwrap_or(action.errno()), quiet.is_some()));
             }
         }
         let enough = if decision.either { count } else { 1 };
         if count > 0 && denied >= enough {
-            expected.refused = Some(if quiet == denied { quiet_errno } else { errno });
+            // Of two rights that are enough each, the first is the one that is missed; of several that are
+            // needed, one that is refused aloud is heard.
+            let loud = refusals.iter().find(|(_, quiet)| !quiet && !decision.either);
+            expected.refused = loud.or(refusals.first()).map(|(errno, _)| *errno);
             return Ok(expected);
         }
         // Of two rights that are enough each, the candidate set would have to leave none.
