@@ -65,13 +65,20 @@ fn show(unit: &str) -> Option<String> {
         return None;
     }
     let properties = "ActiveEnterTimestamp,InactiveEnterTimestamp,CanReload,ExecReload";
-    let output = Command::new("systemctl")
-        .args(["show", "--property", properties, "--", unit])
-        .env("TZ", "UTC")
-        .env("LC_ALL", "C")
-        .output()
-        .ok()?;
-    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+    let ask = |options: &[&str]| {
+        let output = Command::new("systemctl")
+            .arg("show")
+            .args(options)
+            .args(["--property", properties, "--", unit])
+            .env("TZ", "UTC")
+            .env("LC_ALL", "C")
+            .output()
+            .ok()?;
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    // Without the option, which systemd knows since version 248 (systemctl(1)), whole seconds are
+    // printed, rounded down: what happened in the second in which recording began looks earlier.
+    ask(&["--timestamp=us+utc"]).or_else(|| ask(&[]))
 }
 
 /// When the host was booted, in nanoseconds since 1970.

@@ -47,9 +47,9 @@ impl Life {
         if self.started.is_some() || self.stopped.is_some() {
             add("start", self.started.filter(|at| *at > 0));
         }
-        // At work: an operation later than the second in which the start ended.
-        const SECOND: i64 = 1_000_000_000;
-        let begun = self.started.unwrap_or(self.since).saturating_add(SECOND);
+        // At work: an operation when the start was over, and what its workers do at first with it.
+        const STARTING: i64 = 200_000_000;
+        let begun = self.started.unwrap_or(self.since).saturating_add(STARTING);
         add("work", self.last_operation.filter(|at| *at > begun));
         if let Some(reloaded) = self.reloaded {
             add("reload", reloaded);
@@ -109,7 +109,7 @@ pub fn last_rotation(state: &str, logs: &dyn Fn(&str) -> bool) -> Option<i64> {
     state.lines().filter_map(of).max()
 }
 
-/// `Wed 2026-11-25 09:00:00 UTC` or `@1700000000`.
+/// `Wed 2026-11-25 09:00:00.631548 UTC`, also without the fraction, or `@1700000000`.
 fn timestamp(text: &str) -> Option<i64> {
     if let Some(seconds) = text.strip_prefix('@') {
         return seconds.split('.').next()?.parse::<i64>().ok()?.checked_mul(1_000_000_000);
@@ -152,6 +152,15 @@ mod tests {
         );
         let early = Life { since: nine - 10 * SECOND, ..life };
         assert_eq!(early.phases().seen, ["start", "work", "reload", "boot"]);
+    }
+
+    #[test]
+    fn a_start_in_the_second_in_which_recording_began_was_seen() {
+        let nine = instant("2026-11-25 09:00:00").unwrap();
+        let mut life = Life { since: nine + SECOND / 4, ..Life::default() };
+        read_show("ActiveEnterTimestamp=Wed 2026-11-25 09:00:00.631548 UTC\n", &mut life);
+        assert_eq!(life.started, Some(nine + 631_548_000));
+        assert_eq!(life.phases().seen, ["start"]);
     }
 
     #[test]
