@@ -2,9 +2,13 @@
 
 use super::{KernelError, btf, inner::InnerMaps, live::LiveWord};
 use crate::fault;
-use aya::programs::{BtfTracePoint, Iter, Lsm, ProgramError};
+use aya::programs::{BtfTracePoint, Iter, Lsm, Program, ProgramError};
 use aya::{Btf, Ebpf, EbpfLoader};
 use nix::libc;
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::Instant;
 
 /// The BPF object, embedded by the build; empty if it was not built.
 pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/guard-ebpf.o"));
@@ -64,7 +68,7 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// Loads the object and attaches every program, one after the other: attaching LSM programs
+    /// Loads the object, then attaches every program, one after the other: attaching LSM programs
     /// concurrently has crashed kernels. Nothing is labelled or denied until a generation is
     /// switched to.
     ///
@@ -74,23 +78,25 @@ impl Kernel {
         if OBJECT.is_empty() {
             return Err(KernelError::NoObject);
         }
-        let mut offsets = btf::offsets()?;
+        // Two readers of the kernel's types, each for what the other does not give.
+        let (offsets, btf) = thread::scope(|scope| {
+            let offsets = scope.spawn(btf::offsets);
+            let btf = Btf::from_sys_fs().map_err(|cause| KernelError::NoBtf(cause.to_string()));
+            let panicked = |_| Err(KernelError::NoBtf("reading it panicked".to_owned()));
+            (offsets.join().unwrap_or_else(panicked), btf)
+        });
+        let (mut offsets, btf) = (offsets?, btf?);
         let old = older_than_6_2()?;
         offsets.push(("STORAGE_MAY_BE_BUSY", u32::from(old)));
         offsets.push(("AGENT_TGID", std::process::id()));
-        let btf = Btf::from_sys_fs().map_err(|cause| KernelError::NoBtf(cause.to_string()))?;
         let mut loader = EbpfLoader::new();
         loader.btf(Some(&btf)).allow_unsupported_maps();
         for (global, value) in &offsets {
             loader.override_global(global, value, true);
         }
         let mut ebpf = loader.load(OBJECT).map_err(|cause| KernelError::Object(describe(&cause)))?;
+        load_programs(&mut ebpf, &btf)?;
         let mut programs = Vec::with_capacity(PROGRAMS.len());
-        for (name, kind, hook) in PROGRAMS {
-            let started = std::time::Instant::now();
-            load_program(&mut ebpf, name, *kind, hook, &btf)?;
-            tracing::debug!(program = name, elapsed = ?started.elapsed(), "loaded");
-        }
         for (name, kind, hook) in PROGRAMS {
             if fault::leaves_out(name) {
                 continue;
@@ -115,10 +121,47 @@ impl Kernel {
     }
 }
 
-fn load_program(ebpf: &mut Ebpf, name: &str, kind: Kind, hook: &str, btf: &Btf) -> Result<(), KernelError> {
-    let program = ebpf
-        .program_mut(name)
-        .ok_or_else(|| KernelError::Object(format!("the object has no program {name}")))?;
+/// Loads every program, as many at a time as there are processors: nearly all of the time of a start
+/// is the verifier's, and it works on programs independently of each other.
+fn load_programs(ebpf: &mut Ebpf, btf: &Btf) -> Result<(), KernelError> {
+    let mut found: HashMap<&str, &mut Program> = ebpf.programs_mut().collect();
+    let mut waiting = Vec::with_capacity(PROGRAMS.len());
+    for (name, kind, hook) in PROGRAMS {
+        let program = found
+            .remove(name)
+            .ok_or_else(|| KernelError::Object(format!("the object has no program {name}")))?;
+        waiting.push((*name, *kind, *hook, program));
+    }
+    // The last ones of the list take longest.
+    let waiting = Mutex::new(waiting);
+    let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).pop();
+    let work = || {
+        while let Some((name, kind, hook, program)) = next() {
+            let started = Instant::now();
+            load_program(program, name, kind, hook, btf)?;
+            tracing::debug!(program = name, elapsed = ?started.elapsed(), "loaded");
+        }
+        Ok(())
+    };
+    let others = thread::available_parallelism().map_or(1, usize::from).min(PROGRAMS.len()) - 1;
+    thread::scope(|scope| {
+        let threads: Vec<_> = (0..others).map(|_| scope.spawn(work)).collect();
+        let own = work();
+        let joined = threads.into_iter().map(|thread| {
+            let panicked = |_| Err(KernelError::Object("loading a program panicked".to_owned()));
+            thread.join().unwrap_or_else(panicked)
+        });
+        joined.fold(own, Result::and)
+    })
+}
+
+fn load_program(
+    program: &mut Program,
+    name: &str,
+    kind: Kind,
+    hook: &str,
+    btf: &Btf,
+) -> Result<(), KernelError> {
     let result = match kind {
         Kind::Lsm => <&mut Lsm>::try_from(program).and_then(|program| program.load(hook, btf)),
         Kind::Tracepoint => {
