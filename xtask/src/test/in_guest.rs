@@ -31,8 +31,8 @@ impl Set {
     /// The sets that are the whole.
     pub(super) const WHOLE: [Self; 4] = [Self::Plain, Self::Systemd, Self::WithoutBpfLsm, Self::Lockdown];
 
-    /// Processors it needs: races need two.
-    pub(super) fn cpus(self) -> u32 {
+    /// Processors of its guest: races need two.
+    fn cpus(self) -> u32 {
         if self == Self::Plain { 2 } else { 1 }
     }
 

@@ -49,7 +49,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     Ok(if tally.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Boots what the arguments ask for, as many guests at a time as there are processors for them.
+/// Boots what the arguments ask for, as many guests at a time as there are processors: a guest with two
+/// of its own keeps one of them busy, except while it runs a race.
 fn guests(args: &Args) -> Result<Tally> {
     let mut jobs = Vec::new();
     for job in plan(args) {
@@ -63,7 +64,7 @@ fn guests(args: &Args) -> Result<Tally> {
     let (full, filter) = (args.full, args.filter.as_deref());
     let tallies: Vec<Result<Tally>> = thread::scope(|scope| {
         let start = |(environment, job): &'_ (GuestEnvironment, Job)| -> Result<Tally> {
-            processors.with(job.set.cpus(), || job.run(environment, full, filter))
+            processors.with_one(|| job.run(environment, full, filter))
         };
         let running: Vec<_> = jobs.iter().map(|job| scope.spawn(move || start(job))).collect();
         let panicked = || Err(anyhow!("a test thread panicked"));
