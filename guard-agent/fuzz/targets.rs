@@ -2,6 +2,7 @@
 //! the corpus. Nothing may panic, and whatever is refused must be refused in words.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use guard_agent::bundle::{Files, MANIFEST, Opened, SIGNATURES, open_archive, open_files};
 use guard_agent::host::{Fixed, Host, parse_mounts};
@@ -113,7 +114,7 @@ fn whole(opened: &Opened) -> Result<(), Diagnostics> {
         mounts: parse_mounts(MOUNTS),
         resolvers: Vec::new(),
         protected: Vec::new(),
-        lookup: Box::new(Fixed::default()),
+        lookup: Arc::new(Fixed::default()),
     };
     let bundle = parse(opened)?;
     compile(&bundle, &host, &mut SubjectIds::default())?;

@@ -8,6 +8,15 @@ use std::net::IpAddr;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+mod answers;
+
+pub use answers::Answers;
+pub(crate) use answers::Asked;
+
+/// Where this host's resolvers are configured.
+const RESOLVERS: &str = "/etc/resolv.conf";
 
 /// One line of `/proc/self/mountinfo`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,7 +73,7 @@ pub struct Host {
     /// Programs that no selector may cover, by canonical path, and what each of them is.
     pub protected: Vec<(PathBuf, &'static str)>,
     /// Look-ups of paths and accounts.
-    pub lookup: Box<dyn Lookup>,
+    pub lookup: Arc<dyn Lookup>,
 }
 
 /// The service manager and the helper that sets up the sandbox of a unit. Executing them never
@@ -92,11 +101,7 @@ impl Host {
             move |error: io::Error| io::Error::new(error.kind(), format!("cannot read {path}: {error}"))
         };
         let mountinfo = std::fs::read("/proc/self/mountinfo").map_err(named("/proc/self/mountinfo"))?;
-        let resolvers = match std::fs::read_to_string("/etc/resolv.conf") {
-            Ok(text) => parse_resolvers(&text),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            Err(error) => return Err(named("/etc/resolv.conf")(error)),
-        };
+        let resolvers = read_resolvers().map_err(named(RESOLVERS))?;
         let mut protected: Vec<_> =
             PROTECTED.iter().map(|(path, what)| (PathBuf::from(path), *what)).collect();
         // Where they are symbolic links, their targets are protected as well. Without the right to
@@ -118,7 +123,7 @@ impl Host {
         );
         protected.sort();
         protected.dedup_by(|a, b| a.0 == b.0);
-        Ok(Self { mounts: parse_mounts(&mountinfo), resolvers, protected, lookup: Box::new(Live) })
+        Ok(Self { mounts: parse_mounts(&mountinfo), resolvers, protected, lookup: Arc::new(Live) })
     }
 }
 
@@ -175,6 +180,15 @@ fn unescape(field: &[u8]) -> Vec<u8> {
         }
     }
     out
+}
+
+/// The resolvers this host is configured with now; none without a configuration.
+fn read_resolvers() -> io::Result<Vec<IpAddr>> {
+    match std::fs::read_to_string(RESOLVERS) {
+        Ok(text) => Ok(parse_resolvers(&text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
 }
 
 /// The addresses of `nameserver` lines.

@@ -1,6 +1,7 @@
 //! Changing the policy while processes run: what takes effect when, and what is refused.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
@@ -17,7 +18,7 @@ use crate::family::{Part, tests};
 use crate::file::read;
 use crate::layout::{self, ROOT, canary, path};
 use crate::puppet::Puppet;
-use crate::users::AGENT;
+use crate::users::{AGENT, Identity};
 
 pub(crate) const PART: Part = Part {
     name: "lifecycle",
@@ -27,9 +28,11 @@ pub(crate) const PART: Part = Part {
         smoke: [applying_a_bundle_decides_the_next_system_call],
         others: [
             a_hangup_signal_reloads_the_bundle,
+            a_link_that_root_moves_means_its_new_target_by_itself,
             a_mode_set_for_a_time_ends_by_itself_with_the_agent_stopped,
             an_invalid_bundle_leaves_the_running_policy_untouched,
             a_second_daemon_is_refused,
+            an_account_that_is_created_later_is_confined_by_itself,
             denials_are_followed_by_the_client,
             the_status_tells_what_is_enforced,
             when_the_daemon_has_stopped_nothing_is_refused,
@@ -154,6 +157,45 @@ fn a_mode_set_for_a_time_ends_by_itself_with_the_agent_stopped(_: &Case<'_>) -> 
     ended?;
     puppet.is_allowed(&first())?;
     puppet.end()?;
+    daemon.stop().map(drop)
+}
+
+fn a_link_that_root_moves_means_its_new_target_by_itself(_: &Case<'_>) -> Result<()> {
+    let lead = |to: PathBuf| -> Result<()> {
+        let (link, new) = (path("flip/current"), path("flip/new"));
+        symlink(to, &new).and_then(|()| fs::rename(&new, &link)).context("move the link")
+    };
+    lead(first())?;
+    let daemon = Daemon::start("link", &small(1, &[(READ, "current")]))?;
+    let mut puppet = Puppet::start(AGENT)?;
+    puppet.is_allowed(&first())?;
+    puppet.is_refused(&second())?;
+    lead(second())?;
+    eventually("the new target is allowed", || Ok(puppet.read(&second())? == Outcome::Worked))?;
+    puppet.is_refused(&first())?;
+    // Through nothing, nothing is meant but the name itself.
+    fs::remove_file(path("flip/current")).context("remove the link")?;
+    let refused = || Ok(puppet.read(&second())? == Outcome::Failed(Errno::EACCES));
+    eventually("what is no target any more is refused", refused)?;
+    puppet.end()?;
+    daemon.stop().map(drop)
+}
+
+fn an_account_that_is_created_later_is_confined_by_itself(_: &Case<'_>) -> Result<()> {
+    const LATE: Identity = Identity::new("latecomer", 2777);
+    let bundle = Bundle::new("small").version(1).subject("agent", "user = \"latecomer\"");
+    let bundle = bundle.policy("small", permit("p", "agent", READ, &within(&[first()])));
+    let daemon = Daemon::start("latecomer", &bundle)?;
+    ensure!(attempt(LATE, || read(second()))? == Outcome::Worked, "nobody is called so yet");
+    let before = fs::read_to_string("/etc/passwd").context("read /etc/passwd")?;
+    let line = format!("{}:x:{uid}:{uid}::/:/bin/sh\n", LATE.name, uid = LATE.uid);
+    fs::write("/etc/passwd", before.clone() + &line).context("write /etc/passwd")?;
+    let refused = || Ok(attempt(LATE, || read(second()))? == Outcome::Failed(Errno::EACCES));
+    let confined = eventually("the account is confined", refused);
+    let allowed = attempt(LATE, || read(first()));
+    fs::write("/etc/passwd", before).context("restore /etc/passwd")?;
+    confined?;
+    ensure!(allowed? == Outcome::Worked, "what is permitted is allowed");
     daemon.stop().map(drop)
 }
 

@@ -3,6 +3,7 @@
 use super::candidate::{Kept, Stored};
 use super::labelling;
 use super::modes::{Temporary, boot_time};
+use super::names::Watch;
 use crate::api::types::{BundleStatus, Counters, PolicyStatus, ProgramStatus, Status, SubjectStatus};
 use crate::bundle::{Denied, Refusal, Shelf, ShelfError, Standing, Trust, TrustConfig, TrustError, replace};
 use crate::events::BundleRecord;
@@ -107,15 +108,25 @@ pub struct Engine {
     /// Why the daemon started with another bundle than the configured one.
     pub(super) kept: Option<Kept>,
     since: Option<SystemTime>,
-    /// Why the last change of the mount table is not part of the tables.
-    stale_mounts: Option<String>,
+    /// Where paths lead and who accounts are.
+    names: Watch,
+    /// Why the last change of the host is not part of the tables.
+    stale: Option<String>,
+    /// What of the host is not watched, and why.
+    unwatched: Option<String>,
     /// Why running processes may lack their labels.
     unlabelled: Option<String>,
 }
 
 impl Engine {
     /// An engine with nothing live.
-    pub(super) fn new(kernel: Kernel, stored: Stored, trust: TrustConfig, store: Arc<Store>) -> Self {
+    pub(super) fn new(
+        kernel: Kernel,
+        stored: Stored,
+        trust: TrustConfig,
+        store: Arc<Store>,
+        names: Watch,
+    ) -> Self {
         let Stored { ids, ids_file, shelf } = stored;
         Self {
             kernel,
@@ -128,7 +139,9 @@ impl Engine {
             modes: BTreeMap::new(),
             kept: None,
             since: None,
-            stale_mounts: None,
+            names,
+            stale: None,
+            unwatched: None,
             unlabelled: None,
         }
     }
@@ -153,7 +166,7 @@ impl Engine {
         let standing = live.standing.clone();
         let result = compile(&bundle, &self.ids)
             .and_then(|(compiled, ids)| self.switch(Next { bundle, directory, standing, compiled, ids }));
-        self.stale_mounts = result.as_ref().err().map(ToString::to_string);
+        self.stale = result.as_ref().err().map(ToString::to_string);
         result.map(|_| ())
     }
 
@@ -174,6 +187,8 @@ impl Engine {
         }
         self.keep_modes(&mut compiled)?;
         let generation = self.swap(&bundle, &compiled)?;
+        self.stale = None;
+        self.unwatched = self.names.follow(compiled.answers.clone()).err();
         let before = self.live.replace(Live { bundle, directory, standing, compiled, generation });
         // The new policy is live whatever happens here, so a failure is a state and no refusal.
         match self.label_running() {
@@ -275,8 +290,11 @@ impl Engine {
         if self.since.is_none() {
             degraded.push("enforcement is not proven yet".to_owned());
         }
-        if let Some(error) = &self.stale_mounts {
-            degraded.push(format!("the mount table changed and could not be classified: {error}"));
+        if let Some(error) = &self.stale {
+            degraded.push(format!("the host changed and the policy could not be compiled for it: {error}"));
+        }
+        if let Some(error) = &self.unwatched {
+            degraded.push(format!("changes of what paths lead to may go unnoticed: {error}"));
         }
         if let Some(error) = &self.unlabelled {
             degraded.push(format!("running processes may lack their label: {error}"));

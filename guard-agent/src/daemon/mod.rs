@@ -7,6 +7,7 @@ mod engine;
 mod labelling;
 mod modes;
 mod mounts;
+mod names;
 mod notify;
 mod output;
 mod pump;

@@ -5,7 +5,7 @@ use super::candidate::{Stored, choose};
 use super::engine::{ApplyError, Engine};
 use super::output::Output;
 use super::serve::Shared;
-use super::{mounts, notify, pump};
+use super::{mounts, names, notify, pump};
 use crate::api;
 use crate::config::Config;
 use crate::doctor;
@@ -101,8 +101,10 @@ async fn enforce(config: &Config) -> Result<(), StartError> {
     let mut terminate = handler(SignalKind::terminate())?;
     let mut interrupt = handler(SignalKind::interrupt())?;
     let mut mount_changes = mounts::watch().map_err(runtime("cannot watch the mount table"))?;
+    let (names, mut name_changes) = names::Watch::start().map_err(runtime("cannot watch names"))?;
 
-    let Prepared { engine, diagnostics, events, early } = tokio::task::block_in_place(|| prepare(config))?;
+    let Prepared { engine, diagnostics, events, early } =
+        tokio::task::block_in_place(|| prepare(config, names))?;
     let mut messages = tokio::spawn(diagnostics.run());
     let shared = Shared::new(engine)?;
     let output = Output::start().map_err(runtime("cannot start the output thread"))?;
@@ -123,6 +125,10 @@ async fn enforce(config: &Config) -> Result<(), StartError> {
             change = mount_changes.recv() => match change {
                 Some(()) => recompile(&shared).await,
                 None => return Err(ended("the watch on the mount table", Ok(Ok(())))),
+            },
+            change = name_changes.recv() => match change {
+                Some(()) => recompile(&shared).await,
+                None => return Err(ended("the watch on names", Ok(Ok(())))),
             },
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
@@ -155,7 +161,7 @@ struct Prepared {
 
 /// Chooses and compiles the bundle, loads, makes it live and proves that it is enforced. The bundle
 /// comes first: a mistake in it is told before the kernel is touched.
-fn prepare(config: &Config) -> Result<Prepared, StartError> {
+fn prepare(config: &Config, names: names::Watch) -> Result<Prepared, StartError> {
     let stored = Stored::read(&config.state_dir)?;
     let start = choose(&config.bundle, &config.trust, &stored)?;
     let mut kernel = Kernel::load()?;
@@ -163,7 +169,7 @@ fn prepare(config: &Config) -> Result<Prepared, StartError> {
     let mut events = kernel.take_events()?;
     let store = Store::start(&config.state_dir, Limits::default())
         .map_err(|source| StartError::Runtime { action: "cannot start the store", source })?;
-    let mut engine = Engine::new(kernel, stored, config.trust.clone(), Arc::new(store));
+    let mut engine = Engine::new(kernel, stored, config.trust.clone(), Arc::new(store), names);
     if let Some(kept) = &start.kept {
         tracing::warn!("{}", kept.why);
     }
@@ -208,9 +214,9 @@ async fn reload(shared: &Shared) {
 async fn recompile(shared: &Shared) {
     let shared = shared.clone();
     match tokio::task::spawn_blocking(move || shared.recompile()).await {
-        Ok(Ok(())) => tracing::debug!("policy compiled anew for the changed mount table"),
-        Ok(Err(error)) => tracing::error!("the changed mount table is not classified yet: {error}"),
-        Err(error) => tracing::error!("the changed mount table is not classified yet: {error}"),
+        Ok(Ok(())) => tracing::debug!("policy compiled anew for the changed host"),
+        Ok(Err(error)) => tracing::error!("the policy is not compiled for the changed host yet: {error}"),
+        Err(error) => tracing::error!("the policy is not compiled for the changed host yet: {error}"),
     }
 }
 

@@ -149,6 +149,7 @@ mod tests {
     use super::super::seen::Thing;
     use super::*;
     use crate::host::Fixed;
+    use std::sync::Arc;
 
     fn host() -> Host {
         let mount = "1 1 8:1 / / rw - ext4 /dev/sda rw\n";
@@ -156,7 +157,7 @@ mod tests {
             mounts: crate::host::parse_mounts(mount.as_bytes()),
             resolvers: vec!["10.0.0.53".parse().unwrap()],
             protected: Vec::new(),
-            lookup: Box::new(Fixed::default()),
+            lookup: Arc::new(Fixed::default()),
         }
     }
 

@@ -210,6 +210,7 @@ mod tests {
     use crate::bundle::Files;
     use crate::host::Fixed;
     use std::path::Path;
+    use std::sync::Arc;
 
     const TOML: &str = "[bundle]\nname = \"nginx\"\nversion = 1\nprofile = 1\n[modes]\nnginx = \"monitor\"\n\
          [subjects.nginx]\nselector = { unit = \"nginx.service\" }\ngoverns = [\"*\"]\ninclude = [\"base/devices\"]\n";
@@ -222,7 +223,7 @@ mod tests {
             mounts: crate::host::parse_mounts(mounts.as_bytes()),
             resolvers: Vec::new(),
             protected: Vec::new(),
-            lookup: Box::new(Fixed::default()),
+            lookup: Arc::new(Fixed::default()),
         }
     }
 

@@ -243,6 +243,7 @@ mod tests {
     use crate::bundle::Files;
     use crate::host::Fixed;
     use crate::policy;
+    use std::sync::Arc;
 
     const TOML: &str = "[bundle]\nname = \"web\"\nversion = 1\nprofile = 1\n[subjects.web]\nselector = { unit = \"web.service\" }\n\
          governs = [\"*\"]\ninclude = [\"base/devices\"]\n";
@@ -254,7 +255,7 @@ mod tests {
             mounts: crate::host::parse_mounts(b"1 1 8:1 / / rw - ext4 /dev/sda rw\n"),
             resolvers: Vec::new(),
             protected: Vec::new(),
-            lookup: Box::new(Fixed::default()),
+            lookup: Arc::new(Fixed::default()),
         };
         let mut files = Files::new(Path::new("bundle"));
         files.insert("guard.toml", TOML.into()).unwrap();

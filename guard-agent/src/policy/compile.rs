@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use guard_common::action::{Coverage, TABLE};
 use guard_common::label::CANARY_SUBJECT;
@@ -26,7 +27,7 @@ use super::subjects::{CANARY, Mode};
 use super::trie::Trie;
 use super::walk::Walker;
 use super::world::Facts;
-use crate::host::Host;
+use crate::host::{Answers, Asked, Host};
 use crate::tables::{Generation, SubjectOutcomes, SubjectTables};
 
 /// A compiled bundle.
@@ -42,6 +43,8 @@ pub struct Compiled {
     pub exec_selectors: Vec<ExecSelector>,
     /// How large the tables are.
     pub sizes: TableSizes,
+    /// What the host was asked for it: the tables are right as long as the answers are.
+    pub answers: Answers,
     /// How the masks of each subject follow from posture.
     programs: BTreeMap<u32, Program>,
 }
@@ -120,6 +123,13 @@ pub fn compile_with(
     facts: &Facts,
     ids: &mut SubjectIds,
 ) -> Result<Compiled, Diagnostics> {
+    let asked = Arc::new(Asked::new(host));
+    let host = &Host {
+        mounts: host.mounts.clone(),
+        resolvers: host.resolvers.clone(),
+        protected: host.protected.clone(),
+        lookup: Arc::<Asked>::clone(&asked),
+    };
     let mut found = Vec::new();
     for subject in &bundle.subjects {
         ids.assign(&subject.name);
@@ -213,7 +223,8 @@ pub fn compile_with(
         bundle.subjects.iter().map(|subject| (ids.assign(&subject.name), subject.name.clone())).collect();
     subjects.insert(CANARY_SUBJECT, CANARY.to_owned());
     let names = Names { subjects, classes: classes.describe(&rules.atoms) };
-    Ok(Compiled { generation, names, notes, exec_selectors: selected.exec, sizes, programs })
+    let answers = asked.answers();
+    Ok(Compiled { generation, names, notes, exec_selectors: selected.exec, sizes, answers, programs })
 }
 
 /// The same finding is made for every subject that a policy applies to; one is enough.

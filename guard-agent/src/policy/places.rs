@@ -176,6 +176,7 @@ fn reversed(path: &Path) -> Vec<std::ffi::OsString> {
 mod tests {
     use super::*;
     use crate::host::{Fixed, parse_mounts};
+    use std::sync::Arc;
 
     fn place(mounts: &[Mount], path: &str) -> (u32, String) {
         let place = Mounts::new(mounts).locate(Path::new(path)).unwrap();
@@ -202,7 +203,7 @@ mod tests {
             mounts: Vec::new(),
             resolvers: Vec::new(),
             protected: Vec::new(),
-            lookup: Box::new(Fixed { entries, ..Fixed::default() }),
+            lookup: Arc::new(Fixed { entries, ..Fixed::default() }),
         }
     }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use fastrand::Rng;
 use guard_agent::host::{Entry, Fixed, Host, Mount};
@@ -127,7 +128,7 @@ impl World {
             mounts: self.table(),
             resolvers: self.resolvers.clone(),
             protected: Vec::new(),
-            lookup: Box::new(Fixed { entries, ..Fixed::default() }),
+            lookup: Arc::new(Fixed { entries, ..Fixed::default() }),
         }
     }
 

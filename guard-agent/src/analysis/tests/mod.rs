@@ -5,6 +5,7 @@ mod lint;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::host::{Entry, Fixed, Host, parse_mounts};
@@ -70,6 +71,6 @@ fn host() -> Host {
         ),
         resolvers: vec!["10.0.0.53".parse().unwrap()],
         protected: Vec::new(),
-        lookup: Box::new(Fixed { entries, users, groups: BTreeMap::new() }),
+        lookup: Arc::new(Fixed { entries, users, groups: BTreeMap::new() }),
     }
 }

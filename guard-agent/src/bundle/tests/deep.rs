@@ -1,6 +1,7 @@
 //! Text that is deep or long: parsing and everything after it must neither overflow a stack nor take
 //! long, and what is said about it has an end.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::*;
@@ -22,7 +23,7 @@ fn all_the_way(cedar: String) -> String {
             mounts: parse_mounts(b"1 0 8:1 / / rw - ext4 a rw\n"),
             resolvers: Vec::new(),
             protected: Vec::new(),
-            lookup: Box::new(Fixed::default()),
+            lookup: Arc::new(Fixed::default()),
         };
         policy::compile(&bundle, &host, &mut SubjectIds::default())?;
         Oracle::new(&bundle, &host, &Facts::default())?.set.text(&bundle, None)?;

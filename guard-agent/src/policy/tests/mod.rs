@@ -11,6 +11,7 @@ mod survey;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use guard_common::action::Action;
@@ -77,7 +78,7 @@ fn host() -> Host {
             ("/usr/lib/systemd/systemd".into(), "the service manager"),
             ("/opt/guard/bin/guard-agent".into(), "the Guard agent"),
         ],
-        lookup: Box::new(Fixed { entries, users, groups }),
+        lookup: Arc::new(Fixed { entries, users, groups }),
     }
 }
 
