@@ -161,12 +161,16 @@ fn a_mode_set_for_a_time_ends_by_itself_with_the_agent_stopped(_: &Case<'_>) -> 
 }
 
 fn a_link_that_root_moves_means_its_new_target_by_itself(_: &Case<'_>) -> Result<()> {
+    // Where only root can make links.
+    const LINK: &str = "/srv/guard-tests-link";
     let lead = |to: PathBuf| -> Result<()> {
-        let (link, new) = (path("flip/current"), path("flip/new"));
-        symlink(to, &new).and_then(|()| fs::rename(&new, &link)).context("move the link")
+        const NEW: &str = "/srv/guard-tests-new";
+        symlink(to, NEW).and_then(|()| fs::rename(NEW, LINK)).context("move the link")
     };
     lead(first())?;
-    let daemon = Daemon::start("link", &small(1, &[(READ, "current")]))?;
+    let bundle = Bundle::new("small").version(1).subject("agent", "user = \"agent\"");
+    let bundle = bundle.policy("small", permit("p", "agent", READ, &within(&[LINK])));
+    let daemon = Daemon::start("link", &bundle)?;
     let mut puppet = Puppet::start(AGENT)?;
     puppet.is_allowed(&first())?;
     puppet.is_refused(&second())?;
@@ -174,7 +178,7 @@ fn a_link_that_root_moves_means_its_new_target_by_itself(_: &Case<'_>) -> Result
     eventually("the new target is allowed", || Ok(puppet.read(&second())? == Outcome::Worked))?;
     puppet.is_refused(&first())?;
     // Through nothing, nothing is meant but the name itself.
-    fs::remove_file(path("flip/current")).context("remove the link")?;
+    fs::remove_file(LINK).context("remove the link")?;
     let refused = || Ok(puppet.read(&second())? == Outcome::Failed(Errno::EACCES));
     eventually("what is no target any more is refused", refused)?;
     puppet.end()?;
