@@ -11,8 +11,8 @@ use crate::daemon::Daemon;
 use crate::report::{Effort, Report, Verdict};
 use crate::{
     admin, canary, checks, escape, exactness, exec, file, first_hour, generations, hostile, identity, layout,
-    lifecycle, mounts, network, path, programs, quiet, requirements, running, selector, stdio, store,
-    systemd, unix, users, why,
+    lifecycle, mode, mounts, network, path, programs, quiet, requirements, running, selector, stdio, store,
+    systemd, unix, unused, users, why,
 };
 
 /// One test: run once without Guard and once under it.
@@ -105,6 +105,8 @@ const FAMILIES: &[Family] = &[
             requirements::PART,
             store::PART,
             why::PART,
+            mode::PART,
+            unused::PART,
             checks::PART,
             hostile::PART,
         ],

@@ -135,21 +135,21 @@ fn a_mode_set_for_a_time_ends_by_itself_with_the_agent_stopped(_: &Case<'_>) -> 
     };
     puppet.is_refused(&second())?;
     ends_with(&set(&["monitor", "agent", "--for", "1h"])?, 6)?;
-    ends_with(&set(&["monitor", "nobody", "--for", "1h", "--reason", "test"])?, 6)?;
+    ends_with(&set(&["monitor", "nobody", "--for", "1h", "--reason", "test", "--yes"])?, 6)?;
     puppet.is_refused(&second())?;
     // More often than there are slots.
     for _ in 0..6 {
-        ends_with(&set(&["monitor", "agent", "--for", "1h", "--reason", "test"])?, 0)?;
+        ends_with(&set(&["monitor", "agent", "--for", "1h", "--reason", "test", "--yes"])?, 0)?;
         puppet.is_allowed(&second())?;
         ends_with(&set(&["bundle", "agent"])?, 0)?;
         puppet.is_refused(&second())?;
         puppet.is_allowed(&first())?;
     }
     // Another bundle does not end it.
-    ends_with(&set(&["monitor", "agent", "--for", "1h", "--reason", "test"])?, 0)?;
+    ends_with(&set(&["monitor", "agent", "--for", "1h", "--reason", "test", "--yes"])?, 0)?;
     ends_with(&apply(&daemon, &small(2, &[(READ, "first")]), "again")?, 0)?;
     puppet.is_allowed(&second())?;
-    ends_with(&set(&["monitor", "agent", "--for", "5s", "--reason", "test"])?, 0)?;
+    ends_with(&set(&["monitor", "agent", "--for", "5s", "--reason", "test", "--yes"])?, 0)?;
     puppet.is_allowed(&second())?;
     kill(daemon.pid(), Signal::SIGSTOP).context("stop the daemon")?;
     let ended = eventually("the mode ends", || Ok(puppet.read(&second())? == Outcome::Failed(Errno::EACCES)));

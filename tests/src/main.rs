@@ -29,6 +29,7 @@ mod generations;
 mod hostile;
 mod identity;
 mod lifecycle;
+mod mode;
 mod mounts;
 mod network;
 mod nginx;
@@ -46,6 +47,7 @@ mod store;
 mod systemd;
 mod transcript;
 mod unix;
+mod unused;
 mod uring;
 mod why;
 

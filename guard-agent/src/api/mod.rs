@@ -4,6 +4,7 @@ mod events;
 mod extract;
 mod mode;
 mod policy;
+mod report;
 mod server;
 pub mod types;
 mod why;

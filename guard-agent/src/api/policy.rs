@@ -13,7 +13,7 @@ use serde::Serialize;
 use std::path::Path;
 
 /// Longest reason that is remembered, in bytes.
-const MAX_REASON: usize = 1000;
+pub(super) const MAX_REASON: usize = 1000;
 /// Longest hold: a year.
 const MAX_HOLD: u64 = 366 * 24 * 60 * 60;
 

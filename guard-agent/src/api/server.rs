@@ -1,7 +1,7 @@
 //! The server's side.
 
 use super::types::Failure;
-use super::{events, mode, policy, why};
+use super::{events, mode, policy, report, why};
 use crate::daemon::Shared;
 use crate::kernel::peer_process;
 use axum::Json;
@@ -65,6 +65,7 @@ pub async fn serve(listener: UnixListener, shared: Shared) -> io::Result<()> {
         .merge(events::routes())
         .merge(policy::routes())
         .merge(mode::routes())
+        .merge(report::routes())
         .merge(why::routes())
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)

@@ -4,6 +4,7 @@
 
 use crate::analysis::can::Finding;
 use crate::bundle::{Entry, Hold};
+use crate::daemon::{ModeChange, ModeSetting};
 use crate::events::{Missing, Record};
 use crate::policy::Mode;
 use crate::store::StoreStatus;
@@ -87,11 +88,14 @@ pub struct SubjectStatus {
     pub name: String,
     /// Its id in labels and events.
     pub id: u32,
-    /// `enforce` or `monitor`.
+    /// `enforce` or `monitor`, as it is in force.
     pub mode: String,
-    /// When the bundle's mode counts again, as RFC 3339 in UTC; null while it does.
+    /// What its bundle says.
     #[serde(default)]
-    pub mode_until: Option<String>,
+    pub bundle_mode: String,
+    /// Who set the mode, and until when; null while the bundle's counts.
+    #[serde(default)]
+    pub mode_set: Option<ModeSetting>,
     /// Governed actions that this version decides at no operation.
     pub not_enforced: Vec<String>,
 }
@@ -142,9 +146,17 @@ pub struct ModeRequest {
     /// For how many seconds; of no meaning for the bundle's mode.
     #[serde(default)]
     pub seconds: u64,
-    /// Why, for the log.
+    /// Why. Required where less is denied than before.
     #[serde(default)]
     pub reason: Option<String>,
+    /// That less is denied than before is known to whoever asks. Without it such a change is refused.
+    #[serde(default)]
+    pub confirmed: bool,
+}
+
+impl ModeRequest {
+    /// The code of the refusal of a change that is not confirmed and has to be.
+    pub const UNCONFIRMED: &str = "unconfirmed";
 }
 
 /// Answer to `POST /v1/mode`.
@@ -192,6 +204,9 @@ pub struct History {
     pub entries: Vec<Entry>,
     /// The hold in force.
     pub hold: Option<Hold>,
+    /// Modes of subjects that were set for a while, oldest first.
+    #[serde(default)]
+    pub modes: Vec<ModeChange>,
 }
 
 /// Answer to `POST /v1/policy/release-hold`.
@@ -272,6 +287,56 @@ impl Default for Why {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// Answer to `GET /v1/report/unused`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Report {
+    /// [`Report::SCHEMA`].
+    pub schema: String,
+    /// The live bundle.
+    pub bundle: BundleStatus,
+    /// Its subjects.
+    pub subjects: Vec<SubjectReport>,
+}
+
+impl Report {
+    /// The schema of the answer.
+    pub const SCHEMA: &str = "guard.unused/1";
+}
+
+/// Permits of one subject that were never used.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SubjectReport {
+    /// The subject.
+    pub subject: String,
+    /// Since when its use is known, RFC 3339 UTC; null if it is not.
+    pub since: Option<String>,
+    /// Permits it has, with those of includes.
+    pub permits: usize,
+    /// Those of which no action on any class was used.
+    pub unused: Vec<UnusedPermit>,
+    /// Those of which that cannot be known.
+    pub untold: Vec<UnusedPermit>,
+}
+
+/// A permit that was never used.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct UnusedPermit {
+    /// The policy.
+    pub policy: String,
+    /// The file of the bundle that it is written in.
+    pub file: String,
+    /// Line, from 1.
+    pub line: usize,
+    /// The actions it gives.
+    pub actions: Vec<String>,
+    /// On what, in words; not all of it if there is much.
+    pub on: Vec<String>,
+    /// How much more there is.
+    pub more: usize,
+    /// Why its use cannot be known.
+    pub why: Option<String>,
 }
 
 /// Body of every answer that is not a success.

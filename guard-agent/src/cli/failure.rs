@@ -26,6 +26,11 @@ impl CliError {
         Self { exit: Exit::NotPermitted, code: "not-permitted".to_owned(), message: message.into() }
     }
 
+    /// It was not done, and nothing is wrong.
+    pub(super) fn no(message: impl Into<String>) -> Self {
+        Self { exit: Exit::No, code: "no".to_owned(), message: message.into() }
+    }
+
     /// What was handed in is not valid.
     pub(super) fn invalid(message: impl Into<String>) -> Self {
         Self { exit: Exit::Invalid, code: "invalid-request".to_owned(), message: message.into() }
@@ -57,6 +62,11 @@ impl CliError {
                 message: format!("the daemon answered with HTTP status {status} and no explanation"),
             },
         }
+    }
+
+    /// Its stable name.
+    pub(super) fn code(&self) -> &str {
+        &self.code
     }
 
     /// The code that the process ends with.

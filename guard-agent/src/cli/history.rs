@@ -6,8 +6,9 @@ use super::screen::{Screen, short};
 use super::{CliError, Exit};
 use crate::api::types::{History, Released, RollbackRequest};
 use crate::bundle::{Entry, How};
+use crate::daemon::ModeChange;
 use crate::events::escape::line;
-use crate::policy;
+use crate::policy::{self, Mode};
 use clap::Args;
 
 #[derive(Debug, Args)]
@@ -66,15 +67,38 @@ pub(super) async fn release_hold(client: &Client, screen: &Screen, json: bool) -
 }
 
 fn render(history: &History) -> String {
-    let mut lines: Vec<String> = history.entries.iter().map(describe).collect();
-    if let Some(last) = lines.last_mut() {
+    let mut dated: Vec<(&str, String)> =
+        history.entries.iter().map(|entry| (entry.at.as_str(), describe(entry))).collect();
+    if let Some((_, last)) = dated.last_mut() {
         last.push_str("  (live)");
     }
+    dated.extend(history.modes.iter().map(|change| (change.at.as_str(), mode(change))));
+    // Times of the same form, so their order is that of the text.
+    dated.sort_by(|(one, _), (other, _)| seconds(one).cmp(seconds(other)));
+    let mut lines: Vec<String> = dated.into_iter().map(|(_, text)| text).collect();
     if let Some(hold) = &history.hold {
         let why = hold.reason.as_ref().map(|reason| format!(": {}", line(reason))).unwrap_or_default();
         lines.push(format!("held until {} by {}{why}", line(&hold.until), line(&hold.by)));
     }
     if lines.is_empty() { "nothing was live on this host yet".to_owned() } else { lines.join("\n") }
+}
+
+/// A time in UTC without the fraction of its second.
+fn seconds(time: &str) -> &str {
+    time.split(['.', 'Z']).next().unwrap_or(time)
+}
+
+fn mode(change: &ModeChange) -> String {
+    let what = change.mode.map_or("back to its bundle's mode", Mode::name);
+    let until =
+        change.until.as_ref().map_or(String::new(), |until| format!(" until {}Z", line(seconds(until))));
+    let reason = change.reason.as_ref().map(|reason| format!("  \"{}\"", line(reason))).unwrap_or_default();
+    format!(
+        "   -  {}Z  mode  {}: {what}{until}  by {}{reason}",
+        line(seconds(&change.at)),
+        line(&change.subject),
+        line(&change.by)
+    )
 }
 
 fn describe(entry: &Entry) -> String {
@@ -121,13 +145,22 @@ mod tests {
             back_to: Some(4),
         };
         let hold = Hold { until: "2026-01-02T05:04:05Z".into(), by: "uid 0".into(), reason: None };
-        let history = History { schema: String::new(), entries: vec![entry], hold: Some(hold) };
+        let change = ModeChange {
+            at: "2026-01-02T03:04:04.999999Z".into(),
+            subject: "nginx".into(),
+            mode: Some(Mode::Enforce),
+            until: Some("2026-01-02T04:04:04.999999Z".into()),
+            by: "uid 0".into(),
+            reason: None,
+        };
+        let history =
+            History { schema: String::new(), entries: vec![entry], hold: Some(hold), modes: vec![change] };
         assert_eq!(
             render(&history),
-            "   7  2026-01-02T03:04:05Z  rollback to 4  web\\x1b version 3 (0123456789ab…)  signed by release  \
+            "   -  2026-01-02T03:04:04Z  mode  nginx: enforce until 2026-01-02T04:04:04Z  by uid 0\n   7  2026-01-02T03:04:05Z  rollback to 4  web\\x1b version 3 (0123456789ab…)  signed by release  \
              by uid 0, logged in as uid 1000  \"INC-1\"  (live)\nheld until 2026-01-02T05:04:05Z by uid 0"
         );
-        let empty = History { entries: Vec::new(), hold: None, ..history };
+        let empty = History { entries: Vec::new(), hold: None, modes: Vec::new(), ..history };
         assert_eq!(render(&empty), "nothing was live on this host yet");
     }
 }

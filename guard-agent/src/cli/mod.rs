@@ -19,6 +19,7 @@ mod learn;
 mod mode;
 mod policy;
 mod remembered;
+mod report;
 mod screen;
 mod status;
 mod why;
@@ -77,6 +78,8 @@ enum Command {
     Why(why::Args),
     /// Enforce or only monitor a subject for a while; then the bundle's mode counts again, by itself.
     Mode(mode::SetMode),
+    /// What was granted and never used.
+    Report(report::Args),
     /// Can this host enforce, and if not, what has to be done? Needs no daemon.
     Doctor(DoctorArgs),
     /// Write a first bundle for a service, in monitor mode. Needs no daemon.
@@ -169,6 +172,7 @@ impl Cli {
             Command::Init(args) => args.json,
             Command::Learn(args) => args.json,
             Command::Mode(args) => args.json,
+            Command::Report(args) => args.json,
         }
     }
 
@@ -198,6 +202,7 @@ impl Cli {
             Command::Init(args) => init::run(&screen, &args),
             Command::Learn(args) => wait(learn::run(&client, &screen, &args)),
             Command::Mode(args) => wait(args.run(&client, &screen)),
+            Command::Report(args) => wait(args.run(&client, &screen)),
         }
     }
 }
@@ -240,7 +245,8 @@ mod tests {
             "guardctl policy suggest d-7K3F2Q --only 1",
             "guardctl mode enforce nginx --for 1h",
             "guardctl mode monitor nginx --for 10m --reason INC-4412 --json",
-            "guardctl mode bundle nginx",
+            "guardctl mode bundle nginx -y",
+            "guardctl report --unused --subject nginx --json",
             "guardctl init ci --user ci --dir /tmp/ci --json",
             "guardctl keys generate release --dir /tmp",
             "guardctl bundle build . -o x.tar.zst --key a.key --key b.key",

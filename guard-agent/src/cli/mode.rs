@@ -1,10 +1,11 @@
 //! `guardctl mode`.
 
 use super::client::Client;
-use super::screen::Screen;
+use super::screen::{Screen, confirm};
 use super::{CliError, Exit};
 use crate::api::types::{ModeRequest, ModeSet};
 use crate::events::escape::line;
+use crate::events::time;
 use crate::policy::{self, Mode};
 use clap::{Args, ValueEnum};
 
@@ -29,80 +30,138 @@ pub(super) struct SetMode {
     /// For how long: a number and s, m, h or d. Then the bundle's mode counts again, by itself.
     #[arg(long = "for", value_name = "DURATION")]
     length: Option<String>,
-    /// Why, for the log of the agent. Needed for monitor, which lets everything through.
+    /// Why, for the history. Needed for what denies less than now.
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
+    /// Do not ask before what denies less than now.
+    #[arg(short, long)]
+    yes: bool,
     /// Answer with one JSON value.
     #[arg(long)]
     pub(super) json: bool,
 }
 
 impl SetMode {
-    /// Sets the mode and says until when.
+    /// Sets the mode and says until when. The daemon knows what denies less than now, and refuses it
+    /// unless it is confirmed.
     pub(super) async fn run(self, client: &Client, screen: &Screen) -> Result<Exit, CliError> {
+        let mut request = self.request()?;
+        let answer = match post(client, &request).await {
+            Err(refused) if refused.code() == ModeRequest::UNCONFIRMED => {
+                confirmed(&refused)?;
+                request.confirmed = true;
+                post(client, &request).await?
+            }
+            answer => answer?,
+        };
+        let set: ModeSet = serde_json::from_slice(&answer)
+            .map_err(|error| CliError::internal(format!("the daemon's answer is not understood: {error}")))?;
+        if self.json {
+            screen.answer(String::from_utf8_lossy(&answer).trim_end())?;
+        } else {
+            screen.answer(&say(&set, time::now()))?;
+        }
+        Ok(Exit::Yes)
+    }
+
+    fn request(&self) -> Result<ModeRequest, CliError> {
         let mode = match self.mode {
             Wanted::Enforce => Some(Mode::Enforce),
             Wanted::Monitor => Some(Mode::Monitor),
             Wanted::Bundle => None,
         };
-        if mode == Some(Mode::Monitor) && self.reason.is_none() {
-            return Err(CliError::invalid("monitor lets everything through: say why with --reason TEXT"));
-        }
         let seconds = match (&self.length, mode) {
             (Some(text), Some(_)) => {
                 let wrong = || CliError::invalid(format!("{text:?} is not a duration: write 30m or 2h"));
                 policy::duration(text).ok_or_else(wrong)?.as_secs()
             }
             (None, Some(_)) => return Err(CliError::invalid("for how long? add --for 1h")),
-            (_, None) => 0,
+            (Some(_), None) => {
+                return Err(CliError::invalid("the bundle's mode has no end: leave out --for"));
+            }
+            (None, None) => 0,
         };
-        let request = ModeRequest { subject: self.subject, mode, seconds, reason: self.reason };
-        let body = serde_json::to_vec(&request)
-            .map_err(|error| CliError::internal(format!("cannot write the request: {error}")))?;
-        let answer = client.post("/v1/mode", body).await?;
-        let set: ModeSet = serde_json::from_slice(&answer)
-            .map_err(|error| CliError::internal(format!("the daemon's answer is not understood: {error}")))?;
-        if self.json {
-            screen.answer(String::from_utf8_lossy(&answer).trim_end())?;
-        } else {
-            screen.answer(&say(&set))?;
-        }
-        Ok(Exit::Yes)
+        let (subject, reason) = (self.subject.clone(), self.reason.clone());
+        Ok(ModeRequest { subject, mode, seconds, reason, confirmed: self.yes })
     }
 }
 
-fn say(set: &ModeSet) -> String {
-    let subject = line(&set.subject);
+async fn post(client: &Client, request: &ModeRequest) -> Result<bytes::Bytes, CliError> {
+    let body = serde_json::to_vec(request)
+        .map_err(|error| CliError::internal(format!("cannot write the request: {error}")))?;
+    client.post("/v1/mode", body).await
+}
+
+/// Asks whether it is meant, if there is a terminal to ask on.
+fn confirmed(refused: &CliError) -> Result<(), CliError> {
+    let what = line(&refused.to_string());
+    match confirm(&format!("{what}. Continue?")) {
+        Some(true) => Ok(()),
+        Some(false) => Err(CliError::no("nothing was changed")),
+        None => Err(CliError::invalid(format!("{what}: add --yes, there is no terminal to ask on"))),
+    }
+}
+
+fn say(set: &ModeSet, now: i64) -> String {
     match &set.until {
-        Some(until) => {
-            format!("{subject}: {} until {}, then {}", word(set.mode), line(until), word(set.then))
-        }
-        None => format!("{subject}: {}, as the bundle says", word(set.mode)),
+        Some(end) => until(&set.subject, set.mode.name(), end, set.then.name(), now),
+        None => format!("{}: {}, as the bundle says", line(&set.subject), set.mode.name()),
     }
 }
 
-fn word(mode: Mode) -> &'static str {
-    match mode {
-        Mode::Enforce => "enforce",
-        Mode::Monitor => "monitor",
-    }
+/// `nginx: enforce until 2026-05-04 04:02:01 UTC (60 min), then monitor`
+pub(super) fn until(subject: &str, mode: &str, end: &str, then: &str, now: i64) -> String {
+    // To the nearest second: what was set for an hour a moment ago lasts for an hour.
+    let left = |end: i64| format!(" ({})", time::span(end.saturating_sub(now).saturating_add(500_000_000)));
+    let left = time::parse(end).map_or(String::new(), left);
+    format!(
+        "{}: {} until {} UTC{left}, then {}",
+        line(subject),
+        line(mode),
+        line(&time::people(end)),
+        line(then)
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::Parser;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: SetMode,
+    }
+
+    fn request(text: &str) -> Result<ModeRequest, CliError> {
+        Line::try_parse_from(format!("mode {text}").split_whitespace()).unwrap().args.request()
+    }
+
+    #[test]
+    fn a_mode_lasts_for_a_time_and_the_bundles_does_not() {
+        let hour = request("enforce nginx --for 1h --reason x").unwrap();
+        assert_eq!((hour.mode, hour.seconds), (Some(Mode::Enforce), 3600));
+        assert_eq!((hour.reason.as_deref(), hour.confirmed), (Some("x"), false));
+        assert!(request("monitor nginx --for 1h --reason x --yes").unwrap().confirmed);
+        assert_eq!(request("bundle nginx").unwrap().mode, None);
+        for wrong in ["enforce nginx", "enforce nginx --for soon", "bundle nginx --for 1h"] {
+            assert_eq!(request(wrong).unwrap_err().exit(), Exit::Invalid, "{wrong}");
+        }
+    }
 
     #[test]
     fn the_answer_says_what_comes_after() {
+        let now = time::parse("2026-05-04T02:02:01Z").unwrap();
         let set = ModeSet {
             schema: "guard.mode/1".to_owned(),
             subject: "nginx".to_owned(),
             mode: Mode::Enforce,
-            until: Some("2026-05-04T03:02:01Z".to_owned()),
+            until: Some("2026-05-04T03:02:01.000000Z".to_owned()),
             then: Mode::Monitor,
         };
-        assert_eq!(say(&set), "nginx: enforce until 2026-05-04T03:02:01Z, then monitor");
+        assert_eq!(say(&set, now), "nginx: enforce until 2026-05-04 03:02:01 UTC (60 min), then monitor");
         let back = ModeSet { mode: Mode::Monitor, until: None, ..set };
-        assert_eq!(say(&back), "nginx: monitor, as the bundle says");
+        assert_eq!(say(&back, now), "nginx: monitor, as the bundle says");
     }
 }

@@ -54,6 +54,18 @@ pub(super) fn note(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
+/// Asks on the terminal; nothing if there is none to ask on.
+pub(super) fn confirm(question: &str) -> Option<bool> {
+    if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+        return None;
+    }
+    let mut out = io::stderr().lock();
+    write!(out, "{question} [y/N] ").and_then(|()| out.flush()).ok()?;
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer).ok()?;
+    Some(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
 /// The first twelve digits of a digest: enough to compare by eye.
 pub(super) fn short(digest: &str) -> String {
     digest.chars().take(12).collect()

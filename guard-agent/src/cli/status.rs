@@ -1,6 +1,7 @@
 //! `guardctl status`: one screen.
 
 use super::client::Client;
+use super::mode;
 use super::screen::{Screen, grouped, short};
 use super::{CliError, Exit};
 use crate::api::types::{PolicyStatus, Status, SubjectStatus};
@@ -63,6 +64,7 @@ fn render(status: &Status, screen: Screen, now: i64) -> String {
     ));
     lines.extend(memory(&status.store));
     lines.push(format!("  labelled  {} by selectors", grouped(counters.labelled)));
+    lines.extend(modes(&status.subjects, now));
     lines.push(String::new());
     lines.extend(subjects(&status.subjects));
     lines.join("\n")
@@ -105,6 +107,17 @@ fn trust(policy: &PolicyStatus) -> Vec<String> {
     lines
 }
 
+/// The modes that were set for a while.
+fn modes(subjects: &[SubjectStatus], now: i64) -> Vec<String> {
+    let of = |subject: &SubjectStatus| {
+        let set = subject.mode_set.as_ref()?;
+        let until = mode::until(&subject.name, &subject.mode, &set.until, &subject.bundle_mode, now);
+        let reason = set.reason.as_ref().map_or(String::new(), |reason| format!("  \"{}\"", line(reason)));
+        Some(format!("  mode      {until}  by {}{reason}", line(&set.by)))
+    };
+    subjects.iter().filter_map(of).collect()
+}
+
 /// The table of subjects.
 fn subjects(subjects: &[SubjectStatus]) -> Vec<String> {
     if subjects.is_empty() {
@@ -112,17 +125,13 @@ fn subjects(subjects: &[SubjectStatus]) -> Vec<String> {
     }
     let widest = |header: &str, cells: &mut dyn Iterator<Item = usize>| cells.fold(header.len(), usize::max);
     let name = widest("SUBJECT", &mut subjects.iter().map(|subject| line(&subject.name).chars().count()));
-    let mode_of = |subject: &SubjectStatus| match &subject.mode_until {
-        Some(until) => format!("{} until {}", line(&subject.mode), line(until)),
-        None => line(&subject.mode),
-    };
-    let mode = widest("MODE", &mut subjects.iter().map(|subject| mode_of(subject).chars().count()));
+    let mode = widest("MODE", &mut subjects.iter().map(|subject| line(&subject.mode).chars().count()));
     let indent = name + mode + 6;
     let mut lines = vec![format!("  {:name$}  {:mode$}  NOT ENFORCED IN THIS VERSION", "SUBJECT", "MODE")];
     for subject in subjects {
         let missing: Vec<String> = subject.not_enforced.iter().map(|action| line(action)).collect();
         let missing = if missing.is_empty() { "—".to_owned() } else { wrapped(&missing, indent, WIDTH) };
-        lines.push(format!("  {:name$}  {:mode$}  {missing}", line(&subject.name), mode_of(subject)));
+        lines.push(format!("  {:name$}  {:mode$}  {missing}", line(&subject.name), line(&subject.mode)));
     }
     lines
 }
@@ -142,7 +151,8 @@ mod tests {
             name: name.to_owned(),
             id: 16,
             mode: "enforce".to_owned(),
-            mode_until: None,
+            bundle_mode: "enforce".to_owned(),
+            mode_set: None,
             not_enforced: not_enforced.iter().map(|action| (*action).to_owned()).collect(),
         };
         Status {

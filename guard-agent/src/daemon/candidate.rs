@@ -1,6 +1,7 @@
 //! Bundles that could become the live one, and which of them the daemon starts with.
 
 use super::engine::{ApplyError, compile};
+use super::modes::Modes;
 use crate::bundle::{self, Effect, Entry, Opened, Proposed, Record, Shelf, Standing, Trust, TrustConfig};
 use crate::policy::{self, Bundle, Compiled, SubjectIds};
 use jiff::Timestamp;
@@ -11,6 +12,7 @@ pub(super) struct Stored {
     pub(super) ids: SubjectIds,
     pub(super) ids_file: PathBuf,
     pub(super) shelf: Shelf,
+    pub(super) modes: Modes,
 }
 
 impl Stored {
@@ -28,7 +30,7 @@ impl Stored {
             Err(error) => return Err(store(error)),
         };
         let shelf = Shelf::open(state_dir)?;
-        Ok(Self { ids, ids_file, shelf })
+        Ok(Self { ids, ids_file, shelf, modes: Modes::read(state_dir) })
     }
 }
 

@@ -129,6 +129,7 @@ impl Engine {
             schema: "guard.history/1".to_owned(),
             entries: record.history().to_vec(),
             hold: record.hold(Timestamp::now()).cloned(),
+            modes: self.modes.changes().to_vec(),
         }
     }
 

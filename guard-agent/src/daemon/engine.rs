@@ -2,14 +2,15 @@
 
 use super::candidate::{Kept, Stored};
 use super::labelling;
-use super::modes::{Temporary, boot_time};
+use super::modes::{Modes, Now};
 use super::names::Watch;
+use super::unused::Watched;
 use crate::api::types::{BundleStatus, Counters, PolicyStatus, ProgramStatus, Status, SubjectStatus};
 use crate::bundle::{Denied, Refusal, Shelf, ShelfError, Standing, Trust, TrustConfig, TrustError, replace};
 use crate::events::BundleRecord;
 use crate::host::Host;
 use crate::kernel::{Kernel, KernelError};
-use crate::policy::{self, Bundle, Compiled, Diagnostics, Mode, SubjectIds};
+use crate::policy::{self, Bundle, Compiled, Diagnostics, SubjectIds};
 use crate::store::Store;
 use crate::tables::Selector;
 use guard_common::action::{Coverage, TABLE};
@@ -80,6 +81,8 @@ pub(super) struct Live {
     pub(super) standing: Standing,
     pub(super) compiled: Compiled,
     pub(super) generation: u64,
+    /// What of its use is with the store.
+    pub(super) watched: Watched,
 }
 
 /// What is about to be the live bundle.
@@ -103,8 +106,8 @@ pub struct Engine {
     /// What is remembered of events.
     pub(super) store: Arc<Store>,
     pub(super) live: Option<Live>,
-    /// Modes that differ from the bundle's for a while, by subject.
-    pub(super) modes: BTreeMap<String, Temporary>,
+    /// Modes that differ from the bundle's for a while.
+    pub(super) modes: Modes,
     /// Why the daemon started with another bundle than the configured one.
     pub(super) kept: Option<Kept>,
     since: Option<SystemTime>,
@@ -127,7 +130,7 @@ impl Engine {
         store: Arc<Store>,
         names: Watch,
     ) -> Self {
-        let Stored { ids, ids_file, shelf } = stored;
+        let Stored { ids, ids_file, shelf, modes } = stored;
         Self {
             kernel,
             ids,
@@ -136,7 +139,7 @@ impl Engine {
             trust,
             store,
             live: None,
-            modes: BTreeMap::new(),
+            modes,
             kept: None,
             since: None,
             names,
@@ -185,19 +188,23 @@ impl Engine {
                 .map_err(|source| ApplyError::Store { path: self.ids_file.clone(), source })?;
             self.ids = ids;
         }
-        self.keep_modes(&mut compiled)?;
+        self.keep_modes(&mut compiled);
         let generation = self.swap(&bundle, &compiled)?;
         self.stale = None;
         self.unwatched = self.names.follow(compiled.answers.clone()).err();
-        let before = self.live.replace(Live { bundle, directory, standing, compiled, generation });
+        let watched = Watched::begin();
+        let mut before =
+            self.live.replace(Live { bundle, directory, standing, compiled, generation, watched });
         // The new policy is live whatever happens here, so a failure is a state and no refusal.
-        match self.label_running() {
-            Ok(labelled) => Ok((labelled, before)),
-            Err(error) => {
-                tracing::error!("cannot label running tasks: {error}");
-                Ok((0, before))
-            }
+        let labelled = self.label_running().unwrap_or_else(|error| {
+            tracing::error!("cannot label running tasks: {error}");
+            0
+        });
+        if let Some(before) = &mut before {
+            // By now no program decides by the old tables any more.
+            before.harvest(self.kernel.used_before(), &self.store);
         }
+        Ok((labelled, before))
     }
 
     /// Switches the kernel to tables that were compiled from `bundle`.
@@ -278,14 +285,9 @@ impl Engine {
     /// # Errors
     /// If the counters cannot be read.
     pub fn status(&self) -> Result<Status, KernelError> {
-        let mut subjects: Vec<SubjectStatus> = self.live.iter().flat_map(subjects).collect();
-        let now = boot_time()?;
-        for subject in &mut subjects {
-            if let Some(temporary) = self.modes.get(&subject.name).filter(|mode| mode.is_live(now)) {
-                subject.mode = mode_name(temporary.mode).to_owned();
-                subject.mode_until = Some(rfc3339(temporary.until));
-            }
-        }
+        let now = Now::read();
+        let subjects: Vec<SubjectStatus> =
+            self.live.iter().flat_map(|live| subjects(live, &self.modes, &now)).collect();
         let mut degraded = Vec::new();
         if self.since.is_none() {
             degraded.push("enforcement is not proven yet".to_owned());
@@ -299,6 +301,7 @@ impl Engine {
         if let Some(error) = &self.unlabelled {
             degraded.push(format!("running processes may lack their label: {error}"));
         }
+        degraded.extend(self.modes.lost.clone());
         if let Some(Kept { why, broken: true }) = &self.kept {
             degraded.push(why.clone());
         }
@@ -370,36 +373,25 @@ fn selected_cgroup(selectors: &[(Selector, u32)], path: &Path) -> Option<u32> {
     })
 }
 
-fn mode_name(mode: Mode) -> &'static str {
-    match mode {
-        Mode::Enforce => "enforce",
-        Mode::Monitor => "monitor",
-    }
-}
-
-fn subjects(live: &Live) -> Vec<SubjectStatus> {
-    live.bundle
-        .subjects()
-        .map(|subject| SubjectStatus {
+/// The subjects of a bundle, in the modes that are in force.
+fn subjects(live: &Live, modes: &Modes, now: &Now) -> Vec<SubjectStatus> {
+    let mut found = Vec::new();
+    for subject in live.bundle.subjects() {
+        let number = live.compiled.names.subjects.iter().find(|(_, name)| **name == subject.name);
+        let set = modes.get(&subject.name, now).cloned();
+        let not_yet = TABLE.iter().filter(|row| {
+            subject.governs & row.action.bit() != 0 && matches!(row.coverage, Coverage::NotYet)
+        });
+        found.push(SubjectStatus {
             name: subject.name.clone(),
-            id: live
-                .compiled
-                .names
-                .subjects
-                .iter()
-                .find(|(_, name)| **name == subject.name)
-                .map_or(0, |(id, _)| *id),
-            mode: mode_name(subject.mode).to_owned(),
-            mode_until: None,
-            not_enforced: TABLE
-                .iter()
-                .filter(|row| {
-                    subject.governs & row.action.bit() != 0 && matches!(row.coverage, Coverage::NotYet)
-                })
-                .map(|row| row.name.to_owned())
-                .collect(),
-        })
-        .collect()
+            id: number.map_or(0, |(id, _)| *id),
+            mode: set.as_ref().map_or(subject.mode, |set| set.mode).name().to_owned(),
+            bundle_mode: subject.mode.name().to_owned(),
+            mode_set: set,
+            not_enforced: not_yet.map(|row| row.name.to_owned()).collect(),
+        });
+    }
+    found
 }
 
 /// A time as RFC 3339 in UTC, to the second.

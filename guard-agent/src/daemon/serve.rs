@@ -1,7 +1,7 @@
 //! What the tasks of the daemon share.
 
 use super::engine::{ApplyError, Engine};
-use super::modes::ModeError;
+use super::mode::ModeError;
 use crate::api::types::{Applied, History, ModeRequest, ModeSet, RollbackRequest, Status};
 use crate::events::{MountPoint, Renderer};
 use crate::kernel::{KernelError, LabelReader};
@@ -68,7 +68,10 @@ impl Shared {
     /// # Errors
     /// If the kernel does not let one go; it does when the daemon has ended.
     pub(super) fn detach(&self) -> Result<(), KernelError> {
-        self.engine().kernel.detach()
+        let mut engine = self.engine();
+        let detached = engine.kernel.detach();
+        engine.harvest();
+        detached
     }
 
     /// The event lines from now on.
@@ -108,9 +111,9 @@ impl Shared {
     ///
     /// # Errors
     /// As [`Engine::set_mode`].
-    pub fn set_mode(&self, request: &ModeRequest) -> Result<ModeSet, ModeError> {
+    pub fn set_mode(&self, request: &ModeRequest, by: &str) -> Result<ModeSet, ModeError> {
         let mut engine = self.engine();
-        let set = engine.set_mode(request)?;
+        let set = engine.set_mode(request, by)?;
         // The next change must not wait for programs to end, so that is waited for now.
         if let Err(error) = engine.kernel.settle() {
             tracing::warn!("the next change of a subject may take longer: {error}");
@@ -181,6 +184,12 @@ impl Shared {
     /// Name of a subject of the live bundle.
     pub(super) fn subject_name(&self, number: u32) -> Option<String> {
         self.renderer().subject(number).map(str::to_owned)
+    }
+
+    /// Has what was used of the policy remembered, in the background.
+    pub(super) fn harvest(&self) {
+        let shared = self.clone();
+        tokio::task::spawn_blocking(move || shared.engine().harvest());
     }
 
     /// Labels running processes in the background, after one was moved into a selected cgroup.

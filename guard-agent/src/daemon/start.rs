@@ -18,6 +18,7 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
@@ -92,6 +93,9 @@ pub fn run(config: &Config) -> Result<(), StartError> {
         .block_on(enforce(config))
 }
 
+/// How often what was used of the policy is remembered: so much is lost if the daemon is killed.
+const HARVEST: Duration = Duration::from_secs(10 * 60);
+
 /// Everything that changes the host. Signals are handled and mounts watched from before the first
 /// compile, so that nothing that happens meanwhile is missed.
 async fn enforce(config: &Config) -> Result<(), StartError> {
@@ -119,8 +123,11 @@ async fn enforce(config: &Config) -> Result<(), StartError> {
     if let Err(error) = notify::notify("READY=1") {
         tracing::warn!("cannot tell the service manager that Guard is ready: {error}");
     }
+    let mut harvest = tokio::time::interval(HARVEST);
+    harvest.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
+            _ = harvest.tick() => shared.harvest(),
             _ = hangup.recv() => reload(&shared).await,
             change = mount_changes.recv() => match change {
                 Some(()) => recompile(&shared).await,

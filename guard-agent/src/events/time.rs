@@ -31,6 +31,11 @@ pub fn now() -> i64 {
     read(ClockId::CLOCK_REALTIME)
 }
 
+/// Nanoseconds of CLOCK_BOOTTIME, now.
+pub fn boot() -> i64 {
+    read(ClockId::CLOCK_BOOTTIME)
+}
+
 /// Nanoseconds of a clock. Every kernel that can load the programs has both clocks; a clock that
 /// cannot be read counts as its zero.
 fn read(clock: ClockId) -> i64 {
@@ -56,13 +61,18 @@ pub fn people(text: &str) -> String {
 
 /// How long ago, in one unit, for people.
 pub fn ago(then: i64, now: i64) -> String {
-    let seconds = (now.saturating_sub(then) / NANOS).max(0);
+    let age = now.saturating_sub(then);
+    if age < 2 * NANOS { "just now".to_owned() } else { format!("{} ago", span(age)) }
+}
+
+/// A length of time in nanoseconds, in one unit, for people.
+pub fn span(nanoseconds: i64) -> String {
+    let seconds = (nanoseconds / NANOS).max(0);
     match seconds {
-        0..=1 => "just now".to_owned(),
-        2..=119 => format!("{seconds} s ago"),
-        120..=7_199 => format!("{} min ago", seconds / 60),
-        7_200..=172_799 => format!("{} h ago", seconds / 3_600),
-        _ => format!("{} days ago", seconds / DAY),
+        0..=119 => format!("{seconds} s"),
+        120..=7_199 => format!("{} min", seconds / 60),
+        7_200..=172_799 => format!("{} h", seconds / 3_600),
+        _ => format!("{} days", seconds / DAY),
     }
 }
 

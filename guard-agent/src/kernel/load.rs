@@ -63,6 +63,8 @@ pub struct Kernel {
     pub(super) generation: u64,
     /// Its changing part.
     pub(super) outcomes: Option<super::outcomes::LiveOutcomes>,
+    /// That of the generation before, until somebody asks for it.
+    pub(super) outcomes_before: Option<super::outcomes::LiveOutcomes>,
     pub(super) selectors: super::selectors::Installed,
     programs: Vec<ProgramInfo>,
 }
@@ -112,7 +114,16 @@ impl Kernel {
         }
         let live = LiveWord::map(&ebpf)?;
         let inner = InnerMaps::new(&ebpf, old)?;
-        Ok(Self { ebpf, live, inner, generation: 0, outcomes: None, selectors: Default::default(), programs })
+        Ok(Self {
+            ebpf,
+            live,
+            inner,
+            generation: 0,
+            outcomes: None,
+            outcomes_before: None,
+            selectors: Default::default(),
+            programs,
+        })
     }
 
     /// The programs and what the verifier said of them.

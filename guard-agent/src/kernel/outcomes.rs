@@ -118,4 +118,9 @@ impl Kernel {
     pub fn used(&self) -> Vec<u64> {
         self.outcomes.as_ref().map(|live| live.used.words()).unwrap_or_default()
     }
+
+    /// The same of the generation before the live one, once after each switch.
+    pub fn used_before(&mut self) -> Vec<u64> {
+        self.outcomes_before.take().map(|before| before.used.words()).unwrap_or_default()
+    }
 }

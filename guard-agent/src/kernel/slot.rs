@@ -52,7 +52,7 @@ impl Kernel {
             return Err(error);
         }
         self.generation = number;
-        self.outcomes = Some(tables.outcomes);
+        self.outcomes_before = self.outcomes.replace(tables.outcomes);
         Ok(number)
     }
 }

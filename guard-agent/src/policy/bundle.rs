@@ -14,7 +14,7 @@ use super::diagnostics::{Diagnostic, Diagnostics, Source};
 use super::manifest::{self, Manifest};
 use super::network::{self, Range};
 use super::policies::{self, Policy, from_miette};
-use super::subjects::{self, SubjectDefinition};
+use super::subjects::{self, Mode, SubjectDefinition};
 use super::world::FactValue;
 use super::{includes, schema, unknown};
 use crate::bundle::{self, Files, MANIFEST, Opened, Release};
@@ -61,6 +61,14 @@ impl Bundle {
     /// The subjects, by name.
     pub fn subjects(&self) -> impl Iterator<Item = &SubjectDefinition> {
         self.subjects.iter()
+    }
+
+    /// Gives a subject another mode than the bundle does, as an agent can for a while. A subject that the
+    /// bundle does not have has none.
+    pub fn set_mode(&mut self, subject: &str, mode: Mode) {
+        for known in self.subjects.iter_mut().filter(|known| known.name == subject) {
+            known.mode = mode;
+        }
     }
 
     /// What the names of its files begin with in diagnostics and places: where it was read from.

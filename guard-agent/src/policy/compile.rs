@@ -6,12 +6,15 @@ use std::sync::Arc;
 
 use guard_common::action::{Coverage, TABLE};
 use guard_common::label::CANARY_SUBJECT;
+use guard_common::path::{EdgeKey, Node};
 use guard_common::tables::{
     Attributes, DEVICE_PATHS, HAS_EXEC_SELECTORS, HAS_NAMES, Header, MAX_OUTCOME_FEATURES, MAX_OUTCOMES,
+    Net4, Net6,
 };
 
 use super::bundle::Bundle;
 use super::cells::{Cells, SubjectCells};
+use super::classes::Classes;
 use super::diagnostics::{Diagnostic, Diagnostics, Severity};
 use super::features::Features;
 use super::formula::Formula;
@@ -111,6 +114,49 @@ pub struct TableSizes {
     pub features: usize,
 }
 
+/// What the subjects of a bundle share, before their cells.
+pub(super) struct Front {
+    pub(super) rules: rules::Rules,
+    pub(super) features: Features,
+    pub(super) classes: Classes,
+    edges: Vec<(EdgeKey, u32)>,
+    nodes: Vec<Node>,
+    net4: Vec<Net4>,
+    net6: Vec<Net6>,
+    selected: selectors::Selected,
+    /// Warnings and notes so far.
+    found: Vec<Diagnostic>,
+}
+
+/// Translates the policies and finds out which literals cover which places and addresses.
+pub(super) fn front(
+    bundle: &Bundle,
+    host: &Host,
+    mounts: &Mounts<'_>,
+    facts: &Facts,
+    ids: &mut SubjectIds,
+) -> Result<Front, Diagnostics> {
+    let mut found = Vec::new();
+    for subject in &bundle.subjects {
+        ids.assign(&subject.name);
+    }
+    let mut rules = rules::translate(bundle, facts, &mut found);
+    let groups = merge::representatives(&rules.atoms, &rules.by_subject);
+    if groups.iter().enumerate().any(|(id, group)| id != *group as usize) {
+        for rule in rules.by_subject.iter_mut().flatten() {
+            rule.formula = rule.formula.substitute(&|id| Formula::Atom(groups[id as usize]));
+        }
+    }
+    let features = Features::assign(&rules.atoms, &groups, &mut found);
+    let mut trie = Trie::new();
+    let mut classes = layout::paths(host, mounts, &rules.atoms, &groups, &mut trie, &mut found);
+    let selected = selectors::compile(bundle, host, mounts, ids, &mut trie, &mut found);
+    let (edges, nodes) = trie.finish(&mut classes, &features.names);
+    let (net4, net6) = layout::addresses(bundle, host, &rules.atoms, &mut classes, &mut found);
+    let found = refuse_if_errors(found)?;
+    Ok(Front { rules, features, classes, edges, nodes, net4, net6, selected, found })
+}
+
 /// Compiles `bundle` for `host` without facts, leases and open windows.
 pub fn compile(bundle: &Bundle, host: &Host, ids: &mut SubjectIds) -> Result<Compiled, Diagnostics> {
     compile_with(bundle, host, &Facts::default(), ids)
@@ -130,25 +176,9 @@ pub fn compile_with(
         protected: host.protected.clone(),
         lookup: Arc::<Asked>::clone(&asked),
     };
-    let mut found = Vec::new();
-    for subject in &bundle.subjects {
-        ids.assign(&subject.name);
-    }
-    let mut rules = rules::translate(bundle, facts, &mut found);
-    let groups = merge::representatives(&rules.atoms, &rules.by_subject);
-    if groups.iter().enumerate().any(|(id, group)| id != *group as usize) {
-        for rule in rules.by_subject.iter_mut().flatten() {
-            rule.formula = rule.formula.substitute(&|id| Formula::Atom(groups[id as usize]));
-        }
-    }
-    let features = Features::assign(&rules.atoms, &groups, &mut found);
     let mounts = Mounts::new(&host.mounts);
-    let mut trie = Trie::new();
-    let mut classes = layout::paths(host, &mounts, &rules.atoms, &groups, &mut trie, &mut found);
-    let selected = selectors::compile(bundle, host, &mounts, ids, &mut trie, &mut found);
-    let (edges, nodes) = trie.finish(&mut classes, &features.names);
-    let (net4, net6) = layout::addresses(bundle, host, &rules.atoms, &mut classes, &mut found);
-    let mut found = refuse_if_errors(found)?;
+    let Front { rules, features, classes, edges, nodes, net4, net6, selected, mut found } =
+        front(bundle, host, &mounts, facts, ids)?;
 
     let cells = Cells { classes: &classes, atoms: &rules.atoms, features: &features };
     let posture = Posture::of(facts);

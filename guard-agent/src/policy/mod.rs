@@ -21,6 +21,7 @@ mod effective;
 mod entity;
 mod features;
 mod formula;
+mod grants;
 mod ids;
 mod includes;
 mod kind;
@@ -61,6 +62,7 @@ pub use compile::{Compiled, ExecSelector, Names, TableSizes, compile, compile_wi
 pub use described::known_actions;
 pub use diagnostics::{Diagnostic, Diagnostics, Place, Severity, Source};
 pub use effective::{EffectivePolicy, EffectiveSet, Origin, WithoutValue};
+pub use grants::{Grant, grants};
 pub use ids::SubjectIds;
 pub use includes::shipped_includes;
 pub use literals::{file_kind, protocol};

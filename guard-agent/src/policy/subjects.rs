@@ -22,6 +22,16 @@ pub enum Mode {
     Monitor,
 }
 
+impl Mode {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Enforce => "enforce",
+            Self::Monitor => "monitor",
+        }
+    }
+}
+
 /// One subject as the bundle defines it.
 #[derive(Clone, Debug)]
 pub struct SubjectDefinition {

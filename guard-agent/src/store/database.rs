@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// The format this version writes, kept in `user_version`.
-pub(super) const FORMAT: i64 = 1;
+pub(super) const FORMAT: i64 = 2;
 /// How long one connection waits for another. Only a reader that holds a snapshot while the writer
 /// empties the log can make it wait.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -54,6 +54,24 @@ CREATE TABLE missing (
 CREATE INDEX missing_at ON missing (at);
 ";
 
+/// The tables that came with format 2.
+const USED: &str = "
+CREATE TABLE watched (
+    digest TEXT NOT NULL,
+    subject TEXT NOT NULL,
+    since INTEGER NOT NULL,
+    last INTEGER NOT NULL,
+    PRIMARY KEY (digest, subject)
+) WITHOUT ROWID;
+CREATE TABLE used (
+    digest TEXT NOT NULL,
+    subject TEXT NOT NULL,
+    class TEXT NOT NULL,
+    actions INTEGER NOT NULL,
+    PRIMARY KEY (digest, subject, class)
+) WITHOUT ROWID;
+";
+
 /// Opens the file for writing, with its tables. Made if it is not there.
 ///
 /// # Errors
@@ -83,10 +101,18 @@ pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
         0 => {
             let transaction = connection.transaction().map_err(fail("write"))?;
             transaction.execute_batch(TABLES).map_err(fail("make the tables of"))?;
+            transaction.execute_batch(USED).map_err(fail("make the tables of"))?;
             transaction.pragma_update(None, "user_version", FORMAT).map_err(fail("write"))?;
             transaction.commit().map_err(fail("write"))?;
         }
         FORMAT => check(&connection, path)?,
+        1 => {
+            check(&connection, path)?;
+            let transaction = connection.transaction().map_err(fail("write"))?;
+            transaction.execute_batch(USED).map_err(fail("make the tables of"))?;
+            transaction.pragma_update(None, "user_version", FORMAT).map_err(fail("write"))?;
+            transaction.commit().map_err(fail("write"))?;
+        }
         _ => return Err(StoreError::TooNew { path: path.to_owned(), found, known: FORMAT }),
     }
     Ok(connection)

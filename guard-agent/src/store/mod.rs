@@ -24,6 +24,7 @@ mod pending;
 mod query;
 mod retention;
 mod status;
+mod used;
 mod writer;
 
 #[cfg(test)]
@@ -34,6 +35,7 @@ pub use pending::Noted;
 pub use query::{Filter, Found};
 pub use retention::Limits;
 pub use status::StoreStatus;
+pub use used::{Used, UsedSince};
 
 use crate::events::{BundleRecord, Missing};
 use pending::Queue;
@@ -80,6 +82,21 @@ impl Store {
     /// Remembers that so many events never arrived.
     pub fn lost(&self, count: u64) {
         self.queue.lost(count);
+    }
+
+    /// Remembers what a subject used under a bundle, watched since an instant in nanoseconds since
+    /// 1970. Does not wait for the disk.
+    pub fn used(&self, bundle: &BundleRecord, subject: &str, since: i64, used: Used) {
+        self.queue.used(bundle, subject, since, used);
+    }
+
+    /// What a subject used under the bundle with this digest; nothing if it was never watched.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub fn used_since(&self, digest: &str, subject: &str) -> Result<Option<UsedSince>, StoreError> {
+        self.queue.settle();
+        used::read(&self.path, digest, subject)
     }
 
     /// What is remembered and passes `filter`, newest first, and what is missing since then.

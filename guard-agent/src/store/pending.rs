@@ -1,6 +1,7 @@
 //! What was noted and is not written yet: one map, shared by who notes and who writes.
 
 use super::status::StoreStatus;
+use super::used::Used;
 use crate::events::{BundleRecord, Kind, Record};
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
@@ -47,6 +48,8 @@ pub(super) type Key = (Kind, Option<Arc<BundleRecord>>);
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     pub(super) rows: HashMap<Key, Row>,
+    /// What subjects used: bundle, subject, since when.
+    pub(super) used: Vec<(BundleRecord, String, i64, Used)>,
     /// Events that never arrived.
     pub(super) lost: u64,
     /// Events of kinds that found no room.
@@ -55,7 +58,7 @@ pub(super) struct Batch {
 
 impl Batch {
     pub(super) fn is_empty(&self) -> bool {
-        self.rows.is_empty() && self.lost == 0 && self.not_stored == 0
+        self.rows.is_empty() && self.used.is_empty() && self.lost == 0 && self.not_stored == 0
     }
 }
 
@@ -120,6 +123,11 @@ impl Queue {
         if idle && !inner.batch.is_empty() {
             self.work.notify_one();
         }
+    }
+
+    pub(super) fn used(&self, bundle: &BundleRecord, subject: &str, since: i64, used: Used) {
+        self.lock().batch.used.push((bundle.clone(), subject.to_owned(), since, used));
+        self.work.notify_one();
     }
 
     pub(super) fn lost(&self, count: u64) {

@@ -350,3 +350,28 @@ fn a_kill_loses_nothing_that_was_written() {
         stored = found.len();
     }
 }
+
+#[test]
+fn what_was_used_adds_up_and_an_older_file_learns_to_hold_it() {
+    let directory = Directory::new();
+    let store = directory.store();
+    store.note([noted(16, "before", now())]);
+    drop(store);
+    // As an agent of format 1 left it.
+    let connection = rusqlite::Connection::open(directory.file()).unwrap();
+    connection.execute_batch("DROP TABLE used; DROP TABLE watched; PRAGMA user_version = 1").unwrap();
+    drop(connection);
+    let store = directory.store();
+    let used = |class: &str, actions: u64| Used { classes: [(class.to_owned(), actions)].into() };
+    store.used(&bundle(1), "web", 500, used("/srv/**", 1));
+    store.used(&bundle(1), "web", 900, used("/srv/**", 1 << 63));
+    store.used(&bundle(1), "web", 900, used("/etc/**", 2));
+    store.used(&bundle(2), "web", 700, Used::default());
+    let known = store.used_since(&bundle(1).digest, "web").unwrap().unwrap();
+    assert_eq!(known.since, 500);
+    assert_eq!(known.used.classes, [("/etc/**".to_owned(), 2), ("/srv/**".to_owned(), 1 | 1 << 63)].into());
+    assert!(store.used_since(&bundle(2).digest, "web").unwrap().unwrap().used.classes.is_empty());
+    assert_eq!(store.used_since(&bundle(1).digest, "db").unwrap(), None);
+    assert_eq!(all(&store).len(), 1, "what was known before is still there");
+    assert_eq!(store.status().set_aside, None);
+}

@@ -5,6 +5,7 @@ use super::error::StoreError;
 use super::pending::{Batch, Key, Queue, Row};
 use super::retention::{self, Limits};
 use super::status::StoreStatus;
+use super::used;
 use crate::events::time;
 use rusqlite::{Connection, Transaction, params};
 use std::collections::HashMap;
@@ -68,10 +69,10 @@ impl Writer {
         self.owed.0 += batch.lost;
         self.owed.1 += batch.not_stored;
         self.status.not_stored += batch.not_stored;
-        let mut result = self.write(&batch.rows);
+        let mut result = self.write(&batch);
         if result.as_ref().is_err_and(StoreError::is_damage) {
             // Once: a new file that is damaged at once is the disk's fault.
-            result = result.or_else(|error| self.begin_anew(&error)).and_then(|()| self.write(&batch.rows));
+            result = result.or_else(|error| self.begin_anew(&error)).and_then(|()| self.write(&batch));
         }
         if result.is_err() {
             let count: u64 = batch.rows.values().map(|row| row.count).sum();
@@ -122,13 +123,19 @@ impl Writer {
         Ok(())
     }
 
-    fn write(&mut self, rows: &HashMap<Key, Row>) -> Result<(), StoreError> {
+    fn write(&mut self, batch: &Batch) -> Result<(), StoreError> {
         self.usable()?;
         let Some(connection) = &mut self.connection else { return Ok(()) };
         let now = time::now();
         let fail = StoreError::at("write", &self.path);
         let transaction = connection.transaction().map_err(&fail)?;
-        let added = insert(&transaction, rows).map_err(&fail)?;
+        let added = insert(&transaction, &batch.rows).map_err(&fail)?;
+        for (bundle, subject, since, used) in &batch.used {
+            used::add(&transaction, bundle, subject, *since, used).map_err(&fail)?;
+        }
+        if !batch.used.is_empty() {
+            used::prune(&transaction).map_err(&fail)?;
+        }
         if self.owed != (0, 0) {
             let (lost, not_stored) = self.owed;
             transaction

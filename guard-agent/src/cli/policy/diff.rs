@@ -1,15 +1,16 @@
 //! `guardctl policy diff`.
 
 use super::answer::Assume;
-use super::source::{host, invalid, live, load, refused};
+use super::source::{host, invalid, live, load, modes, refused};
 use crate::analysis::diff::{Change, Diff, Sign, diff};
 use crate::cli::client::Client;
 use crate::cli::screen::{Screen, short};
 use crate::cli::{CliError, Exit};
 use crate::events::escape::line;
 use crate::policy::survey::State;
-use crate::policy::{Bundle, Facts, action_names_among};
+use crate::policy::{Bundle, Facts, Mode, action_names_among};
 use guard_common::action::{Action, Resource, TABLE};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// What stands for the live policy.
@@ -44,8 +45,14 @@ pub(super) async fn run(client: &Client, screen: &Screen, args: &Args) -> Result
         (bundle, RUNNING) => (RUNNING, bundle),
         both => both,
     };
-    let before = side(client, first).await?;
-    let after = side(client, second).await?;
+    let mut before = side(client, first).await?;
+    let mut after = side(client, second).await?;
+    // A mode that was set stays when another bundle becomes live.
+    let modes = if first == RUNNING { modes(client).await? } else { BTreeMap::new() };
+    for (subject, mode) in &modes {
+        before.bundle.set_mode(subject, *mode);
+        after.bundle.set_mode(subject, *mode);
+    }
     let facts = facts(&args.assume, [&before.bundle, &after.bundle])?;
     let found = diff(&before.bundle, &after.bundle, &host()?, &facts).map_err(invalid)?;
     let [allowed, denied, reported, silent] =
@@ -62,12 +69,13 @@ pub(super) async fn run(client: &Client, screen: &Screen, args: &Args) -> Result
             "schema": "guard.diff/1", "same": found.is_empty(),
             "before": bundle(&before), "after": bundle(&after),
             "newly_allowed": allowed, "newly_denied": denied,
-            "newly_reported": reported, "no_longer_reported": silent,
+            "newly_reported": reported, "no_longer_reported": silent, "modes": modes,
         });
         super::merge(&mut body, &found)?;
         screen.answer(&body.to_string())?;
     } else {
         let mut text = render(&found, screen);
+        text.extend(modes.iter().map(|(subject, mode)| as_set(subject, *mode)));
         text.push(format!("{}   from {} to {}", counts(&found), head(&before), head(&after)));
         screen.answer(&text.join("\n"))?;
     }
@@ -84,6 +92,15 @@ fn facts(assume: &Assume, bundles: [&Bundle; 2]) -> Result<Facts, CliError> {
     let words = assume.words("", "", None);
     let [first, second] = bundles.map(|bundle| words.facts(bundle));
     second.or(first).map_err(refused)
+}
+
+/// `nginx counts as enforced, as it is set for a while`
+fn as_set(subject: &str, mode: Mode) -> String {
+    let mode = match mode {
+        Mode::Enforce => "enforced",
+        Mode::Monitor => "monitored",
+    };
+    format!("{} counts as {mode}, as it is set for a while", line(subject))
 }
 
 fn head(side: &Side) -> String {

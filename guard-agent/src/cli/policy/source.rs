@@ -5,7 +5,8 @@ use crate::bundle;
 use crate::cli::CliError;
 use crate::cli::client::Client;
 use crate::host::Host;
-use crate::policy::{self, Bundle, Diagnostic, Diagnostics};
+use crate::policy::{self, Bundle, Diagnostic, Diagnostics, Mode};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Where the bundle is.
@@ -31,12 +32,21 @@ pub(super) fn load(directory: &Path) -> Result<Bundle, CliError> {
     policy::load(directory).map_err(invalid)
 }
 
+async fn daemon(client: &Client) -> Result<Status, CliError> {
+    let answer = client.get("/v1/status").await?;
+    serde_json::from_slice(&answer)
+        .map_err(|error| CliError::internal(format!("the daemon's answer is not understood: {error}")))
+}
+
+/// The modes that subjects are in for a while, whatever bundle is live.
+pub(super) async fn modes(client: &Client) -> Result<BTreeMap<String, Mode>, CliError> {
+    let subjects = daemon(client).await?.subjects.into_iter();
+    Ok(subjects.filter_map(|subject| Some((subject.name, subject.mode_set?.mode))).collect())
+}
+
 /// The bundle that the daemon enforces, as it knows it.
 async fn status(client: &Client) -> Result<BundleStatus, CliError> {
-    let answer = client.get("/v1/status").await?;
-    let status: Status = serde_json::from_slice(&answer)
-        .map_err(|error| CliError::internal(format!("the daemon's answer is not understood: {error}")))?;
-    let live = status.bundle;
+    let live = daemon(client).await?.bundle;
     if live.directory.is_empty() {
         return Err(CliError::invalid("no policy is live: name a bundle with --bundle DIR"));
     }

@@ -1,0 +1,94 @@
+//! Setting a subject's mode: from the next operation on, and until its end with nobody's help.
+
+use super::engine::Engine;
+use super::modes::{Now, Wanted};
+use crate::api::types::{ModeRequest, ModeSet};
+use crate::kernel::KernelError;
+use crate::policy::Compiled;
+use std::io;
+use std::time::Duration;
+
+/// Why a subject's mode was not set. It is what it was.
+#[derive(Debug, thiserror::Error)]
+pub enum ModeError {
+    /// The live bundle has no such subject.
+    #[error("the live bundle has no subject {0}: `guardctl status` lists them")]
+    NoSubject(String),
+    /// Less would be denied than before, and nobody says why.
+    #[error("{0} would be denied less than now: say why with --reason TEXT")]
+    NoReason(String),
+    /// Less would be denied than before, and nobody said yes to that.
+    #[error("{0} would be denied less than now")]
+    Unconfirmed(String),
+    /// It could not be remembered.
+    #[error("cannot store the modes of subjects: {0}")]
+    Store(#[from] io::Error),
+    /// The kernel side failed.
+    #[error("{0}")]
+    Kernel(#[from] KernelError),
+}
+
+impl Engine {
+    /// Gives a subject another mode for a while, or the bundle's again. On the disk before it counts.
+    ///
+    /// # Errors
+    /// If there is no such subject, or less would be denied and reason or yes is missing, or it cannot
+    /// be stored or made so.
+    pub fn set_mode(&mut self, request: &ModeRequest, by: &str) -> Result<ModeSet, ModeError> {
+        let now = Now::read();
+        let unknown = || ModeError::NoSubject(request.subject.clone());
+        let Some(live) = &mut self.live else { return Err(unknown()) };
+        let subject = live.bundle.subjects().find(|subject| subject.name == request.subject);
+        let bundle_mode = subject.ok_or_else(unknown)?.mode;
+        let id = self.ids.get(&request.subject).ok_or_else(unknown)?;
+        let wanted = Wanted {
+            subject: request.subject.clone(),
+            mode: request.mode.map(|mode| (mode, Duration::from_secs(request.seconds))),
+            by: by.to_owned(),
+            reason: request.reason.clone(),
+        };
+        if self.modes.widens(&wanted, bundle_mode, &now) {
+            if wanted.reason.is_none() {
+                return Err(ModeError::NoReason(wanted.subject));
+            }
+            if !request.confirmed {
+                return Err(ModeError::Unconfirmed(wanted.subject));
+            }
+        }
+        let before = self.modes.set(&wanted, &now)?;
+        let posture = self.modes.posture(&wanted.subject, &now).unwrap_or_default();
+        let changed = match live.compiled.outcomes(id, &posture, now.boot) {
+            // What is live is what a failed change of the bundle goes back to.
+            Some(outcomes) => self.kernel.set_outcomes(id, &outcomes).map(|()| {
+                live.compiled.generation.set_outcomes(id, &outcomes);
+            }),
+            None => Err(KernelError::Outcomes { subject: id }),
+        };
+        if let Err(error) = changed {
+            if let Err(error) = self.modes.restore(before) {
+                tracing::error!("the mode of {} is stored and not in force: {error}", wanted.subject);
+            }
+            return Err(error.into());
+        }
+        let set = self.modes.get(&wanted.subject, &now);
+        Ok(ModeSet {
+            schema: "guard.mode/1".to_owned(),
+            subject: wanted.subject,
+            mode: set.map_or(bundle_mode, |set| set.mode),
+            until: set.map(|set| set.until.clone()),
+            then: bundle_mode,
+        })
+    }
+
+    /// Puts the modes that still count into tables that are about to be live, so that there is no
+    /// instant without them.
+    pub(super) fn keep_modes(&self, compiled: &mut Compiled) {
+        let now = Now::read();
+        for (id, name) in compiled.names.subjects.clone() {
+            let Some(posture) = self.modes.posture(&name, &now) else { continue };
+            if let Some(outcomes) = compiled.outcomes(id, &posture, now.boot) {
+                compiled.generation.set_outcomes(id, &outcomes);
+            }
+        }
+    }
+}
