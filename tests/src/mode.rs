@@ -10,7 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use serde_json::Value;
 
 use crate::attempt::{Outcome, eventually};
-use crate::bundle::{Bundle, ORDINARY, permit, within};
+use crate::bundle::{Bundle, permit, within};
 use crate::case::Case;
 use crate::daemon::{Daemon, spawn};
 use crate::family::{Part, tests};
@@ -45,16 +45,11 @@ fn bundle(version: u64, mode: &str) -> Bundle {
     let policy = ["agent", "ci"]
         .map(|subject| permit(&format!("{subject}-first"), subject, &["file.read"], &within(&[first()])))
         .concat();
-    let subject = |name: &str, mode: &str| {
-        format!(
-            "[subjects.{name}]\nselector = {{ user = \"{name}\" }}\nmode = \"{mode}\"\ngoverns = [\"*\"]\n\
-             include = [{ORDINARY}]\n"
-        )
-    };
     Bundle::new("small")
         .version(version)
-        .toml(&subject("agent", mode))
-        .toml(&subject("ci", "enforce"))
+        .subject("agent", "user = \"agent\"")
+        .subject("ci", "user = \"ci\"")
+        .toml(&format!("[modes]\nagent = \"{mode}\"\n"))
         .policy("web", policy)
 }
 
