@@ -10,9 +10,9 @@ use crate::case::Case;
 use crate::daemon::Daemon;
 use crate::report::{Effort, Report, Verdict};
 use crate::{
-    admin, canary, checks, escape, exactness, exec, file, first_hour, generations, hostile, identity, layout,
-    lifecycle, mode, mounts, network, path, programs, quiet, requirements, running, selector, stdio, store,
-    systemd, unix, unused, users, why,
+    admin, canary, checks, escape, exactness, exec, file, first_hour, generations, hostile, identity,
+    includes, layout, lifecycle, mode, mounts, network, path, programs, quiet, requirements, running,
+    selector, stdio, store, systemd, unix, unused, users, why,
 };
 
 /// One test: run once without Guard and once under it.
@@ -94,6 +94,12 @@ const FAMILIES: &[Family] = &[
     Family { name: "admin", place: Place::Plain, has_daemon: true, parts: &[admin::PART] },
     Family { name: "programs", place: Place::Plain, has_daemon: true, parts: &[programs::PART] },
     Family {
+        name: "includes",
+        place: Place::Plain,
+        has_daemon: true,
+        parts: &[includes::base::PART, includes::shell::PART, includes::lang::PART],
+    },
+    Family {
         name: "lifecycle",
         place: Place::Plain,
         has_daemon: false,
@@ -158,7 +164,7 @@ pub(crate) fn names(wanted: &Wanted) -> Vec<&'static str> {
 
 /// Runs the wanted tests; whether all passed.
 pub(crate) fn run_all(wanted: &Wanted, full: bool, only_controls: bool) -> Result<bool> {
-    users::create()?;
+    users::create(includes::accounts())?;
     let mut report = Report::default();
     for (family, tests) in wanted.families() {
         run(family, &tests, full, only_controls, &mut report);

@@ -28,6 +28,7 @@ mod flip;
 mod generations;
 mod hostile;
 mod identity;
+mod includes;
 mod lifecycle;
 mod mode;
 mod mounts;

@@ -53,12 +53,12 @@ impl Identity {
     }
 }
 
-/// Adds the accounts to the guest's own, which are a copy of the host's.
-pub fn create() -> Result<()> {
+/// Adds the accounts, and `more`, to the guest's own, which are a copy of the host's.
+pub fn create(more: impl Iterator<Item = Identity>) -> Result<()> {
     let mut passwd = fs::read_to_string("/etc/passwd").context("read /etc/passwd")?;
     let mut group = fs::read_to_string("/etc/group").context("read /etc/group")?;
     let mut shadow = fs::read_to_string("/etc/shadow").context("read /etc/shadow")?;
-    for Identity { name, uid, .. } in [AGENT, CI, WEBSRV, FREE] {
+    for Identity { name, uid, .. } in [AGENT, CI, WEBSRV, FREE].into_iter().chain(more) {
         if passwd.lines().any(|line| line.starts_with(&format!("{name}:"))) {
             continue;
         }

@@ -192,6 +192,7 @@ mod tests {
         let all = [
             "/etc/shadow",
             "/etc/gshadow",
+            "/etc/ssl/private/host.key",
             "/etc/ssh/ssh_host_ed25519_key",
             "/root/.ssh/id_ed25519",
             "/home/ann/.aws/credentials",

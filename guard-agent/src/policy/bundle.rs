@@ -23,6 +23,9 @@ use crate::bundle::{self, Files, MANIFEST, Opened, Release};
 const MAX_POLICIES: usize = 20_000;
 /// Policies from which on threads are worth their start.
 const MANY_POLICIES: usize = 500;
+/// What to write instead of a comparison with a path.
+const NO_PATH: &str =
+    "write `resource in Guard::Dir::\"/path\"`, and `resource.name like \"prefix*\"` for the last component";
 /// The policies that are part of every generation.
 const BUILTIN: &str = include_str!("builtin.cedar");
 
@@ -277,7 +280,11 @@ fn validation(validator: &Validator, source: &Source, policies: &[&Policy]) -> V
         let _ = added;
     }
     let result = validator.validate(&set, ValidationMode::Strict);
-    let errors = result.validation_errors().map(|error| from_miette(source, "validation", error));
+    let errors = result.validation_errors().map(|error| {
+        let error = from_miette(source, "validation", error);
+        // Cedar would propose the attribute whose name is most alike.
+        if error.message.starts_with("attribute `path` ") { error.help(NO_PATH) } else { error }
+    });
     let warnings =
         result.validation_warnings().map(|warning| from_miette(source, "validation", warning).into_warning());
     errors.chain(warnings).collect()

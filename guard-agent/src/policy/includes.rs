@@ -5,11 +5,14 @@ use super::policies::{self, Policy};
 use super::subjects::SubjectDefinition;
 
 /// The templates that Guard ships.
-const SHIPPED: &[(&str, &str)] = &[
+pub(super) const SHIPPED: &[(&str, &str)] = &[
     ("base.cedar", include_str!("../../includes/base.cedar")),
-    ("service.cedar", include_str!("../../includes/service.cedar")),
+    ("shell.cedar", include_str!("../../includes/shell.cedar")),
     ("lang.cedar", include_str!("../../includes/lang.cedar")),
     ("tool.cedar", include_str!("../../includes/tool.cedar")),
+    ("service.cedar", include_str!("../../includes/service.cedar")),
+    ("sandbox.cedar", include_str!("../../includes/sandbox.cedar")),
+    ("guard.cedar", include_str!("../../includes/guard.cedar")),
 ];
 
 /// What the names of their sources begin with.

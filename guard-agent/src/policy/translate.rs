@@ -111,6 +111,9 @@ enum Term {
     Choice(Formula, Box<Term>, Box<Term>),
 }
 
+/// Why a set of names cannot be compared as a whole.
+const ONE_NAME: &str = "the kernel can look for one name in this set only";
+
 /// A set of names in the context.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Named {
@@ -240,10 +243,14 @@ impl Translator<'_> {
                 Term::Set(items.iter().map(|item| self.term(item)).collect::<Result<_>>()?)
             }
             ExprKind::ExtensionFunctionApp { fn_name, .. } => {
-                let help = if fn_name.to_string().starts_with("ip") {
-                    "write `resource in Guard::Net::\"10.0.0.0/8\"`"
-                } else {
-                    "compare with integers and strings"
+                let help = match fn_name.to_string().as_str() {
+                    "ip" | "isIpv4" | "isIpv6" | "isLoopback" | "isMulticast" | "isInRange" => {
+                        "write `resource in Guard::Net::\"10.0.0.0/8\"`"
+                    }
+                    "datetime" | "duration" | "offset" | "durationSince" | "toDate" | "toTime" => {
+                        "declare a change window in guard.toml and write `context.windows.contains(\"NAME\")`"
+                    }
+                    _ => "compare with integers and strings",
                 };
                 return self.fail(
                     expr,
@@ -368,6 +375,16 @@ impl Translator<'_> {
             },
             (Term::Raw(raw), Term::Text(text)) | (Term::Text(text), Term::Raw(raw)) => {
                 self.raw_is(expr, raw, &text)?
+            }
+            (Term::Names(named), _) | (_, Term::Names(named)) => {
+                let help = match named {
+                    Named::Leases => "write `context.leases.contains(\"NAME\")`",
+                    Named::Windows => "write `context.windows.contains(\"NAME\")`",
+                };
+                return self.fail(expr, ONE_NAME, help);
+            }
+            (Term::Signers(_), _) | (_, Term::Signers(_)) => {
+                return self.fail(expr, ONE_NAME, "write `resource.signed_by.contains(\"NAME\")`");
             }
             _ => {
                 return self.fail(

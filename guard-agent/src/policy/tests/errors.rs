@@ -107,7 +107,7 @@ fn subjects_say_what_they_govern_and_how_they_are_attached() {
     )));
     assert!(
         found.starts_with(
-            "error[unknown-include]: there is no include \"base/nothing\" / known: base/anonymous"
+            "error[unknown-include]: there is no include \"base/nothing\" / known: base/accounts base/anonymous"
         ),
         "{found}"
     );

@@ -2,9 +2,11 @@
 
 mod effective;
 mod errors;
+mod includes;
 mod oracle;
 mod posture;
 mod reference;
+mod rewrites;
 mod scale;
 mod semantics;
 mod survey;
