@@ -264,9 +264,9 @@ const POLICIES: &[(&str, &str, &str)] = &[
         "@id(\"a-short-name\") permit (principal, action, resource);",
     ),
     (
+        "@id(\"it\") @errno(\"EPERM\") forbid (principal, action == Guard::Action::\"file.read\", resource);",
+        "write @errno(\"ENOENT\")",
         "@id(\"it\") @errno(\"ENOENT\") forbid (principal, action == Guard::Action::\"file.read\", resource);",
-        "remove it",
-        "@id(\"it\") forbid (principal, action == Guard::Action::\"file.read\", resource);",
     ),
     (
         "@id(\"it\") @mode(\"audit\") forbid (principal, action, resource);",
