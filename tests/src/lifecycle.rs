@@ -256,10 +256,11 @@ fn denials_are_followed_by_the_client(case: &Case<'_>) -> Result<()> {
     let (lines, line) = std::io::pipe().context("make a pipe")?;
     // The client may need a moment to connect: denials are repeated until it has seen one.
     let reader = std::thread::spawn(move || {
-        let mut text = String::new();
-        let result = BufReader::new(stdout).read_line(&mut text).map(|_| text);
+        let (mut text, mut stdout) = (String::new(), BufReader::new(stdout));
+        let result = stdout.read_line(&mut text).map(|_| text);
         drop(line);
-        result
+        // Kept open: the client ends by itself when nobody reads what it writes.
+        (result, stdout)
     });
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
     while !reader.is_finished() && std::time::Instant::now() < deadline {
@@ -269,8 +270,8 @@ fn denials_are_followed_by_the_client(case: &Case<'_>) -> Result<()> {
     let _ = client.kill();
     let status = client.wait().context("wait for guardctl")?;
     ensure!(status.signal() == Some(Signal::SIGKILL as i32), "guardctl events -f ended by itself: {status}");
-    let text =
-        reader.join().map_err(|_| anyhow::anyhow!("the reader panicked"))?.context("read its output")?;
+    let (text, _stdout) = reader.join().map_err(|_| anyhow::anyhow!("the reader panicked"))?;
+    let text = text.context("read its output")?;
     let event: serde_json::Value =
         serde_json::from_str(&text).with_context(|| format!("not JSON: {text}"))?;
     ensure!(event["schema"] == "guard.event/1" && event["subject"] == "agent", "another event: {text}");
