@@ -25,6 +25,8 @@ pub struct Grant {
     pub file: String,
     /// Line, from 1.
     pub line: usize,
+    /// The actions it speaks of, as bits.
+    pub actions: u64,
     /// The actions it gives on each class, by what falls into the class, for people: the same words as
     /// in [`Names::classes`](super::Names::classes).
     pub classes: BTreeMap<String, u64>,
@@ -32,7 +34,8 @@ pub struct Grant {
 
 /// The permits of `subject`, in the order of the bundle. Generated ones are left out.
 ///
-/// A permit whose condition never holds gives nothing and has no class.
+/// A permit gives nothing, and has no class, if its condition never holds or its actions are decided by
+/// nothing.
 ///
 /// # Errors
 /// If the bundle does not compile on this host.
@@ -55,14 +58,16 @@ pub fn grants(
     let mut found: BTreeMap<usize, Grant> = BTreeMap::new();
     let permits: Vec<(usize, &Rule)> =
         rules.iter().filter(|rule| rule.permit).filter_map(|rule| Some((rule.policy?, rule))).collect();
-    for (number, _) in &permits {
-        let Some(policy) = policies.get(*number) else { continue };
-        found.entry(*number).or_insert_with(|| Grant {
+    for number in rules::applying(bundle, subject) {
+        let Some(policy) = policies.get(number).filter(|policy| policy.is_permit()) else { continue };
+        let grant = Grant {
             policy: policy.id.clone(),
             file: policy.source.name.to_string(),
             line: policy.source.place(policy.span()).line,
+            actions: policy.actions,
             classes: BTreeMap::new(),
-        });
+        };
+        found.insert(number, grant);
     }
     // Most permits name one literal and give nothing elsewhere: only those classes are looked at.
     let mut covered: HashMap<AtomId, Vec<Class>> = HashMap::new();
