@@ -87,12 +87,12 @@ fn locate(
             return None;
         }
     };
-    if !resolved.links.is_empty() {
+    // A shipped include is written for many hosts: what it names need not be there, and may lie elsewhere.
+    let shipped = mention.place.as_ref().is_some_and(|place| place.file.starts_with("<guard>"));
+    if !shipped && !resolved.links.is_empty() {
         let message = format!("{text} leads to {}, which is what is meant", resolved.path.display());
         found.push(at("resolved", Severity::Note, message));
     }
-    // What a shipped include names need not be there: it is written for many hosts.
-    let shipped = mention.place.as_ref().is_some_and(|place| place.file.starts_with("<guard>"));
     if !shipped && host.lookup.entry(&resolved.path).is_none() {
         let message = format!("{text} does not exist on this host; it is judged by its name once it does");
         found.push(at("unknown-path", Severity::Note, message));
