@@ -282,6 +282,8 @@ pub struct Header {
     pub patterns: u32,
     /// Classes of the devices in [`DEVICE_MINORS`].
     pub devices: [u32; 5],
+    /// Features of the names in their usual paths: a node that lies elsewhere is judged by these.
+    pub device_features: [u64; 5],
 }
 
 /// Number of generations that can be in the kernel at once: the live one and the next.
@@ -311,5 +313,5 @@ const _: () = {
     assert!(size_of::<Net6>() == 24);
     assert!(size_of::<Ports>() == 16);
     assert!(size_of::<AttributeTest>() == 16);
-    assert!(size_of::<Header>() == 56);
+    assert!(size_of::<Header>() == 96);
 };

@@ -229,6 +229,7 @@ fn character_device(header: &Header, device: u32, resource: &mut Resource) {
         while index < DEVICE_MINORS.len() {
             if minor == DEVICE_MINORS[index] {
                 resource.class = header.devices[index];
+                resource.features = header.device_features[index];
             }
             index += 1;
         }

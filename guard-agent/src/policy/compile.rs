@@ -8,8 +8,7 @@ use guard_common::action::{Coverage, TABLE};
 use guard_common::label::CANARY_SUBJECT;
 use guard_common::path::{EdgeKey, Node};
 use guard_common::tables::{
-    Attributes, DEVICE_PATHS, HAS_EXEC_SELECTORS, HAS_NAMES, Header, MAX_OUTCOME_FEATURES, MAX_OUTCOMES,
-    Net4, Net6,
+    DEVICE_PATHS, HAS_EXEC_SELECTORS, HAS_NAMES, Header, MAX_OUTCOME_FEATURES, MAX_OUTCOMES, Net4, Net6,
 };
 
 use super::bundle::Bundle;
@@ -228,12 +227,11 @@ pub fn compile_with(
         ..generation
     };
     let walker = Walker::new(&generation);
-    let device_class = |path: &str| {
-        mounts
-            .locate(Path::new(path))
-            .map_or(0, |place| walker.path(place.device, &place.path, &Attributes::default()).class)
-    };
-    generation.header.devices = DEVICE_PATHS.map(device_class);
+    let devices = DEVICE_PATHS.map(|path| {
+        mounts.locate(Path::new(path)).map_or((0, 0), |place| walker.device(place.device, &place.path))
+    });
+    generation.header.devices = devices.map(|(class, _)| class);
+    generation.header.device_features = devices.map(|(_, features)| features);
     let sizes = TableSizes {
         subjects: bundle.subjects.len(),
         classes: classes.list().len(),

@@ -62,6 +62,13 @@ impl<'a> Walker<'a> {
         Found { class: self.path_class(device, &names), features }
     }
 
+    /// Class of a device's usual path, and the features of its names.
+    pub fn device(&self, device: u32, path: &Path) -> (Class, u64) {
+        let attributes = Attributes::default();
+        let found = self.path(device, path, &attributes);
+        (found.class, found.features & !self.attributes(&attributes))
+    }
+
     fn path_class(&self, device: u32, names: &[&[u8]]) -> Class {
         let Some((node, exact)) = self.deepest(device, names) else {
             return UNKNOWN;
