@@ -1,5 +1,5 @@
 //! Tells when something that the live tables follow from changes on the host: where a symbolic link
-//! leads, whether a path exists, who an account is, which resolvers there are.
+//! leads, who an account is, which resolvers there are.
 //!
 //! Directories are watched (inotify(7)), not the names in them, so a name that does not exist yet is
 //! watched as well. A change of another name in such a directory costs a look-up and nothing more.

@@ -69,13 +69,14 @@ impl Answers {
     }
 }
 
-/// Whether two answers name the same thing.
+/// Whether a path means the same by both answers. What is no link is judged by its name, so whether it is
+/// there and what it is changes nothing.
 fn same(a: Option<&Entry>, b: Option<&Entry>) -> bool {
-    match (a, b) {
-        (Some(Entry::Link { target: a, .. }), Some(Entry::Link { target: b, .. })) => a == b,
-        (Some(a), Some(b)) => std::mem::discriminant(a) == std::mem::discriminant(b),
-        (a, b) => a.is_none() == b.is_none(),
-    }
+    let target = |entry: Option<&Entry>| match entry {
+        Some(Entry::Link { target, .. }) => Some(target.clone()),
+        _ => None,
+    };
+    target(a) == target(b)
 }
 
 /// A host that writes down what it is asked.
@@ -166,9 +167,13 @@ mod tests {
         });
         assert_eq!(upgraded.as_deref(), Some("/usr/bin/python3"));
         let appeared = difference(&|host| {
-            host.entries.insert("/opt/tool".into(), Entry::Other);
+            host.entries.insert("/opt/tool".into(), link("/opt/tool-2"));
         });
         assert_eq!(appeared.as_deref(), Some("/opt/tool"));
+        let made = difference(&|host| {
+            host.entries.insert("/opt/tool".into(), Entry::Other);
+        });
+        assert_eq!(made, None, "a literal counts before the file exists");
         let created = difference(&|host| {
             host.users.insert("deploy".into(), 1001);
         });
