@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::question::{Files, Words};
 use crate::bundle;
 use crate::host::Host;
-use crate::policy::{Bundle, Diagnostic, EffectivePolicy, Facts, Oracle};
+use crate::policy::{Bundle, Diagnostic, EffectivePolicy, Facts, Oracle, is_guards_own};
 
 /// A file of tests: `tests/*.toml` or `tests/*.json` of a bundle.
 #[derive(Debug, Default, Deserialize)]
@@ -249,7 +249,7 @@ fn coverage(
     let set = crate::policy::EffectiveSet::new(bundle, host, &Facts::default())?;
     let name = |id: &str| id.split_once('@').map_or(id, |(name, _)| name).to_owned();
     let own = |policy: &&EffectivePolicy| {
-        policy.origin.as_ref().is_some_and(|origin| !origin.file().starts_with("<guard>"))
+        policy.origin.as_ref().is_some_and(|origin| !is_guards_own(origin.file()))
     };
     let all: BTreeSet<String> = set
         .policies

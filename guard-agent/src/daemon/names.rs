@@ -30,6 +30,8 @@ struct Inner {
 #[derive(Default)]
 struct Followed {
     answers: Answers,
+    /// What they depend on.
+    paths: BTreeSet<PathBuf>,
     directories: HashMap<PathBuf, WatchDescriptor>,
 }
 
@@ -55,9 +57,9 @@ impl Watch {
     /// Which directory cannot be watched, and why; the others are.
     pub(super) fn follow(&self, answers: Answers) -> Result<(), String> {
         let mut followed = self.0.followed();
-        let wanted = answers.directories();
+        followed.paths = answers.paths();
         followed.answers = answers;
-        let result = self.0.watch(&mut followed, &wanted);
+        let result = self.0.watch(&mut followed);
         // What changed between the question and the watch is noticed by nobody else.
         if followed.answers.difference().is_some() {
             let _ = self.0.changed.try_send(());
@@ -71,9 +73,10 @@ impl Inner {
         self.followed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Watches `wanted` and no other directory.
-    fn watch(&self, followed: &mut Followed, wanted: &BTreeSet<PathBuf>) -> Result<(), String> {
+    /// Watches the directories of what is followed, and no other.
+    fn watch(&self, followed: &mut Followed) -> Result<(), String> {
         let mut result = Ok(());
+        let wanted: BTreeSet<&Path> = followed.paths.iter().filter_map(|path| path.parent()).collect();
         let mut directories = HashMap::with_capacity(wanted.len());
         let flags = AddWatchFlags::IN_CREATE
             | AddWatchFlags::IN_DELETE
@@ -82,7 +85,7 @@ impl Inner {
             | AddWatchFlags::IN_ONLYDIR;
         for directory in wanted {
             match self.inotify.add_watch(directory, flags) {
-                Ok(descriptor) => drop(directories.insert(directory.clone(), descriptor)),
+                Ok(descriptor) => drop(directories.insert(directory.to_owned(), descriptor)),
                 // Nothing is below what does not exist; its appearance is seen from above.
                 Err(Errno::ENOENT | Errno::ENOTDIR) => {}
                 Err(errno) => result = result.and(Err(unwatched(directory, errno))),
@@ -130,8 +133,8 @@ impl Followed {
             return true;
         }
         let Some(name) = &event.name else { return false };
-        let of_it = self.directories.iter().filter(|(_, descriptor)| **descriptor == event.wd);
-        of_it.into_iter().any(|(directory, _)| self.answers.concern(directory, name))
+        let mut of_it = self.directories.iter().filter(|(_, descriptor)| **descriptor == event.wd);
+        of_it.any(|(directory, _)| self.paths.contains(&directory.join(name)))
     }
 }
 

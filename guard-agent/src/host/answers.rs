@@ -2,7 +2,6 @@
 
 use super::{Entry, Host, Lookup, RESOLVERS, read_resolvers};
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsStr;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,24 +19,15 @@ pub struct Answers {
 }
 
 impl Answers {
-    /// The directories in which something could get, lose or change a name that was asked for.
-    pub fn directories(&self) -> BTreeSet<PathBuf> {
-        let mut paths: Vec<PathBuf> = self.entries.keys().cloned().collect();
+    /// Every path that was asked for, and the files that the other answers are read from.
+    pub fn paths(&self) -> BTreeSet<PathBuf> {
+        let mut paths: BTreeSet<PathBuf> = self.entries.keys().cloned().collect();
         for file in self.files() {
-            paths.push(file.into());
+            paths.insert(file.into());
             // One that is a symbolic link is written where it leads to.
             paths.extend(std::fs::canonicalize(file));
         }
-        paths.iter().filter_map(|path| path.parent()).map(Path::to_owned).collect()
-    }
-
-    /// Whether an answer could be another one after a change of `name` in `directory`.
-    pub fn concern(&self, directory: &Path, name: &OsStr) -> bool {
-        let path = directory.join(name);
-        let is = |file: &str| {
-            path == Path::new(file) || std::fs::canonicalize(file).is_ok_and(|real| real == path)
-        };
-        self.entries.contains_key(&path) || self.files().any(is)
+        paths
     }
 
     /// The first question that this host answers differently now, in words. Who may change what a
@@ -72,10 +62,12 @@ impl Answers {
 /// Whether a path means the same by both answers. What is no link is judged by its name, so whether it is
 /// there and what it is changes nothing.
 fn same(a: Option<&Entry>, b: Option<&Entry>) -> bool {
-    let target = |entry: Option<&Entry>| match entry {
-        Some(Entry::Link { target, .. }) => Some(target.clone()),
-        _ => None,
-    };
+    fn target(entry: Option<&Entry>) -> Option<&Path> {
+        match entry {
+            Some(Entry::Link { target, .. }) => Some(target),
+            _ => None,
+        }
+    }
     target(a) == target(b)
 }
 
@@ -189,11 +181,12 @@ mod tests {
     #[test]
     fn only_names_that_were_asked_for_concern() {
         let answers = asked(&fixed());
-        let directories = answers.directories();
+        let paths = answers.paths();
         for directory in ["/usr/bin", "/usr", "/opt", "/etc"] {
-            assert!(directories.contains(Path::new(directory)), "{directory}");
+            let below = |path: &PathBuf| path.parent() == Some(Path::new(directory));
+            assert!(paths.iter().any(below), "{directory}");
         }
-        let concern = |directory: &str, name: &str| answers.concern(Path::new(directory), OsStr::new(name));
+        let concern = |directory: &str, name: &str| paths.contains(&Path::new(directory).join(name));
         assert!(concern("/usr/bin", "python3"));
         assert!(concern("/usr", "bin"));
         assert!(concern("/etc", "passwd"));

@@ -8,6 +8,7 @@ use super::bundle::Bundle;
 use super::classes::{ClassInfo, substitute};
 use super::compile::front;
 use super::diagnostics::Diagnostics;
+use super::effective::fits;
 use super::formula::{AtomId, Formula};
 use super::ids::SubjectIds;
 use super::outcome::Rule;
@@ -58,8 +59,14 @@ pub fn grants(
     let mut found: BTreeMap<usize, Grant> = BTreeMap::new();
     let permits: Vec<(usize, &Rule)> =
         rules.iter().filter(|rule| rule.permit).filter_map(|rule| Some((rule.policy?, rule))).collect();
-    for number in rules::applying(bundle, subject) {
-        let Some(policy) = policies.get(number).filter(|policy| policy.is_permit()) else { continue };
+    for (number, policy) in policies.iter().enumerate() {
+        let applies = match number.checked_sub(bundle.policies.len()) {
+            Some(linked) => bundle.linked[linked].1 == subject,
+            None => fits(policy.template.principal_constraint(), bundle, subject),
+        };
+        if !policy.is_permit() || !applies {
+            continue;
+        }
         let grant = Grant {
             policy: policy.id.clone(),
             file: policy.source.name.to_string(),

@@ -18,6 +18,11 @@ pub(super) const SHIPPED: &[(&str, &str)] = &[
 /// What the names of their sources begin with.
 pub(super) const SHIPPED_IN: &str = "<guard>/includes/";
 
+/// Whether a source of this name is part of Guard and not of a bundle.
+pub fn is_guards_own(name: &str) -> bool {
+    name.starts_with("<guard>/")
+}
+
 /// Parses the shipped templates.
 pub(super) fn shipped(found: &mut Vec<Diagnostic>) -> Vec<Policy> {
     SHIPPED

@@ -9,6 +9,7 @@ use super::bundle::Bundle;
 use super::classes::{Classes, Sort};
 use super::diagnostics::{Diagnostic, Severity};
 use super::formula::{Atom, AtomId, Atoms};
+use super::includes::is_guards_own;
 use super::literals::RESOLVERS;
 use super::network::{self, Range, pieces};
 use super::places::{Mounts, Place, resolve};
@@ -88,7 +89,7 @@ fn locate(
         }
     };
     // A shipped include is written for many hosts: what it names need not be there, and may lie elsewhere.
-    let shipped = mention.place.as_ref().is_some_and(|place| place.file.starts_with("<guard>"));
+    let shipped = mention.place.as_ref().is_some_and(|place| is_guards_own(&place.file));
     if !shipped && !resolved.links.is_empty() {
         let message = format!("{text} leads to {}, which is what is meant", resolved.path.display());
         found.push(at("resolved", Severity::Note, message));

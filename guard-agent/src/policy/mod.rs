@@ -64,7 +64,7 @@ pub use diagnostics::{Diagnostic, Diagnostics, Place, Severity, Source};
 pub use effective::{EffectivePolicy, EffectiveSet, Origin, WithoutValue};
 pub use grants::{Grant, grants};
 pub use ids::SubjectIds;
-pub use includes::shipped_includes;
+pub use includes::{is_guards_own, shipped_includes};
 pub use literals::{file_kind, protocol};
 pub(crate) use manifest::toml;
 pub use manifest::{FailMode, SelectorDefinition, duration};

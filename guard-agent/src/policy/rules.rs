@@ -42,8 +42,14 @@ pub(super) fn translate_into(
     facts: &Facts,
     found: &mut Vec<Diagnostic>,
 ) -> Vec<Vec<Rule>> {
-    let groups = groups(bundle);
-    let names = names(bundle, &groups);
+    let groups: BTreeMap<String, Vec<String>> =
+        bundle.subjects.iter().map(|subject| (subject.name.clone(), subject.groups.clone())).collect();
+    let names = Names {
+        groups: &groups,
+        approvals: &bundle.approvals,
+        windows: &bundle.windows,
+        facts: &bundle.facts,
+    };
     let policies: Vec<&Policy> = all_policies(bundle).collect();
     let details: Vec<Details> =
         policies.iter().map(|policy| Details::of(bundle, policy, facts, found)).collect();
@@ -78,25 +84,6 @@ pub(super) fn translate_into(
         by_subject.push(own);
     }
     by_subject
-}
-
-fn groups(bundle: &Bundle) -> BTreeMap<String, Vec<String>> {
-    bundle.subjects.iter().map(|subject| (subject.name.clone(), subject.groups.clone())).collect()
-}
-
-fn names<'a>(bundle: &'a Bundle, groups: &'a BTreeMap<String, Vec<String>>) -> Names<'a> {
-    Names { groups, approvals: &bundle.approvals, windows: &bundle.windows, facts: &bundle.facts }
-}
-
-/// Numbers of the policies whose scope leaves room for `subject`, whatever their conditions and actions.
-pub(super) fn applying(bundle: &Bundle, subject: &str) -> Vec<usize> {
-    let groups = groups(bundle);
-    let names = names(bundle, &groups);
-    let policies: Vec<&Policy> = all_policies(bundle).collect();
-    let index = Index::new(bundle, &policies);
-    let fits =
-        |number: &usize| names.fits(subject, policies[*number].template.principal_constraint().as_inner());
-    index.of(subject).filter(fits).collect()
 }
 
 /// Policies by number: those of the bundle, then the included ones.

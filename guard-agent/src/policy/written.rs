@@ -5,7 +5,7 @@ use cedar_policy_core::ast::{Expr, ExprKind, Literal};
 use super::bundle::Bundle;
 use super::diagnostics::Diagnostic;
 use super::effective::fits;
-use super::includes::{self, SHIPPED_IN};
+use super::includes::{self, SHIPPED_IN, is_guards_own};
 use super::literals;
 use super::policies::{Policy, eid};
 use super::rules::all_policies;
@@ -62,7 +62,7 @@ impl Bundle {
             subjects,
             permit: policy.is_permit(),
             actions: policy.actions,
-            own: !policy.source.name.starts_with("<guard>"),
+            own: !is_guards_own(&policy.source.name),
             template: number >= self.policies.len(),
             depends,
         }
@@ -118,7 +118,7 @@ impl Bundle {
     /// everything below is meant, and the policy's number.
     pub fn path_literals(&self) -> Vec<(String, bool, Diagnostic)> {
         let mut found = Vec::new();
-        for policy in all_policies(self).filter(|policy| !policy.source.name.starts_with("<guard>")) {
+        for policy in all_policies(self).filter(|policy| !is_guards_own(&policy.source.name)) {
             for uid in policy.resource_literals() {
                 let kind = uid.entity_type().to_string();
                 let id = eid(&uid);
@@ -137,7 +137,7 @@ impl Bundle {
     /// Comparisons of numbers that no resource has: ports above 65535, negative owners.
     pub fn impossible_numbers(&self) -> Vec<Diagnostic> {
         let mut found = Vec::new();
-        for policy in all_policies(self).filter(|policy| !policy.source.name.starts_with("<guard>")) {
+        for policy in all_policies(self).filter(|policy| !is_guards_own(&policy.source.name)) {
             let condition = policy.template.non_scope_constraints();
             for part in condition.into_iter().flat_map(Expr::subexpressions) {
                 let ExprKind::BinaryApp { arg1, arg2, .. } = part.expr_kind() else { continue };

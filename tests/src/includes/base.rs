@@ -10,7 +10,7 @@ use nix::libc;
 use nix::pty::openpty;
 use nix::unistd::{Gid, Uid, fchown};
 
-use super::{SCRIPT, START, Twins, bash, cat, command, run};
+use super::{SCRIPT, START, Twins, add_all, bash, cat, command, run};
 use crate::bundle::{Bundle, one_of};
 use crate::case::Case;
 use crate::family::{Part, tests};
@@ -22,24 +22,24 @@ const DYNAMIC: Twins = Twins::new(0, "base/dynamic-exec", &[], ["inc-dynamic", "
 const DEVICES: Twins = Twins::new(
     1,
     "base/devices",
-    &["base/dynamic-exec", "base/anonymous", "shell/posix"],
+    &[&["base/dynamic-exec", "base/anonymous", "shell/posix"]],
     ["inc-devices", "inc-devices-less"],
 );
 const TERMINAL: Twins = Twins::new(2, "base/terminal", SCRIPT, ["inc-terminal", "inc-terminal-less"]);
 const ANONYMOUS: Twins = Twins::new(
     3,
     "base/anonymous",
-    &["base/dynamic-exec", "base/devices", "base/own-proc", "shell/bash", "shell/coreutils"],
+    &[&["base/dynamic-exec", "base/devices", "base/own-proc", "shell/bash", "shell/coreutils"]],
     ["inc-anonymous", "inc-anonymous-less"],
 );
 const OWN_PROC: Twins = Twins::new(
     4,
     "base/own-proc",
-    &["base/dynamic-exec", "base/devices", "shell/coreutils"],
+    &[&["base/dynamic-exec", "base/devices", "shell/coreutils"]],
     ["inc-own-proc", "inc-own-proc-less"],
 );
 const FACTS: Twins = Twins::new(5, "base/proc-facts", SCRIPT, ["inc-facts", "inc-facts-less"]);
-const ACCOUNTS: Twins = Twins::new(6, "base/accounts", START, ["inc-accounts", "inc-accounts-less"]);
+const ACCOUNTS: Twins = Twins::new(6, "base/accounts", &[START], ["inc-accounts", "inc-accounts-less"]);
 
 pub(crate) const PART: Part = Part {
     name: "includes-base",
@@ -58,12 +58,9 @@ pub(crate) const PART: Part = Part {
     ),
 };
 
-fn bundle(mut bundle: Bundle) -> Result<Bundle> {
+fn bundle(bundle: Bundle) -> Result<Bundle> {
     let programs = one_of(&[which("true")?, which("getent")?, which("ls")?, which("id")?]);
-    for twins in TWINS {
-        bundle = twins.add(bundle, &[(&["exec"], programs.clone())]);
-    }
-    Ok(bundle)
+    Ok(add_all(bundle, TWINS, &[(&["exec"], programs)]))
 }
 
 fn prepare() -> Result<()> {

@@ -7,37 +7,22 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use super::{START, Twins, command, run};
+use super::{START, Twins, add_all, command, run};
 use crate::bundle::Bundle;
-use crate::case::Case;
+use crate::case::{Case, refusal};
 use crate::family::{Part, tests};
 use crate::layout;
 
 pub(crate) const TWINS: &[Twins] = &[PYTHON, PYTHON_LIBS, NODE];
 
-const PYTHON: Twins = Twins::new(20, "lang/python", START, ["inc-python", "inc-python-less"]);
+const PYTHON: Twins = Twins::new(20, "lang/python", &[START], ["inc-python", "inc-python-less"]);
 /// The interpreter alone, without the rest of the include.
 const PYTHON_LIBS: Twins =
     Twins::new(21, "lang/python", START_AND_PYTHON, ["inc-python-libs", "inc-python-exec"]);
 const NODE: Twins = Twins::new(22, "lang/node", NODE_BOTH, ["inc-node", "inc-node-less"]);
 
-const START_AND_PYTHON: &[&str] = &[
-    "base/dynamic-exec",
-    "base/devices",
-    "base/stdio",
-    "base/anonymous",
-    "base/own-proc",
-    "test/python-exec",
-];
-const NODE_BOTH: &[&str] = &[
-    "base/dynamic-exec",
-    "base/devices",
-    "base/stdio",
-    "base/anonymous",
-    "base/own-proc",
-    "base/proc-facts",
-    "base/accounts",
-];
+const START_AND_PYTHON: &[&[&str]] = &[START, &["test/python-exec"]];
+const NODE_BOTH: &[&[&str]] = &[START, &["base/proc-facts", "base/accounts"]];
 
 /// The part of an include that lets the interpreter start, and nothing else of it.
 const EXEC_ONLY: &str = r#"
@@ -58,11 +43,8 @@ pub(crate) const PART: Part = Part {
     ),
 };
 
-fn bundle(mut bundle: Bundle) -> Result<Bundle> {
-    for twins in TWINS {
-        bundle = twins.add(bundle, &[]);
-    }
-    Ok(bundle.policy("test-includes", EXEC_ONLY))
+fn bundle(bundle: Bundle) -> Result<Bundle> {
+    Ok(add_all(bundle, TWINS, &[]).policy("test-includes", EXEC_ONLY))
 }
 
 /// Files of root that file modes let everybody write: in directories with the sticky bit, nobody may
@@ -123,7 +105,7 @@ fn python_with_tls_databases_and_processes_needs_python(case: &Case<'_>) -> Resu
     // Other things in /dev/shm stay closed, and so does every directory that is not the tree.
     for place in CLOSED {
         let code = format!("open({place:?}, 'w').write('x')");
-        let refused = crate::case::refusal(PYTHON.with, "file.write").at(place);
+        let refused = refusal(PYTHON.with, "file.write").at(place);
         case.refused(refused, || python(&Twins::tree(PYTHON.with), &code))?;
     }
     Ok(())

@@ -23,18 +23,12 @@ pub(crate) mod shell;
 /// What a dynamically linked program needs to start.
 const START: &[&str] =
     &["base/dynamic-exec", "base/devices", "base/stdio", "base/anonymous", "base/own-proc"];
-/// The same, and what a script is made of.
-const SCRIPT: &[&str] = &[
-    "base/dynamic-exec",
-    "base/devices",
-    "base/stdio",
-    "base/anonymous",
-    "base/own-proc",
-    "base/accounts",
-    "shell/bash",
-    "shell/posix",
-    "shell/coreutils",
-];
+/// What a shell needs besides.
+const SHELL: &[&str] = &["base/accounts", "shell/bash", "shell/posix"];
+/// Commands of scripts.
+const COREUTILS: &[&str] = &["shell/coreutils"];
+/// What a script is made of.
+const SCRIPT: &[&[&str]] = &[START, SHELL, COREUTILS];
 
 /// A secret that file modes give to everybody, so that only Guard refuses it.
 const SECRET: &str = "/home/inc/.ssh/id_ed25519";
@@ -44,7 +38,7 @@ const SECRET: &str = "/home/inc/.ssh/id_ed25519";
 pub(crate) struct Twins {
     include: &'static str,
     /// What both include.
-    both: &'static [&'static str],
+    both: &'static [&'static [&'static str]],
     /// The subject that has the include.
     pub(crate) with: Identity,
     /// The subject that lacks it.
@@ -58,7 +52,7 @@ impl Twins {
     const fn new(
         number: u32,
         include: &'static str,
-        both: &'static [&'static str],
+        both: &'static [&'static [&'static str]],
         names: [&'static str; 2],
     ) -> Self {
         let uid = FIRST_UID + 2 * number;
@@ -94,10 +88,11 @@ impl Twins {
                 policy += &permit(&format!("{}-{number}", who.name), who.name, actions, condition);
             }
         }
-        let has = [self.both, &[self.include]].concat();
+        let both = self.both.concat();
+        let has = [both.as_slice(), &[self.include]].concat();
         bundle
             .toml(&include(self.with, &has))
-            .toml(&include(self.without, self.both))
+            .toml(&include(self.without, &both))
             .policy(self.with.name, policy)
     }
 
@@ -135,6 +130,14 @@ impl Twins {
         case.refused(refusal(self.with, "file.read").at(SECRET), || peek(&Self::tree(self.with), SECRET))
             .with_context(|| format!("a secret with {}", self.include))
     }
+}
+
+/// Adds them all; `more` is permitted to every subject besides its tree.
+fn add_all(mut bundle: Bundle, all: &[Twins], more: &[(&[&str], String)]) -> Bundle {
+    for twins in all {
+        bundle = twins.add(bundle, more);
+    }
+    bundle
 }
 
 /// The accounts of all subjects.

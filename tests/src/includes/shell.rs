@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::{Twins, bash, cat, command, run};
+use super::{SHELL, START, Twins, add_all, bash, cat, command, run};
 use crate::bundle::Bundle;
 use crate::case::Case;
 use crate::family::{Part, tests};
@@ -14,28 +14,10 @@ pub(crate) const TWINS: &[Twins] = &[POSIX, BASH, COREUTILS];
 
 const POSIX: Twins = Twins::new(10, "shell/posix", TOOLS, ["inc-posix", "inc-posix-less"]);
 const BASH: Twins = Twins::new(11, "shell/bash", TOOLS, ["inc-bash", "inc-bash-less"]);
-const COREUTILS: Twins = Twins::new(12, "shell/coreutils", SHELL, ["inc-coreutils", "inc-coreutils-less"]);
+const COREUTILS: Twins =
+    Twins::new(12, "shell/coreutils", &[START, SHELL], ["inc-coreutils", "inc-coreutils-less"]);
 
-const TOOLS: &[&str] = &[
-    "base/dynamic-exec",
-    "base/devices",
-    "base/stdio",
-    "base/anonymous",
-    "base/own-proc",
-    "base/accounts",
-    "base/terminal",
-    "shell/coreutils",
-];
-const SHELL: &[&str] = &[
-    "base/dynamic-exec",
-    "base/devices",
-    "base/stdio",
-    "base/anonymous",
-    "base/own-proc",
-    "base/accounts",
-    "shell/bash",
-    "shell/posix",
-];
+const TOOLS: &[&[&str]] = &[START, &["base/accounts", "base/terminal"], super::COREUTILS];
 
 pub(crate) const PART: Part = Part {
     name: "includes-shell",
@@ -50,11 +32,8 @@ pub(crate) const PART: Part = Part {
     ),
 };
 
-fn bundle(mut bundle: Bundle) -> Result<Bundle> {
-    for twins in TWINS {
-        bundle = twins.add(bundle, &[]);
-    }
-    Ok(bundle)
+fn bundle(bundle: Bundle) -> Result<Bundle> {
+    Ok(add_all(bundle, TWINS, &[]))
 }
 
 fn prepare() -> Result<()> {

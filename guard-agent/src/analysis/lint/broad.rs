@@ -10,7 +10,8 @@ use super::codes::finding;
 use super::exec::listed;
 use crate::policy::survey::{Asked, Where};
 use crate::policy::{
-    Diagnostic, Diagnostics, EffectivePolicy, Facts, Oracle, Request, Resource, Spot, actions_text, file_kind,
+    Diagnostic, Diagnostics, EffectivePolicy, Facts, Oracle, Request, Resource, Spot, actions_text,
+    file_kind, is_guards_own,
 };
 
 /// What a subject should hardly ever be permitted: the action, the kind of file, the place, and what
@@ -203,7 +204,7 @@ fn sensitive(job: &Job<'_>, oracle: &Oracle<'_>, found: &mut Vec<Diagnostic>) ->
             let policy = oracle.set.get(&id);
             let own = policy
                 .and_then(|policy: &EffectivePolicy| policy.origin.as_ref())
-                .is_some_and(|origin| !origin.file().starts_with("<guard>"));
+                .is_some_and(|origin| !is_guards_own(origin.file()));
             let number =
                 (0..job.bundle.written().len()).find(|number| job.survey.policy_id(0, *number) == id);
             let (true, Some(number)) = (own, number) else { continue };
