@@ -120,10 +120,11 @@ class Guard:
     def compact_lines(self):
         """The claimed events as `guardctl events -f` printed them."""
         with self.arrived:
-            wanted = {self.events[index]["id"] for index in self.claimed}
+            # Denials of one kind share an id.
+            wanted = [self.events[index]["id"] for index in self.claimed]
 
             def shown():
-                return [line for line in self.lines if wanted.intersection(line.split())]
+                return [line for line in self.lines if set(wanted).intersection(line.split())]
 
             if not self.arrived.wait_for(lambda: len(shown()) == len(wanted), EVENT_SECONDS):
                 raise Failed(f"guardctl events -f shows {shown()}, but the denials were {sorted(wanted)}")

@@ -11,8 +11,8 @@ use crate::daemon::Daemon;
 use crate::report::{Effort, Report, Verdict};
 use crate::{
     admin, canary, checks, escape, exactness, exec, file, first_hour, generations, hostile, identity,
-    includes, layout, lifecycle, mode, mounts, network, path, programs, quiet, requirements, running,
-    selector, stdio, store, systemd, unix, unused, users, why,
+    includes, layout, lifecycle, mode, mounts, network, path, programs, quickstart, quiet, requirements,
+    running, selector, stdio, store, systemd, unix, unused, users, why,
 };
 
 /// One test: run once without Guard and once under it.
@@ -92,6 +92,7 @@ const FAMILIES: &[Family] = &[
         ],
     },
     Family { name: "admin", place: Place::Plain, has_daemon: true, parts: &[admin::PART] },
+    Family { name: "quickstart", place: Place::Plain, has_daemon: false, parts: &[quickstart::PART] },
     Family { name: "programs", place: Place::Plain, has_daemon: true, parts: &[programs::PART] },
     Family {
         name: "includes",

@@ -37,6 +37,7 @@ mod nginx;
 mod path;
 mod programs;
 mod puppet;
+mod quickstart;
 mod quiet;
 mod report;
 mod requirements;
