@@ -98,7 +98,7 @@ const FAMILIES: &[Family] = &[
         name: "includes",
         place: Place::Plain,
         has_daemon: true,
-        parts: &[includes::base::PART, includes::shell::PART, includes::lang::PART],
+        parts: &[includes::base::PART, includes::shell::PART, includes::lang::PART, includes::tool::PART],
     },
     Family {
         name: "lifecycle",

@@ -2,6 +2,7 @@
 //! exit status is 0 or the errno that it met.
 
 use std::io;
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, ExitStatus};
 
@@ -37,6 +38,8 @@ pub(crate) enum Step {
         /// The file.
         path: PathBuf,
     },
+    /// Tells the service manager that the service is ready, and the journal something (sd_notify(3)).
+    Notify,
 }
 
 /// Has a child of this process take another step.
@@ -65,6 +68,12 @@ impl Step {
             Self::Read { path } => crate::file::read(path),
             Self::Write { path, text } => {
                 io::Write::write_all(&mut std::fs::File::options().write(true).open(path)?, text.as_bytes())
+            }
+            Self::Notify => {
+                let socket = UnixDatagram::unbound()?;
+                let manager = std::env::var_os("NOTIFY_SOCKET").ok_or_else(|| io::Error::other("unset"))?;
+                socket.send_to(b"MESSAGE=ready\n", "/run/systemd/journal/socket")?;
+                socket.send_to(b"READY=1", manager).map(drop)
             }
             Self::ReadInChild { path } => in_child("read", path),
             Self::ReadInWaitingChild { path } => in_child("read-when-told", path),

@@ -22,9 +22,14 @@ pub(crate) const PART: Part = Part {
             a_hardened_nginx_unit_serves_one_tree_and_not_another,
             a_transient_unit_is_selected_by_its_name,
             other_units_are_not_labelled,
+            a_service_that_notifies_its_manager_needs_the_sockets,
         ],
     ),
 };
+
+/// Two services of type notify, of which one has the include for it.
+const TELLS: &str = "tells";
+const MUTE: &str = "mute";
 
 /// What an administrator adds to the packaged unit. The main process is root's, so it serves what it
 /// may read whatever the sandbox is.
@@ -56,6 +61,16 @@ fn bundle(bundle: Bundle) -> Result<Bundle> {
     let policy = permit("probe-programs", "probe", &["read", "exec.*"], &programs)
         + &permit("probe-open", "probe", &["file.*"], &within(&[path("open")]));
     let bundle = bundle.subject("probe", "unit = \"guard-probe.service\"").policy("probe", policy);
+    let bundle =
+        [(TELLS, "\"service/systemd\""), (MUTE, "")].into_iter().fold(bundle, |bundle, (name, include)| {
+            let policy = permit(&format!("{name}-programs"), name, &["read", "exec.*"], &programs);
+            let subject = format!(
+                "[subjects.{name}]\nselector = {{ unit = \"guard-{name}.service\" }}\ngoverns = [\"*\"]\n\
+             include = [\"base/dynamic-exec\", \"base/devices\", \"base/stdio\", \"base/anonymous\", \
+             \"base/own-proc\", {include}]\n"
+            );
+            bundle.toml(&subject).policy(name, policy)
+        });
     Ok(nginx::add(bundle, "unit = \"nginx.service\""))
 }
 
@@ -100,6 +115,24 @@ fn a_transient_unit_is_selected_by_its_name(case: &Case<'_>) -> Result<()> {
     let refused = refusal(who, "file.read").at("shut/secret").only_labelled();
     case.refused(refused, || probe("guard-probe.service", &canary(ROOT)))?;
     case.allowed(who, || probe("guard-probe.service", &path("open/notes")))
+}
+
+fn a_service_that_notifies_its_manager_needs_the_sockets(case: &Case<'_>) -> Result<()> {
+    let start = |name: &str| -> std::io::Result<()> {
+        let mut run = Command::new("systemd-run");
+        run.args(["--quiet", "--collect", "--service-type=notify", &format!("--unit=guard-{name}.service")]);
+        for property in ["ProtectSystem=strict", "ProtectHome=yes", "PrivateTmp=yes", "NoNewPrivileges=yes"] {
+            run.arg(format!("--property={property}"));
+        }
+        // It waits until the service is ready or has failed, and does not say why.
+        match run.arg(helper()).args(["step", "notify"]).status()?.success() {
+            true => Ok(()),
+            false => Err(nix::errno::Errno::EACCES.into()),
+        }
+    };
+    case.allowed(AS_ROOT.becoming(TELLS), || start(TELLS))?;
+    let journal = refusal(AS_ROOT.becoming(MUTE), "unix.send").at("/run/systemd/journal/socket");
+    case.refused(journal.only_labelled(), || start(MUTE))
 }
 
 fn other_units_are_not_labelled(case: &Case<'_>) -> Result<()> {

@@ -87,7 +87,7 @@ if __name__ == '__main__':
 ";
 
 /// Python, with the errno of an OSError that ends it as the result.
-fn python(tree: &Path, code: &str) -> io::Result<()> {
+pub(super) fn python(tree: &Path, code: &str) -> io::Result<()> {
     let file = tree.join(format!("work-{}.py", std::process::id()));
     fs::write(&file, code)?;
     let result = run(command("/usr/bin/python3", &["-I", &file.display().to_string()], tree), &[]);

@@ -19,6 +19,7 @@ use crate::users::Identity;
 pub(crate) mod base;
 pub(crate) mod lang;
 pub(crate) mod shell;
+pub(crate) mod tool;
 
 /// What a dynamically linked program needs to start.
 const START: &[&str] =
@@ -142,7 +143,7 @@ fn add_all(mut bundle: Bundle, all: &[Twins], more: &[(&[&str], String)]) -> Bun
 
 /// The accounts of all subjects.
 pub(crate) fn accounts() -> impl Iterator<Item = Identity> {
-    [base::TWINS, lang::TWINS, shell::TWINS]
+    [base::TWINS, lang::TWINS, shell::TWINS, tool::TWINS]
         .into_iter()
         .flatten()
         .flat_map(|twins| [twins.with, twins.without])
