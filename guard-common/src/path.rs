@@ -74,8 +74,18 @@ pub struct Walk {
     pub name: u64,
     /// Address of the sequence count that must not change meanwhile.
     pub sequence_at: u64,
-    /// Features found so far.
+    /// Features that the names of the directories give, so far.
     pub features: u64,
+    /// Features that the last component gives.
+    pub leaf_features: u64,
+    /// The dentry that the walk began with.
+    pub leaf: u64,
+    /// The directory it lies in, and that directory's inode.
+    pub directory: u64,
+    /// See `directory`.
+    pub directory_inode: u64,
+    /// How many inodes of directories had been freed when the walk began.
+    pub freed: u64,
     /// How many dentries were passed, the root of the file system not counted.
     pub count: u32,
     /// Device number of the file system (`super_block.s_dev`).
@@ -84,6 +94,12 @@ pub struct Walk {
     pub node: u32,
     /// Node reached at the end of a component.
     pub complete: u32,
+    /// Node of the directory; 0 = the trie ends above it or there.
+    pub directory_node: u32,
+    /// The kernel's count of renames when the walk began.
+    pub renames: u32,
+    /// What the walk has to do with remembered directories; the meaning belongs to the walking program.
+    pub memory: u32,
     /// Components not yet followed.
     pub remaining: u32,
     /// Value of `remaining` at which the ring has no more components.
@@ -108,6 +124,38 @@ pub struct Walk {
     pub found: u32,
     /// Distance of the next entry that a binary search tries.
     pub step: u32,
+}
+
+/// What is remembered of one directory: where the trie stands after its last name.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Directory {
+    /// 1 while the entry is written.
+    pub busy: u64,
+    /// How often it was written.
+    pub version: u64,
+    /// Address of the dentry.
+    pub dentry: u64,
+    /// Address of its inode.
+    pub inode: u64,
+    /// Number of the generation whose trie was followed.
+    pub generation: u64,
+    /// How many inodes of directories had been freed before the walk.
+    pub freed: u64,
+    /// Features that the names on the way give, that of the directory included.
+    pub features: u64,
+    /// The kernel's count of renames before the walk.
+    pub renames: u32,
+    /// The node reached; 0 = the trie ends before.
+    pub node: u32,
+    /// Class of what lies below and has no node of its own.
+    pub class: u32,
+    /// Subject that executing such a file attaches; 0 = none.
+    pub exec_subject: u32,
+    /// Device number of the file system.
+    pub device: u32,
+    /// Keeps the layout free of hidden padding.
+    pub reserved: u32,
 }
 
 /// A trie node.
@@ -224,7 +272,7 @@ const _: () = {
     assert!(size_of::<EdgeKey>() == 32);
     assert!(size_of::<Node>() == 24);
     assert!(size_of::<Pattern>() == 112);
-    assert!(size_of::<Walk>() == 16 * MAX_COMPONENTS + 200);
+    assert!(size_of::<Walk>() == 16 * MAX_COMPONENTS + 256);
     assert!(PATTERN_MAX == CHUNK);
 };
 

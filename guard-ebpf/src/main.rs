@@ -15,6 +15,7 @@
 
 mod atomic;
 mod cgroups;
+mod directory;
 mod exec;
 mod file;
 mod generation;

@@ -5,7 +5,7 @@ use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, PerCpuArray, RingBuf};
 use aya_ebpf::macros::btf_map;
 use guard_common::event::COUNTERS as COUNTER_COUNT;
 use guard_common::label::{Label, LabelRequest, UnitName};
-use guard_common::path::{EdgeKey, Node, Pattern, Walk};
+use guard_common::path::{Directory, EdgeKey, Node, Pattern, Walk};
 use guard_common::tables::{
     AttributeTest, CellWord, Header, Masks, Net4, Net6, Outcome, Ports, SLOTS, SubjectRow, Timeline,
 };
@@ -91,6 +91,16 @@ pub struct SharedWalk {
 pub const SHARED_WALKS: usize = 4;
 #[btf_map]
 pub static WALKS: PerCpuArray<SharedWalk, SHARED_WALKS> = PerCpuArray::new();
+
+/// Directories that a CPU remembers, a power of two.
+pub const DIRECTORIES: usize = 512;
+/// What walks found out about directories, see `directory.rs`. A memory of each CPU's own: two CPUs
+/// never wait for each other, and only a preempting program can see a half-written entry.
+#[btf_map]
+pub static REMEMBERED: PerCpuArray<Directory, DIRECTORIES> = PerCpuArray::new();
+/// How many inodes of directories were freed since the programs were loaded.
+#[btf_map]
+pub static FREED: Array<u64, 1> = Array::new();
 
 /// Task storage: the label. aya has no wrapper for it, so the definition is spelled out.
 #[repr(C)]

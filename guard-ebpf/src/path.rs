@@ -8,8 +8,13 @@
 //! whatever the length of the path, because the state is in map memory, of which it assumes nothing.
 //!
 //! A rename in the middle of it shows in the dentry's sequence count, which is compared after its
-//! name was read; the walk then begins anew.
+//! name was read, and once more at the end if anything at all was renamed meanwhile: names and parents
+//! that were read one after the other were then those of one moment. Otherwise the walk begins anew.
+//!
+//! A walk whose file lies in a directory that was walked to before goes up one step only and begins
+//! at the trie's node of that directory (`directory.rs`).
 
+use crate::directory::{self, APART, KNOWS, LEARNS, UNASKED};
 use crate::generation::Generation;
 use crate::maps::{EDGES, NODES, PATTERNS};
 use crate::memory::{copy, read, read_at};
@@ -32,9 +37,10 @@ const MAX_ABSTRACT_CHUNKS: u32 = 5;
 /// Walks that are tried before a path counts as unstable.
 const ATTEMPTS: u32 = 3;
 const RING: u32 = MAX_COMPONENTS as u32;
-/// Steps that are enough for every attempt of the longest walk.
+/// Steps that are enough for every attempt of the longest walk, and for one from a directory that turns
+/// out to have moved.
 const MAX_STEPS: u32 =
-    ATTEMPTS * ((MAX_ANCESTORS + 1) * (MAX_CHUNKS + 1) + MAX_PATTERNS + RING * MAX_CHUNKS + 8);
+    (ATTEMPTS + 1) * ((MAX_ANCESTORS + 1) * (MAX_CHUNKS + 1) + MAX_PATTERNS + RING * MAX_CHUNKS + RING + 8);
 
 /// Begin with the leaf.
 const START: u32 = 0;
@@ -50,16 +56,21 @@ const MATCH: u32 = 4;
 const ENTER: u32 = 5;
 /// Follow one edge.
 const DESCEND: u32 = 6;
+/// The class is found.
+const FINISH: u32 = 7;
+/// Compare one dentry's sequence count with what it was.
+const CHECK: u32 = 8;
 /// The walk is over: found, or why not.
-const DONE: u32 = 7;
-const UNSTABLE: u32 = 8;
-const TOO_DEEP: u32 = 9;
-const UNREADABLE: u32 = 10;
+const DONE: u32 = 9;
+const UNSTABLE: u32 = 10;
+const TOO_DEEP: u32 = 11;
+const UNREADABLE: u32 = 12;
 
 /// Context of the callback.
 struct Task {
     walk: *mut Walk,
     dentry: u64,
+    generation: u64,
     slot: u32,
     names: u32,
     patterns: u32,
@@ -78,6 +89,7 @@ pub fn classify(
     let mut task = Task {
         walk,
         dentry,
+        generation: generation.number,
         slot: generation.slot,
         names: header.flags & HAS_NAMES,
         patterns: header.patterns.min(MAX_PATTERNS),
@@ -89,6 +101,7 @@ pub fn classify(
     let walk = unsafe {
         (*walk).state = START;
         (*walk).attempts = 0;
+        (*walk).memory = UNASKED;
         bpf_loop(MAX_STEPS, step as *mut c_void, (&raw mut task).cast(), 0);
         &mut *walk
     };
@@ -115,6 +128,8 @@ extern "C" fn step(_: u32, task: *mut Task) -> i64 {
         MATCH => match_pattern(task, walk),
         ENTER => enter(task, walk),
         DESCEND => descend(task, walk),
+        FINISH => finish(task, walk),
+        CHECK => check(walk),
         _ => return 1,
     };
     match result {
@@ -132,11 +147,17 @@ extern "C" fn step(_: u32, task: *mut Task) -> i64 {
 #[inline(always)]
 fn start(task: &Task, walk: &mut Walk) -> Result<u32, Reason> {
     walk.dentry = task.dentry;
+    walk.leaf = task.dentry;
     walk.features = 0;
+    walk.leaf_features = 0;
     walk.count = 0;
     walk.class = UNKNOWN;
     walk.exec_subject = 0;
     walk.flags = 0;
+    walk.complete = 0;
+    walk.directory_node = 0;
+    // What was not as remembered, or could not be remembered, is not asked for again.
+    walk.memory = if walk.memory == UNASKED { directory::begin(walk) } else { APART };
     Ok(CLIMB)
 }
 
@@ -144,6 +165,10 @@ fn start(task: &Task, walk: &mut Walk) -> Result<u32, Reason> {
 fn climb(task: &Task, walk: &mut Walk) -> Result<u32, Reason> {
     if walk.count >= MAX_ANCESTORS {
         return Err(Reason::PathTooDeep);
+    }
+    if walk.count == 1 && walk.memory == UNASKED {
+        walk.memory = directory::recall(walk, task.generation)?;
+        return Ok(if walk.memory == KNOWS { TOP } else { CLIMB });
     }
     let dentry = walk.dentry;
     walk.sequence = read(dentry, &DENTRY_SEQ)?;
@@ -175,7 +200,14 @@ fn name(task: &Task, walk: &mut Walk) -> Result<u32, Reason> {
         return Err(Reason::PathUnstable);
     }
     match edge(task.slot, &key) {
-        Some(bit) if last => walk.features |= 1 << (bit & 63),
+        Some(bit) if last => {
+            let feature = 1 << (bit & 63);
+            if walk.count == 1 {
+                walk.leaf_features |= feature;
+            } else {
+                walk.features |= feature;
+            }
+        }
         Some(node) => {
             walk.node = node;
             walk.offset += CHUNK as u32;
@@ -189,8 +221,10 @@ fn name(task: &Task, walk: &mut Walk) -> Result<u32, Reason> {
 
 #[inline(always)]
 fn top(task: &Task, walk: &mut Walk) -> Result<u32, Reason> {
-    let superblock: u64 = read(task.dentry, &DENTRY_SB)?;
-    walk.device = read(superblock, &SB_DEV)?;
+    if walk.memory != KNOWS {
+        let superblock: u64 = read(task.dentry, &DENTRY_SB)?;
+        walk.device = read(superblock, &SB_DEV)?;
+    }
     if task.patterns == 0 {
         return Ok(ENTER);
     }
@@ -224,7 +258,7 @@ fn match_pattern(task: &Task, walk: &mut Walk) -> Result<u32, Reason> {
     let front = [walk.front[0], walk.front[1], walk.front[2]];
     let back = [walk.back[0], walk.back[1], walk.back[2]];
     if pattern.matches(&front, &back, walk.length) {
-        walk.features |= 1 << (pattern.bit & 63);
+        walk.leaf_features |= 1 << (pattern.bit & 63);
     }
     walk.step += 1;
     Ok(MATCH)
@@ -232,13 +266,25 @@ fn match_pattern(task: &Task, walk: &mut Walk) -> Result<u32, Reason> {
 
 #[inline(always)]
 fn enter(task: &Task, walk: &mut Walk) -> Result<u32, Reason> {
+    if walk.memory == KNOWS {
+        if walk.directory_node == 0 {
+            return Ok(FINISH);
+        }
+        walk.node = walk.directory_node;
+        walk.complete = walk.directory_node;
+        walk.remaining = 1;
+        walk.floor = 0;
+        walk.offset = 0;
+        return Ok(DESCEND);
+    }
     let superblock: u64 = read(task.dentry, &DENTRY_SB)?;
     if read::<u64>(superblock, &SB_ROOT)? != walk.dentry {
         // Not connected to its file system's root, so it has no name that policy could mean.
-        return Ok(DONE);
+        walk.memory = APART;
+        return Ok(FINISH);
     }
     let Some(root) = file_system_node(task.slot, walk.device) else {
-        return Ok(DONE);
+        return Ok(FINISH);
     };
     walk.node = root;
     walk.complete = root;
@@ -253,6 +299,9 @@ fn descend(task: &Task, walk: &mut Walk) -> Result<u32, Reason> {
     if walk.offset == 0 {
         if walk.remaining <= walk.floor {
             return arrive(task, walk, walk.remaining == 0);
+        }
+        if walk.remaining == 1 {
+            walk.directory_node = walk.complete;
         }
         // The leaf is entry 0 of the walk, so the component below the root is the last one.
         let index = ((walk.remaining - 1) & (RING - 1)) as usize;
@@ -290,7 +339,71 @@ fn arrive(task: &Task, walk: &mut Walk, exact: bool) -> Result<u32, Reason> {
     walk.exec_subject =
         if exact && node.exec_subject != 0 { node.exec_subject } else { node.exec_subject_below };
     walk.flags = if exact { node.flags } else { 0 };
-    Ok(DONE)
+    Ok(FINISH)
+}
+
+#[inline(always)]
+fn finish(task: &Task, walk: &mut Walk) -> Result<u32, Reason> {
+    let is_still = walk.memory != APART && directory::nothing_moved(walk);
+    match walk.memory {
+        // The directory, or the file, may have been elsewhere already.
+        KNOWS if !is_still => return Ok(START),
+        LEARNS if is_still => directory::remember(walk, task.slot, task.generation)?,
+        _ => {}
+    }
+    walk.features |= walk.leaf_features;
+    walk.step = 0;
+    Ok(if is_still { DONE } else { CHECK })
+}
+
+#[inline(always)]
+fn check(walk: &mut Walk) -> Result<u32, Reason> {
+    if walk.step >= walk.count {
+        return Ok(DONE);
+    }
+    if walk.count > RING {
+        // Not all of them are remembered.
+        return Err(Reason::PathUnstable);
+    }
+    // SAFETY: the index is masked to the ring.
+    let step = unsafe { walk.steps.get_unchecked((walk.step & (RING - 1)) as usize) };
+    if read::<u32>(step.dentry, &DENTRY_SEQ)? != step.sequence || step.sequence & 1 != 0 {
+        return Err(Reason::PathUnstable);
+    }
+    walk.step += 1;
+    Ok(CHECK)
+}
+
+/// Fills the ring of a walk that began at a remembered directory, for an event: the verdict is
+/// there already, and a rename since would show its new name.
+#[inline(always)]
+pub fn gather(walk: *mut Walk) {
+    // SAFETY: the caller's buffer is whole, and it is not in use by a walk.
+    unsafe {
+        if (*walk).memory != KNOWS {
+            return;
+        }
+        (*walk).dentry = (*walk).leaf;
+        (*walk).count = 0;
+        let mut context = walk;
+        bpf_loop(MAX_ANCESTORS, gather_step as *mut c_void, (&raw mut context).cast(), 0);
+    }
+}
+
+extern "C" fn gather_step(_: u32, walk: *mut *mut Walk) -> i64 {
+    // SAFETY: the only caller passes a valid pointer to a valid buffer.
+    let walk = unsafe { &mut **walk };
+    match read::<u64>(walk.dentry, &DENTRY_PARENT) {
+        Ok(parent) if parent != walk.dentry => {
+            let index = (walk.count & (RING - 1)) as usize;
+            // SAFETY: the index is masked to the ring.
+            unsafe { walk.steps.get_unchecked_mut(index).dentry = walk.dentry };
+            walk.count += 1;
+            walk.dentry = parent;
+            0
+        }
+        _ => 1,
+    }
 }
 
 /// The class of an abstract socket name of `len` bytes at `name`.

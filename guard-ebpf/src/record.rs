@@ -5,6 +5,7 @@ use crate::generation::Generation;
 use crate::maps::{COUNTERS, EVENTS, SEQUENCE};
 use crate::memory::{copy, copy_string, read};
 use crate::offsets::DENTRY_NAME;
+use crate::path;
 use crate::resource::Resource;
 use aya_ebpf::helpers::generated::{
     bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_uid_gid,
@@ -83,6 +84,7 @@ pub fn send(generation: &Generation, label: *mut Label, resource: &Resource, rep
             (*event).session = (*label).session;
             if resource.has_path {
                 (*event).device = (*label).walk.device;
+                path::gather(&raw mut (*label).walk);
                 write_path(event, &raw mut (*label).walk);
             }
         }

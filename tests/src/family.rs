@@ -10,7 +10,7 @@ use crate::case::Case;
 use crate::daemon::Daemon;
 use crate::report::{Effort, Report, Verdict};
 use crate::{
-    admin, canary, checks, escape, exactness, exec, file, first_hour, generations, hostile, identity,
+    admin, caches, canary, checks, escape, exactness, exec, file, first_hour, generations, hostile, identity,
     includes, layout, lifecycle, mode, mounts, network, path, programs, quickstart, quiet, requirements,
     running, selector, stdio, store, systemd, unix, unused, users, why,
 };
@@ -108,6 +108,7 @@ const FAMILIES: &[Family] = &[
             running::PART,
             lifecycle::PART,
             generations::PART,
+            caches::PART,
             canary::PART,
             requirements::PART,
             store::PART,

@@ -15,6 +15,7 @@ use guard_tests::{attempt, bundle, daemon, elf, events, http, layout, raw, users
 
 mod admin;
 mod bpf;
+mod caches;
 mod canary;
 mod case;
 mod checks;

@@ -47,6 +47,13 @@ pub fn set_capabilities(bits: u64) -> nix::Result<()> {
     Ok(())
 }
 
+/// Returns when every processor has left what it was doing in the kernel: a grace period of RCU has
+/// passed (membarrier(2)).
+pub fn wait_for_every_processor() -> io::Result<()> {
+    // SAFETY: takes numbers only.
+    checked(unsafe { libc::syscall(libc::SYS_membarrier, libc::MEMBARRIER_CMD_GLOBAL, 0, 0) }).map(drop)
+}
+
 /// Sets the effective or file-system user id only.
 pub fn set_fs_uid(uid: u32) {
     // SAFETY: takes a number only.

@@ -77,7 +77,7 @@ impl Check {
 
 /// Judges the facts of a host.
 pub fn examine(facts: &Facts) -> Vec<Check> {
-    vec![
+    let mut checks = vec![
         root(facts),
         kernel(facts),
         btf(facts),
@@ -86,7 +86,9 @@ pub fn examine(facts: &Facts) -> Vec<Check> {
         bpffs(facts),
         cgroup2(facts),
         clock(facts),
-    ]
+    ];
+    checks.extend(hidden_addresses(facts));
+    checks
 }
 
 fn root(facts: &Facts) -> Check {
@@ -206,6 +208,19 @@ fn clock(facts: &Facts) -> Check {
         .soft(),
         None => Check::unknown(NAME, "clock: not known whether it is synchronised", []).soft(),
     }
+}
+
+/// Said only where it is so: most hosts never hide them.
+fn hidden_addresses(facts: &Facts) -> Option<Check> {
+    facts.addresses_hidden.then(|| {
+        Check::missing(
+            "addresses",
+            "the kernel hides its addresses (kernel.kptr_restrict=2), so Guard cannot remember directories, and \
+             decisions about files cost more than they need to",
+            ["sudo sysctl kernel.kptr_restrict=1, then restart the agent".to_owned()],
+        )
+        .soft()
+    })
 }
 
 /// The last check: load and attach the programs, if nothing known speaks against it.

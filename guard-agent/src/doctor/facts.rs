@@ -27,6 +27,8 @@ pub struct Facts {
     pub bpffs: bool,
     /// Whether the unified cgroup hierarchy is mounted.
     pub cgroup2: bool,
+    /// Whether the kernel tells addresses of its symbols to nobody, not even root.
+    pub addresses_hidden: bool,
     /// Whether something keeps the clock right.
     pub clock_synchronised: Option<bool>,
     /// The distribution's family.
@@ -54,6 +56,7 @@ impl Facts {
             bpffs: mounted(&mounts, "bpf", "/sys/fs/bpf"),
             cgroup2: mounted(&mounts, "cgroup2", "/sys/fs/cgroup")
                 || mounted(&mounts, "cgroup2", "/sys/fs/cgroup/unified"),
+            addresses_hidden: text("proc/sys/kernel/kptr_restrict").is_some_and(|text| text.trim() == "2"),
             // A foreign root has no clock.
             clock_synchronised: (root == Path::new("/")).then(crate::kernel::clock_is_synchronised).flatten(),
             distribution: Distribution::from_os_release(&os_release),

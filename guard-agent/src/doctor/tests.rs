@@ -12,6 +12,7 @@ fn good() -> Facts {
         lockdown: Some("none".to_owned()),
         bpffs: true,
         cgroup2: true,
+        addresses_hidden: false,
         clock_synchronised: Some(true),
         distribution: Distribution::Debian,
     }
@@ -105,6 +106,14 @@ fn a_clock_that_nobody_sets_is_said_and_stops_nothing() {
         "{}",
         report.to_text(false)
     );
+}
+
+#[test]
+fn hidden_addresses_are_said_and_stop_nothing() {
+    let facts = Facts { addresses_hidden: true, ..good() };
+    let found = check(&facts, "addresses");
+    assert!(found.found.contains("kptr_restrict=2") && found.fix[0].contains("sysctl"));
+    assert!(problems(&examine(&facts)).is_empty());
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Loading and attaching the programs.
 
-use super::{KernelError, btf, inner::InnerMaps, live::LiveWord};
+use super::{KernelError, btf, inner::InnerMaps, live::LiveWord, symbols};
 use crate::fault;
 use aya::programs::{BtfTracePoint, Iter, Lsm, Program, ProgramError};
 use aya::{Btf, Ebpf, EbpfLoader};
@@ -21,9 +21,11 @@ enum Kind {
     Iterator,
 }
 
-/// Every program with its hook, in the order of attachment: what spreads labels comes first, so
-/// that nothing escapes while the rest is attached.
+/// Every program with its hook, in the order of attachment: what spreads labels comes before what
+/// decides, so that nothing escapes while the rest is attached, and what makes the others forget comes
+/// before anything that remembers.
 const PROGRAMS: &[(&str, Kind, &str)] = &[
+    ("inode_free_security", Kind::Lsm, "inode_free_security"),
     ("task_alloc", Kind::Lsm, "task_alloc"),
     ("task_newtask", Kind::Tracepoint, "task_newtask"),
     ("bprm_committed_creds", Kind::Lsm, "bprm_committed_creds"),
@@ -81,11 +83,12 @@ impl Kernel {
             return Err(KernelError::NoObject);
         }
         // Two readers of the kernel's types, each for what the other does not give.
-        let (offsets, btf) = thread::scope(|scope| {
+        let (offsets, rename_lock, btf) = thread::scope(|scope| {
             let offsets = scope.spawn(btf::offsets);
+            let rename_lock = scope.spawn(symbols::rename_lock);
             let btf = Btf::from_sys_fs().map_err(|cause| KernelError::NoBtf(cause.to_string()));
             let panicked = |_| Err(KernelError::NoBtf("reading it panicked".to_owned()));
-            (offsets.join().unwrap_or_else(panicked), btf)
+            (offsets.join().unwrap_or_else(panicked), rename_lock.join().unwrap_or_default(), btf)
         });
         let (mut offsets, btf) = (offsets?, btf?);
         let old = older_than_6_2()?;
@@ -96,6 +99,7 @@ impl Kernel {
         for (global, value) in &offsets {
             loader.override_global(global, value, true);
         }
+        loader.override_global("RENAME_LOCK", &rename_lock, true);
         let mut ebpf = loader.load(OBJECT).map_err(|cause| KernelError::Object(describe(&cause)))?;
         load_programs(&mut ebpf, &btf)?;
         let mut programs = Vec::with_capacity(PROGRAMS.len());

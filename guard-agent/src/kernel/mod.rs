@@ -21,6 +21,7 @@ mod probe;
 mod running;
 mod selectors;
 mod slot;
+mod symbols;
 
 pub use clock::clock_is_synchronised;
 pub use diagnostics::Diagnostics;
