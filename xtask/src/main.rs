@@ -7,6 +7,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 mod apt;
+mod bench;
 mod btf_names;
 mod build;
 mod channel;
@@ -50,6 +51,7 @@ enum Task {
     Exact(exact::Args),
     Lint(lint::Args),
     Scale(scale::Args),
+    Bench(bench::Args),
     #[command(hide = true)]
     Guest(guest::Args),
 }
@@ -61,6 +63,7 @@ fn main() -> ExitCode {
         Task::Run(args) => run::run(&args),
         Task::Test(args) => test::run(&args),
         Task::Scale(args) => scale::run(&args),
+        Task::Bench(args) => bench::run(&args),
         Task::Exact(args) => exact::run(&args),
         Task::Lint(args) => lint::run(&args).map(|()| ExitCode::SUCCESS),
         Task::Vm(args) => vm::run(args),
