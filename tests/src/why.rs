@@ -29,6 +29,7 @@ pub(crate) const PART: Part = Part {
             a_forbid_is_named_with_its_reason_after_the_policy_and_the_file_have_changed,
             what_another_check_refused_is_not_us,
             a_removed_subject_is_explained_in_words,
+            a_path_too_long_to_be_reported_is_explained_by_the_tables,
         ],
     ),
 };
@@ -185,5 +186,30 @@ fn a_removed_subject_is_explained_in_words(_: &Case<'_>) -> Result<()> {
     })?;
     ensure!(screen.contains("did not define the subject of this process any more"), "{screen}");
     puppet.end()?;
+    daemon.stop().map(drop)
+}
+
+fn a_path_too_long_to_be_reported_is_explained_by_the_tables(_: &Case<'_>) -> Result<()> {
+    let policy = permit("all", "agent", &["file.read", "dir.list"], &within(&[path("flip")]))
+        + &forbid("deep", "agent", &["file.read"], &within(&[file("deep")]));
+    let bundle = Bundle::new("small").subject("agent", "user = \"agent\"").policy("web", policy);
+    let daemon = Daemon::start("why-deep", &bundle)?;
+    let long = "d".repeat(200);
+    let directory = file("deep").join(&long).join(&long).join(&long);
+    fs::create_dir_all(&directory).context("mkdir")?;
+    let deep = directory.join("file");
+    fs::write(&deep, b"content\n").context("write")?;
+    let mut puppet = Puppet::start(AGENT)?;
+    puppet.is_refused(&deep)?;
+    let mut answer = Value::Null;
+    eventually("the denial is remembered", || {
+        answer = why_json(&daemon, &["--last", "agent"])?;
+        Ok(answer["event"]["resource"]["path_truncated"] == true)
+    })?;
+    let decision = &answer["decisions"][0];
+    ensure!(decision["policies"][0]["id"] == "web/deep" && decision["allowed"] == false, "{answer}");
+    ensure!(answer["note"].is_null(), "{answer}");
+    puppet.end()?;
+    fs::remove_dir_all(file("deep")).context("rm")?;
     daemon.stop().map(drop)
 }

@@ -1,7 +1,9 @@
 //! Why an event came about: the policies that decided, by Cedar over the bundle of that time.
 //!
 //! The kernel's features of the resource say which attribute tests held at the moment of the operation,
-//! so the request is put together from the event alone: the file may have changed since.
+//! so the request is put together from the event alone: the file may have changed since. While the
+//! tables that decided are live, their index names the policies from class and features alone: also
+//! where the event does not say enough to ask Cedar, and however the host has changed.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -13,20 +15,26 @@ use guard_common::decide::Reason;
 use guard_common::tables::{Attribute, AttributeTest, Attributes};
 use serde::Serialize;
 
-use super::can::{Finding, can};
+use super::can::{Finding, Named, can};
 use super::question::Question;
 use crate::events::Record;
 use crate::host::Host;
-use crate::policy::{Bundle, Diagnostic, Facts, Oracle, Request, Resource, Spot, file_kind, protocol};
+use crate::policy::{
+    Bundle, Deciding, Diagnostic, Facts, Oracle, Request, Resource, Spot, file_kind, protocol,
+};
 
 /// Why an event came about.
 #[derive(Clone, Debug, Serialize)]
 pub struct Why {
     /// One answer for each action of the event.
     pub decisions: Vec<Finding>,
-    /// Cedar over the bundle as this host compiles it now gives the verdict that the kernel gave.
+    /// Cedar over the bundle as this host compiles it now gives the verdict that the kernel gave, for the
+    /// policies that the index names.
     pub agrees: bool,
 }
+
+/// What the tables that decided say of an action, as long as they are live.
+pub type Index<'a> = &'a dyn Fn(Action) -> Option<Deciding>;
 
 /// What a reason other than policy means, in a sentence; nothing for policy.
 pub fn internal_reason(reason: &str) -> Option<&'static str> {
@@ -57,12 +65,13 @@ pub fn internal_reason(reason: &str) -> Option<&'static str> {
 /// Why `record` came about under `bundle`. `tests` are the attribute tests of the bundle's tables.
 ///
 /// # Errors
-/// If the event does not say enough to ask, or the bundle no longer compiles here.
+/// If neither the event nor `index` says enough, or the bundle no longer compiles here.
 pub fn why(
     record: &Record,
     bundle: &Bundle,
     tests: &[AttributeTest],
     host: &Host,
+    index: Index<'_>,
 ) -> Result<Why, Diagnostic> {
     let facts = Facts::default();
     let oracle = Oracle::new(bundle, host, &facts).map_err(|errors| {
@@ -70,19 +79,38 @@ pub fn why(
     })?;
     let subject = record.subject.clone().ok_or_else(|| incomplete("the name of its subject is not known"))?;
     let mut decisions = Vec::new();
+    let mut agrees = true;
+    // The kernel reports the actions that were denied. A denial by the enforced set is one by the
+    // candidate set as well, so either way Cedar must deny; and what is audited it must allow.
+    let wanted = record.verdict != "audited";
     for name in &record.actions {
         let action = Action::from_name(name).ok_or_else(|| incomplete("its action is not known"))?;
-        let (resource, mut attributes) = resource(record, action)?;
-        restore(&mut attributes, record.features, tests);
-        let request = Request {
-            subject: subject.clone(),
-            action: name.clone(),
-            resource,
-            attributes,
-            within: Vec::new(),
+        let indexed = index(action).map(|deciding| from_index(record, &subject, name, &deciding, &oracle));
+        let asked = resource(record, action).and_then(|(resource, mut attributes)| {
+            restore(&mut attributes, record.features, tests);
+            let request = Request {
+                subject: subject.clone(),
+                action: name.clone(),
+                resource,
+                attributes,
+                within: Vec::new(),
+            };
+            can(bundle, &oracle, &Question { request, facts: facts.clone(), resolved: None })
+        });
+        let mut finding = match (asked, indexed) {
+            (Ok(asked), None) => asked,
+            (Ok(mut asked), Some(indexed)) => {
+                let ids = |finding: &Finding| -> Vec<String> {
+                    finding.policies.iter().map(|policy| policy.id.clone()).collect()
+                };
+                agrees &= ids(&asked) == ids(&indexed);
+                asked.policies = indexed.policies;
+                asked
+            }
+            (Err(_), Some(indexed)) => indexed,
+            (Err(error), None) => return Err(error),
         };
-        let question = Question { request, facts: facts.clone(), resolved: None };
-        let mut finding = can(bundle, &oracle, &question)?;
+        agrees &= (!finding.allowed || finding.would_deny) == wanted;
         // Where the copy of the bundle lies tells nobody anything.
         let near = finding.nearest.iter_mut().map(|nearest| &mut nearest.policy);
         for file in finding.policies.iter_mut().chain(near).filter_map(|policy| policy.file.as_mut()) {
@@ -92,12 +120,32 @@ pub fn why(
         }
         decisions.push(finding);
     }
-    // The kernel reports the actions that were denied. A denial by the enforced set is one by the
-    // candidate set as well, so either way Cedar must deny; and what is audited it must allow.
-    let wanted = record.verdict != "audited";
-    let denies = |finding: &Finding| !finding.allowed || finding.would_deny;
-    let agrees = decisions.iter().all(|finding| denies(finding) == wanted);
     Ok(Why { decisions, agrees })
+}
+
+/// What the index says, without what only Cedar can be asked: what would lift a denial.
+fn from_index(
+    record: &Record,
+    subject: &str,
+    action: &str,
+    deciding: &Deciding,
+    oracle: &Oracle<'_>,
+) -> Finding {
+    let Deciding { enforced, candidate } = deciding;
+    let answer = if enforced.allow && !candidate.allow { candidate } else { enforced };
+    Finding {
+        subject: subject.to_owned(),
+        action: action.to_owned(),
+        resource: record.what(),
+        resolved: None,
+        allowed: record.verdict != "denied",
+        errno: record.errno.clone(),
+        would_deny: record.verdict == "would_deny",
+        policies: answer.policies.iter().filter_map(|id| oracle.set.get(id)).map(Named::of).collect(),
+        lifts: Vec::new(),
+        nearest: None,
+        not_enforced: None,
+    }
 }
 
 fn incomplete(why: &str) -> Diagnostic {

@@ -7,7 +7,7 @@ use super::names::Watch;
 use super::unused::Watched;
 use crate::api::types::{BundleStatus, Counters, PolicyStatus, ProgramStatus, Status, SubjectStatus};
 use crate::bundle::{Denied, Refusal, Shelf, ShelfError, Standing, Trust, TrustConfig, TrustError, replace};
-use crate::events::BundleRecord;
+use crate::events::{BundleRecord, time};
 use crate::host::Host;
 use crate::kernel::{Kernel, KernelError};
 use crate::policy::{self, Bundle, Compiled, Diagnostics, SubjectIds};
@@ -81,6 +81,8 @@ pub(super) struct Live {
     pub(super) standing: Standing,
     pub(super) compiled: Compiled,
     pub(super) generation: u64,
+    /// When it became live, in nanoseconds of CLOCK_BOOTTIME.
+    pub(super) since: i64,
     /// What of its use is with the store.
     pub(super) watched: Watched,
 }
@@ -189,12 +191,13 @@ impl Engine {
             self.ids = ids;
         }
         self.keep_modes(&mut compiled);
+        let since = time::boot();
         let generation = self.swap(&bundle, &compiled)?;
         self.stale = None;
         self.unwatched = self.names.follow(compiled.answers.clone()).err();
         let watched = Watched::begin();
         let mut before =
-            self.live.replace(Live { bundle, directory, standing, compiled, generation, watched });
+            self.live.replace(Live { bundle, directory, standing, compiled, generation, since, watched });
         // The new policy is live whatever happens here, so a failure is a state and no refusal.
         let labelled = self.label_running().unwrap_or_else(|error| {
             tracing::error!("cannot label running tasks: {error}");

@@ -5,9 +5,11 @@ use super::serve::Shared;
 use crate::analysis::why::{internal_reason, why};
 use crate::api::types::Why;
 use crate::events::Record;
+use crate::events::time::{Clock, parse};
 use crate::host::Host;
-use crate::policy::Bundle;
+use crate::policy::{Bundle, Deciding, Posture};
 use crate::store::{Filter, Found, StoreError};
+use guard_common::action::Action;
 use guard_common::tables::AttributeTest;
 use std::sync::Arc;
 
@@ -118,7 +120,25 @@ impl Shared {
         let digest = &known.ok_or("the bundle that decided is not known")?.digest;
         let (bundle, tests) = self.bundle(digest)?;
         let host = Host::read().map_err(|error| format!("cannot read facts about this host: {error}"))?;
-        why(record, &bundle, &tests, &host).map_err(|error| error.message)
+        why(record, &bundle, &tests, &host, &|action| self.deciding(record, action))
+            .map_err(|error| error.message)
+    }
+
+    /// What the live tables say of an action of `record`, if it is they that decided it.
+    fn deciding(&self, record: &Record, action: Action) -> Option<Deciding> {
+        let engine = self.engine();
+        let live = engine.live.as_ref()?;
+        // Numbers of generations begin anew with each run of the agent.
+        let since = u64::try_from(live.since).ok()?;
+        let decided = record.generation == live.generation
+            && record.boot_ns >= since
+            && parse(&record.time)? >= Clock::Host.wall(since);
+        if !decided {
+            return None;
+        }
+        let resource = (record.class, record.features);
+        let posture = Posture::default();
+        live.compiled.deciding(record.subject_id, resource, action, &posture, record.boot_ns)
     }
 
     /// The bundle with this digest, live or kept, and the attribute tests of its tables.

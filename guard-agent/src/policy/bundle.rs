@@ -1,31 +1,24 @@
 //! A bundle: the files of one directory, parsed and validated.
 
 use std::collections::{BTreeMap, HashMap};
-use std::panic::resume_unwind;
 use std::path::Path;
 use std::sync::Arc;
-use std::thread;
 
-use cedar_policy_core::ast::{PolicySet, Template};
-use cedar_policy_core::validator::{ValidationMode, Validator, ValidatorSchema};
+use cedar_policy_core::validator::{Validator, ValidatorSchema};
 use sha2::{Digest, Sha256};
 
 use super::diagnostics::{Diagnostic, Diagnostics, Source};
 use super::manifest::{self, Manifest};
 use super::network::{self, Range};
-use super::policies::{self, Policy, from_miette};
+use super::policies::{self, Policy};
 use super::subjects::{self, Mode, SubjectDefinition};
+use super::validation::validate;
 use super::world::FactValue;
 use super::{includes, schema, unknown};
 use crate::bundle::{self, Files, MANIFEST, Opened, Release};
 
 /// Policies and templates of one bundle, at most.
 const MAX_POLICIES: usize = 20_000;
-/// Policies from which on threads are worth their start.
-const MANY_POLICIES: usize = 500;
-/// What to write instead of a comparison with a path.
-const NO_PATH: &str =
-    "write `resource in Guard::Dir::\"/path\"`, and `resource.name like \"prefix*\"` for the last component";
 /// The policies that are part of every generation.
 const BUILTIN: &str = include_str!("builtin.cedar");
 
@@ -266,71 +259,6 @@ fn limit(before: usize, parsed: &policies::Parsed) -> Option<Diagnostic> {
     let message = format!("a bundle holds at most {MAX_POLICIES} policies, and this is one more");
     let error = all.get(MAX_POLICIES.saturating_sub(before))?.error("limit", None, message);
     Some(error.help("name several resources in one policy instead of writing a policy for each"))
-}
-
-/// What strict validation says of some policies.
-fn validation(validator: &Validator, source: &Source, policies: &[&Policy]) -> Vec<Diagnostic> {
-    let mut set = PolicySet::new();
-    for policy in policies {
-        let added = match Template::try_as_policy(policy.template.clone()) {
-            Ok(fixed) => set.add(fixed).is_ok(),
-            Err(_) => set.add_template((*policy.template).clone()).is_ok(),
-        };
-        // A second policy of the same name is reported on its own.
-        let _ = added;
-    }
-    let result = validator.validate(&set, ValidationMode::Strict);
-    let errors = result.validation_errors().map(|error| {
-        let error = from_miette(source, "validation", error);
-        // Cedar would propose the attribute whose name is most alike.
-        if error.message.starts_with("attribute `path` ") { error.help(NO_PATH) } else { error }
-    });
-    let warnings =
-        result.validation_warnings().map(|warning| from_miette(source, "validation", warning).into_warning());
-    errors.chain(warnings).collect()
-}
-
-/// Strict validation of the policies of one file.
-fn validate<'a>(
-    validator: Option<&Validator>,
-    source: &Source,
-    policies: impl Iterator<Item = &'a Policy>,
-    found: &mut Vec<Diagnostic>,
-) {
-    let Some(validator) = validator else { return };
-    let policies: Vec<&Policy> = policies.collect();
-    let workers = if policies.len() < MANY_POLICIES {
-        1
-    } else {
-        thread::available_parallelism().map_or(1, usize::from)
-    };
-    let check = |policies: &[&Policy]| validation(validator, source, policies);
-    let mut all: Vec<Diagnostic> = thread::scope(|scope| {
-        let mut parts = policies.chunks(policies.len().div_ceil(workers).max(1));
-        let here = parts.next().unwrap_or_default();
-        let running: Vec<_> = parts
-            .map(|part| {
-                let thread = thread::Builder::new().spawn_scoped(scope, move || check(part));
-                // Without a thread it is done here.
-                thread.map_err(|_| part)
-            })
-            .collect();
-        let mut all = check(here);
-        for running in running {
-            all.extend(match running {
-                Ok(thread) => thread.join().unwrap_or_else(|panic| resume_unwind(panic)),
-                Err(part) => check(part),
-            });
-        }
-        all
-    });
-    // Cedar checks a policy once per type of resource, in no particular order, and repeats itself.
-    let order = |one: &Diagnostic| {
-        (one.severity, one.place.as_ref().map(|place| (place.line, place.column)), one.message.clone())
-    };
-    all.sort_by_key(order);
-    all.dedup_by(|a, b| a.severity == b.severity && a.place.is_some() && a.place == b.place);
-    found.append(&mut all);
 }
 
 /// Parses and validates policies against the schema of `bundle`, and returns their names.

@@ -62,8 +62,8 @@ const MANY_RULES: usize = 2000;
 
 impl Cells<'_> {
     /// The tables of all subjects, by position in the bundle.
-    pub(super) fn all(&self, rules: &[Vec<Rule>]) -> Vec<Result<SubjectCells, TooLarge>> {
-        let some = |rules: &[Vec<Rule>]| -> Vec<_> {
+    pub(super) fn all(&self, rules: &[Vec<Arc<Rule>>]) -> Vec<Result<SubjectCells, TooLarge>> {
+        let some = |rules: &[Vec<Arc<Rule>>]| -> Vec<_> {
             let mut pool = Pool::default();
             rules.iter().map(|rules| self.subject(rules, &mut pool)).collect()
         };
@@ -96,7 +96,7 @@ impl Cells<'_> {
     /// Most rules name one literal and are false everywhere else. So the rules that remain without
     /// any literal are found once, and for each class only those that name one of its literals are
     /// looked at again; where these say the same of their literals as in another class, not even those.
-    fn subject(&self, rules: &[Rule], pool: &mut Pool<Table>) -> Result<SubjectCells, TooLarge> {
+    fn subject(&self, rules: &[Arc<Rule>], pool: &mut Pool<Table>) -> Result<SubjectCells, TooLarge> {
         let mentions = Mentions::new(rules, self.atoms);
         let mut base: HashMap<Sort, Vec<usize>> = HashMap::new();
         let mut known: HashMap<(Sort, Vec<AtomId>), u16> = HashMap::new();
@@ -129,7 +129,7 @@ impl Cells<'_> {
                         base.entry(info.sort).or_insert_with(|| self.without_literals(rules, info.sort));
                     let mut relevant: BTreeSet<usize> = always.iter().copied().collect();
                     relevant.extend(key.1.iter().flat_map(|id| mentions.of(*id)).map(|rule| *rule as usize));
-                    let relevant = relevant.iter().map(|number| &rules[*number]);
+                    let relevant = relevant.iter().map(|number| &*rules[*number]);
                     let table = pool.intern(Table::of(relevant, info, self.atoms, self.features)?);
                     alike.extend(effect.map(|effect| (effect, table.clone())));
                     table
@@ -184,7 +184,7 @@ impl Cells<'_> {
     }
 
     /// The rules that can be true of a resource that no literal covers.
-    fn without_literals(&self, rules: &[Rule], sort: Sort) -> Vec<usize> {
+    fn without_literals(&self, rules: &[Arc<Rule>], sort: Sort) -> Vec<usize> {
         let bare = ClassInfo { sort, cover: Vec::new().into() };
         (0..rules.len())
             .filter(|number| {
@@ -209,7 +209,7 @@ struct Mentions {
 type Effect = (Kind, [u64; 2], [bool; 4], Formula, Formula);
 
 impl Mentions {
-    fn new(rules: &[Rule], atoms: &Atoms) -> Self {
+    fn new(rules: &[Arc<Rule>], atoms: &Atoms) -> Self {
         let mut this =
             Self { rules: vec![Vec::new(); atoms.iter().count()], effects: Vec::with_capacity(rules.len()) };
         let mut numbers: HashMap<Effect, u32> = HashMap::new();

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use guard_common::action::{Coverage, TABLE};
+use guard_common::action::{Action, Coverage, TABLE};
+use guard_common::class::Class;
 use guard_common::label::CANARY_SUBJECT;
 use guard_common::path::{EdgeKey, Node};
 use guard_common::tables::{
@@ -15,6 +16,7 @@ use super::bundle::Bundle;
 use super::cells::{Cells, SubjectCells};
 use super::classes::Classes;
 use super::diagnostics::{Diagnostic, Diagnostics, Severity};
+use super::explanations::{Deciding, Explanations};
 use super::features::Features;
 use super::formula::Formula;
 use super::ids::SubjectIds;
@@ -49,6 +51,7 @@ pub struct Compiled {
     pub answers: Answers,
     /// How the masks of each subject follow from posture.
     programs: BTreeMap<u32, Program>,
+    explanations: Explanations,
 }
 
 impl Compiled {
@@ -59,6 +62,20 @@ impl Compiled {
     /// subject in the same generation, and nothing else changes.
     pub fn outcomes(&self, subject: u32, posture: &Posture, now: Instant) -> Option<SubjectOutcomes> {
         self.programs.get(&subject).map(|program| program.outcomes(posture, now))
+    }
+
+    /// Which policies decide whether `subject` may do `action` with a resource of `class` with these
+    /// features, as `posture` is at `now`. Class and features are those of this generation, as its
+    /// events report them. Nothing for a subject or class that it does not have.
+    pub fn deciding(
+        &self,
+        subject: u32,
+        (class, features): (Class, u64),
+        action: Action,
+        posture: &Posture,
+        now: Instant,
+    ) -> Option<Deciding> {
+        self.explanations.deciding(subject, class, features, action, &posture.facts_at(now))
     }
 }
 
@@ -140,11 +157,10 @@ pub(super) fn front(
         ids.assign(&subject.name);
     }
     let mut rules = rules::translate(bundle, facts, &mut found);
-    let groups = merge::representatives(&rules.atoms, &rules.by_subject);
+    let formulas = rules.by_subject.iter().flatten().map(|rule| &rule.formula);
+    let groups = merge::representatives(&rules.atoms, formulas);
     if groups.iter().enumerate().any(|(id, group)| id != *group as usize) {
-        for rule in rules.by_subject.iter_mut().flatten() {
-            rule.formula = rule.formula.substitute(&|id| Formula::Atom(groups[id as usize]));
-        }
+        rules.map_formulas(|formula| formula.substitute(&|id| Formula::Atom(groups[id as usize])));
     }
     let features = Features::assign(&rules.atoms, &groups, &mut found);
     let mut trie = Trie::new();
@@ -220,9 +236,9 @@ pub fn compile_with(
         nodes,
         net4,
         net6,
-        ports: features.ports,
-        attributes: features.attributes,
-        patterns: features.patterns,
+        ports: features.ports.clone(),
+        attributes: features.attributes.clone(),
+        patterns: features.patterns.clone(),
         selectors: selected.selectors,
         ..generation
     };
@@ -252,7 +268,17 @@ pub fn compile_with(
     subjects.insert(CANARY_SUBJECT, CANARY.to_owned());
     let names = Names { subjects, classes: classes.describe(&rules.atoms) };
     let answers = asked.answers();
-    Ok(Compiled { generation, names, notes, exec_selectors: selected.exec, sizes, answers, programs })
+    let explanations = Explanations::new(bundle, rules, classes, features, ids);
+    Ok(Compiled {
+        generation,
+        names,
+        notes,
+        exec_selectors: selected.exec,
+        sizes,
+        answers,
+        programs,
+        explanations,
+    })
 }
 
 /// The same finding is made for every subject that a policy applies to; one is enough.

@@ -388,6 +388,11 @@ pub(super) fn subject_uid(name: &str) -> Result<EntityUID, Box<Diagnostic>> {
     }
 }
 
+/// The name of the permit for what a subject does not govern.
+pub(super) fn generated_id(subject: &str) -> String {
+    format!("generated/ungoverned@{subject}")
+}
+
 /// The permit for what a subject does not govern.
 fn generated(subject: &SubjectDefinition) -> Result<Option<EffectivePolicy>, Box<Diagnostic>> {
     let free = ALL_ACTIONS & !subject.governs;
@@ -399,7 +404,7 @@ fn generated(subject: &SubjectDefinition) -> Result<Option<EffectivePolicy>, Box
     if actions.is_empty() {
         return Ok(None);
     }
-    let id = format!("generated/ungoverned@{}", subject.name);
+    let id = generated_id(&subject.name);
     let text = format!(
         "@id(\"{id}\") permit (principal == Guard::Subject::\"{}\", action in [{}], resource);",
         subject.name,

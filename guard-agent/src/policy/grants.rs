@@ -58,7 +58,7 @@ pub fn grants(
 
     let mut found: BTreeMap<usize, Grant> = BTreeMap::new();
     let permits: Vec<(usize, &Rule)> =
-        rules.iter().filter(|rule| rule.permit).filter_map(|rule| Some((rule.policy?, rule))).collect();
+        rules.iter().filter(|rule| rule.permit).filter_map(|rule| Some((rule.policy?, &**rule))).collect();
     for (number, policy) in policies.iter().enumerate() {
         let applies = match number.checked_sub(bundle.policies.len()) {
             Some(linked) => bundle.linked[linked].1 == subject,

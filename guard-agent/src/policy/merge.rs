@@ -7,14 +7,13 @@
 use std::collections::HashMap;
 
 use super::formula::{Atom, AtomId, Atoms, Formula};
-use super::outcome::Rule;
 
 /// For every atom, the atom that stands for its group: the one with the smallest number.
-pub(super) fn representatives(atoms: &Atoms, rules: &[Vec<Rule>]) -> Vec<AtomId> {
+pub(super) fn representatives<'a>(atoms: &Atoms, formulas: impl Iterator<Item = &'a Formula>) -> Vec<AtomId> {
     let mut occurrences = Occurrences { chains: Vec::new(), next: 0 };
     occurrences.chains.resize(atoms.iter().count(), Vec::new());
-    for rule in rules.iter().flatten() {
-        occurrences.visit(&rule.formula);
+    for formula in formulas {
+        occurrences.visit(formula);
     }
     let mut groups: HashMap<(u32, Vec<u32>), AtomId> = HashMap::new();
     atoms
@@ -99,25 +98,13 @@ impl Occurrences {
 mod tests {
     use super::*;
     use crate::policy::diagnostics::Diagnostic;
-    use crate::policy::kind::Kind;
 
     fn groups(formulas: Vec<Formula>) -> Vec<AtomId> {
         let mut atoms = Atoms::default();
         for name in ["a", "b", "c"] {
             atoms.intern(Atom::Name(name.into()), || Diagnostic::error("", ""));
         }
-        let rule = |formula| Rule {
-            kind: Kind::File,
-            actions: 1,
-            permit: true,
-            enforced: true,
-            candidate: true,
-            audit: false,
-            quiet: 0,
-            formula,
-            policy: None,
-        };
-        representatives(&atoms, &[formulas.into_iter().map(rule).collect()])
+        representatives(&atoms, formulas.iter())
     }
 
     #[test]

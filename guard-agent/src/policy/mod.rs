@@ -6,7 +6,8 @@
 //!
 //! The way of a policy: `policies` parses it, `translate` makes it a `formula` over atoms, `layout`
 //! finds out which literals cover which places and addresses (`classes`), `features` numbers what
-//! remains, and `outcome` writes the truth table of every (subject, class) into `cells`.
+//! remains, and `outcome` writes the truth table of every (subject, class) into `cells`. What decided an
+//! answer of theirs is looked up in `explanations`.
 
 mod actions;
 mod assumptions;
@@ -19,6 +20,7 @@ mod described;
 mod diagnostics;
 mod effective;
 mod entity;
+mod explanations;
 mod features;
 mod formula;
 mod grants;
@@ -49,6 +51,7 @@ pub mod survey;
 mod translate;
 mod trie;
 mod unknown;
+mod validation;
 pub mod walk;
 mod world;
 mod written;
@@ -62,6 +65,7 @@ pub use compile::{Compiled, ExecSelector, Names, TableSizes, compile, compile_wi
 pub use described::known_actions;
 pub use diagnostics::{Diagnostic, Diagnostics, Place, Severity, Source};
 pub use effective::{EffectivePolicy, EffectiveSet, Origin, WithoutValue};
+pub use explanations::Deciding;
 pub use grants::{Grant, grants};
 pub use ids::SubjectIds;
 pub use includes::{is_guards_own, shipped_includes};

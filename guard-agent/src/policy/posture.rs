@@ -98,6 +98,11 @@ impl Posture {
         }
     }
 
+    /// The facts, leases and open windows at `now`.
+    pub(super) fn facts_at(&self, now: Instant) -> Facts {
+        self.at(now, Mode::Enforce).facts
+    }
+
     /// The instants after `now` at which something that `tests` ask for changes, ascending.
     fn boundaries(&self, now: Instant, tests: &BTreeSet<&Test>) -> BTreeSet<Instant> {
         let about = |wanted: &dyn Fn(&Test) -> bool| tests.iter().any(|test| wanted(test));

@@ -1,6 +1,7 @@
 //! Policies of the bundle as rules: one per (policy, subject, type of resource).
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use cedar_policy_core::ast::{
     EntityReference, Expr, ExprKind, Literal, PrincipalOrResourceConstraint as Scope, Var,
@@ -23,8 +24,22 @@ use super::world::{Facts, Mentions};
 #[derive(Debug, Default)]
 pub(super) struct Rules {
     pub(super) atoms: Atoms,
-    /// By position of the subject in the bundle.
-    pub(super) by_subject: Vec<Vec<Rule>>,
+    /// By position of the subject in the bundle. Subjects share what policies say of all of them.
+    pub(super) by_subject: Vec<Vec<Arc<Rule>>>,
+}
+
+impl Rules {
+    /// Replaces the formula of every rule, once for all who share it.
+    pub(super) fn map_formulas(&mut self, with: impl Fn(&Formula) -> Formula) {
+        let mut known: HashMap<*const Rule, Arc<Rule>> = HashMap::new();
+        let originals = self.by_subject.clone();
+        for rule in self.by_subject.iter_mut().flatten() {
+            let mapped = || Arc::new(Rule { formula: with(&rule.formula), ..Rule::clone(rule) });
+            *rule = Arc::clone(known.entry(Arc::as_ptr(rule)).or_insert_with(mapped));
+        }
+        // An address that was freed meanwhile could have been given to another rule.
+        drop(originals);
+    }
 }
 
 /// Translates the effective policy set. Errors and notes go to `found`.
@@ -41,7 +56,7 @@ pub(super) fn translate_into(
     bundle: &Bundle,
     facts: &Facts,
     found: &mut Vec<Diagnostic>,
-) -> Vec<Vec<Rule>> {
+) -> Vec<Vec<Arc<Rule>>> {
     let groups: BTreeMap<String, Vec<String>> =
         bundle.subjects.iter().map(|subject| (subject.name.clone(), subject.groups.clone())).collect();
     let names = Names {
@@ -56,7 +71,7 @@ pub(super) fn translate_into(
     let index = Index::new(bundle, &policies);
     let mut by_subject = Vec::new();
     // What policies say that say the same of every subject they apply to.
-    let mut common: HashMap<usize, Vec<Rule>> = HashMap::new();
+    let mut common: HashMap<usize, Vec<Arc<Rule>>> = HashMap::new();
     for subject in &bundle.subjects {
         let mut own = Vec::new();
         for number in index.of(&subject.name) {
@@ -80,7 +95,7 @@ pub(super) fn translate_into(
                 own.extend_from_slice(rules);
             }
         }
-        own.extend(generated(subject));
+        own.extend(generated(subject).map(Arc::new));
         by_subject.push(own);
     }
     by_subject
@@ -269,7 +284,7 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    fn run(&self, atoms: &mut Atoms, rules: &mut Vec<Rule>, found: &mut Vec<Diagnostic>) {
+    fn run(&self, atoms: &mut Atoms, rules: &mut Vec<Arc<Rule>>, found: &mut Vec<Diagnostic>) {
         if self.details.never || self.policy.actions == 0 {
             return;
         }
@@ -289,7 +304,7 @@ impl Job<'_> {
                     TABLE.iter().find(|row| row.action.bit() & actions != 0).map_or("", |row| row.name);
                 match self.formula(kind, name, atoms) {
                     Ok(Formula::Const(false)) => {}
-                    Ok(formula) => rules.push(Rule {
+                    Ok(formula) => rules.push(Arc::new(Rule {
                         kind,
                         actions,
                         permit: self.policy.is_permit(),
@@ -299,7 +314,7 @@ impl Job<'_> {
                         quiet: self.policy.quiet & actions,
                         formula,
                         policy: Some(self.number),
-                    }),
+                    })),
                     Err(error) => found.push(*error),
                 }
             }

@@ -3,7 +3,8 @@
 use guard_agent::host::Host;
 use guard_agent::policy::walk::{Found, Walker};
 use guard_agent::policy::{
-    Bundle, Compiled, Diagnostics, Facts, Oracle, Request, Resource, Spot, SubjectIds, Verdict, compile_with,
+    Bundle, Compiled, Deciding, Diagnostics, Facts, Oracle, Posture, Request, Resource, Spot, SubjectIds,
+    Verdict, compile_with,
 };
 use guard_common::action::Action;
 use guard_common::class;
@@ -43,15 +44,21 @@ pub(crate) struct Answers {
     pub(crate) tables: Answer,
     /// What Cedar says.
     pub(crate) cedar: Verdict,
+    /// The policies that the compiler's index names for that answer, if it names any.
+    pub(crate) index: Option<Deciding>,
     /// The class that the tables put the resource in.
     pub(crate) class: u32,
 }
 
 impl Answers {
-    /// Whether they are one, and no policy failed.
+    /// Whether they are one, for the same policies, and no policy failed.
     pub(crate) fn agree(&self) -> bool {
         let Verdict { enforced, candidate, .. } = &self.cedar;
-        self.tables == answer(&self.cedar) && enforced.errors.is_empty() && candidate.errors.is_empty()
+        let same = |index: &Deciding| index.enforced == *enforced && index.candidate == *candidate;
+        self.tables == answer(&self.cedar)
+            && self.index.as_ref().is_none_or(same)
+            && enforced.errors.is_empty()
+            && candidate.errors.is_empty()
     }
 }
 
@@ -88,6 +95,7 @@ impl Ready {
             oracle: Oracle::new(&self.bundle, &self.host, &setting.facts)?,
             compiled: &self.compiled,
             bundle: &self.bundle,
+            posture: Posture::of(&setting.facts),
         })
     }
 }
@@ -99,6 +107,7 @@ pub(crate) struct Judge<'a> {
     oracle: Oracle<'a>,
     compiled: &'a Compiled,
     bundle: &'a Bundle,
+    posture: Posture,
 }
 
 impl Judge<'_> {
@@ -106,7 +115,23 @@ impl Judge<'_> {
     pub(crate) fn answers(&self, request: &Request) -> Result<Answers, Diagnostics> {
         let cedar = self.oracle.decide(request)?;
         let found = self.find(request);
-        Ok(Answers { tables: self.decide(request, found), cedar, class: found.class })
+        Ok(Answers {
+            tables: self.decide(request, found),
+            cedar,
+            index: self.index(request, found),
+            class: found.class,
+        })
+    }
+
+    fn index(&self, request: &Request, found: Found) -> Option<Deciding> {
+        let action = Action::from_name(&request.action)?;
+        let resource = (found.class, found.features);
+        self.compiled.deciding(self.subject(request), resource, action, &self.posture, 0)
+    }
+
+    fn subject(&self, request: &Request) -> u32 {
+        let subjects = &self.compiled.names.subjects;
+        subjects.iter().find(|(_, name)| **name == request.subject).map_or(0, |(id, _)| *id)
     }
 
     /// The effective policy set as text; an error if it is not valid any more.
@@ -115,10 +140,9 @@ impl Judge<'_> {
     }
 
     fn decide(&self, request: &Request, found: Found) -> Answer {
-        let subjects = &self.compiled.names.subjects;
-        let id = subjects.iter().find(|(_, name)| **name == request.subject).map_or(0, |(id, _)| *id);
         let required = Action::from_name(&request.action).map_or(0, Action::bit);
-        let query = Query { subject: id, class: found.class, features: found.features, required };
+        let query =
+            Query { subject: self.subject(request), class: found.class, features: found.features, required };
         let decision = decide(&self.compiled.generation, &query, || 0);
         Answer {
             allowed: decision.denied == 0,

@@ -27,6 +27,10 @@ pub(crate) fn difference(setting: &Setting, request: &Request, found: &Differenc
         cedar.enforced.policies,
         cedar.candidate.policies
     );
+    if let Some(index) = &found.answers.index {
+        let (enforced, candidate) = (&index.enforced.policies, &index.candidate.policies);
+        let _ = writeln!(text, "index:   by {enforced:?}, candidate set by {candidate:?}");
+    }
     for error in cedar.enforced.errors.iter().chain(&cedar.candidate.errors) {
         let _ = writeln!(text, "Cedar:   {error}");
     }

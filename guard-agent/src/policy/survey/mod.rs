@@ -15,6 +15,7 @@ mod text;
 
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use guard_common::class::UNKNOWN;
 use guard_common::decide::Tables;
@@ -85,11 +86,13 @@ impl<'a> Survey<'a> {
             let mut ids = SubjectIds::default();
             let compiled = compile_with(bundle, host, facts, &mut ids)?;
             let rules = rules::translate_into(&mut atoms, bundle, facts, &mut Vec::new());
+            let own = |rules: Vec<Arc<Rule>>| rules.into_iter().map(Arc::unwrap_or_clone).collect();
+            let rules = rules.into_iter().map(own).collect();
             let rules = own_names(bundle, &mut names, &mut atoms, rules);
             views.push(View { bundle, rules, compiled, ids });
         }
-        let all: Vec<Vec<Rule>> = views.iter().flat_map(|view| view.rules.iter().cloned()).collect();
-        let groups = merge::representatives(&atoms, &all);
+        let all = views.iter().flat_map(|view| view.rules.iter().flatten());
+        let groups = merge::representatives(&atoms, all.map(|rule| &rule.formula));
         for rule in views.iter_mut().flat_map(|view| view.rules.iter_mut().flatten()) {
             // What a survey asks for is decided under its facts.
             rule.formula = rule.formula.substitute(&|id| match atoms.get(id).condition() {

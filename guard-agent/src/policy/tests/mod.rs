@@ -101,10 +101,14 @@ fn walk(compiled: &Compiled, path: &str, attributes: &Attributes) -> Found {
     Walker::new(&compiled.generation).path(device, &path, attributes)
 }
 
+fn number(compiled: &Compiled, subject: &str) -> u32 {
+    *compiled.names.subjects.iter().find(|(_, name)| *name == subject).unwrap().0
+}
+
 fn ask(compiled: &Compiled, subject: &str, action: &str, found: Found) -> Decision {
-    let (id, _) = compiled.names.subjects.iter().find(|(_, name)| *name == subject).unwrap();
     let required = Action::from_name(action).unwrap().bit();
-    let query = Query { subject: *id, class: found.class, features: found.features, required };
+    let query =
+        Query { subject: number(compiled, subject), class: found.class, features: found.features, required };
     decide(&compiled.generation, &query, || 0)
 }
 

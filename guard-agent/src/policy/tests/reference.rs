@@ -110,6 +110,13 @@ fn every_reference_request_gets_the_answer_of_cedar() {
         if (decision.denied == 0) != (case["expect"] == "allow") {
             wrong.push(format!("{case} in class {}", compiled.names.classes[found.class as usize]));
         }
+        let (subject, action) = (number(&compiled, &request.subject), Action::from_name(&request.action));
+        let posture = Posture::of(&facts(case));
+        let index =
+            compiled.deciding(subject, (found.class, found.features), action.unwrap(), &posture, 0).unwrap();
+        if (&index.enforced, &index.candidate) != (&verdict.enforced, &verdict.candidate) {
+            wrong.push(format!("{case}: the index says {index:?}, Cedar {verdict:?}"));
+        }
     }
     assert_eq!(wrong, Vec::<String>::new());
     assert_eq!(skipped, SKIPPED);
