@@ -117,6 +117,8 @@ pub struct Decision {
     pub audit: u64,
     /// Denied actions that answer as if the resource were not there.
     pub quiet: u64,
+    /// Actions of the query that a shadow bundle decides otherwise.
+    pub differs: u64,
     /// Why.
     pub reason: Reason,
     /// Index of the outcome, which is that of its use word; [`NO_OUTCOME`] if there is none.
@@ -136,6 +138,7 @@ impl Decision {
             would_allow: 0,
             audit: 0,
             quiet: 0,
+            differs: 0,
             reason,
             outcome: NO_OUTCOME,
         }
@@ -174,6 +177,15 @@ impl Decision {
     #[inline(always)]
     pub fn is_loosened(&self) -> bool {
         self.denied != 0 && self.denied & !self.would_allow == 0 && self.would_deny == 0
+    }
+
+    /// The actions for which the operation as a whole would end otherwise if the shadow were live: those
+    /// that it denies where the operation is allowed, and all that are denied where it allows the
+    /// operation. 0 if it would end the same.
+    #[inline(always)]
+    pub fn shadow(&self) -> u64 {
+        // What it denies is `denied ^ differs`. Something is denied then as well, unless that is nothing.
+        if self.denied == 0 || self.denied == self.differs { self.differs } else { 0 }
     }
 }
 
@@ -214,6 +226,7 @@ pub fn decide<T: Tables>(tables: &T, query: &Query, now: impl Fn() -> u64) -> De
                 would_allow: query.required & masks.would_allow,
                 audit: query.required & masks.audit,
                 quiet: query.required & masks.quiet,
+                differs: query.required & masks.differs,
                 reason: Reason::Policy,
                 outcome: index,
             };
@@ -449,6 +462,18 @@ mod tests {
         assert!(!decision(0b11, 0, 0b10).is_loosened());
         assert!(!decision(0b10, 0b01, 0b10).is_loosened());
         assert!(!decision(0, 0, 0).is_loosened());
+    }
+
+    #[test]
+    fn a_shadow_is_told_only_where_the_operation_as_a_whole_would_end_otherwise() {
+        let shadow =
+            |denied, differs| Decision { denied, differs, ..Decision::deny_all(0, Reason::Policy) }.shadow();
+        assert_eq!(shadow(0, 0), 0);
+        assert_eq!(shadow(0, 0b10), 0b10, "newly denied: what the shadow denies of it");
+        assert_eq!(shadow(0b11, 0b11), 0b11, "newly allowed");
+        assert_eq!(shadow(0b11, 0b01), 0, "still denied, for one action of two");
+        assert_eq!(shadow(0b01, 0b11), 0, "denied for another action");
+        assert_eq!(shadow(0b01, 0), 0);
     }
 
     #[test]

@@ -19,12 +19,14 @@ pub enum Verdict {
     Audited = 3,
     /// A task was moved into a cgroup that a selector names; user space labels it.
     Attached = 4,
+    /// The operation was allowed and nothing else reports it; the shadow would have denied it.
+    ShadowDeny = 5,
 }
 
 impl Verdict {
     /// The verdict with this number, if there is one.
     pub fn from_number(number: u8) -> Option<Self> {
-        [Self::Denied, Self::WouldDeny, Self::Audited, Self::Attached]
+        [Self::Denied, Self::WouldDeny, Self::Audited, Self::Attached, Self::ShadowDeny]
             .into_iter()
             .find(|v| *v as u8 == number)
     }
@@ -58,6 +60,10 @@ pub struct Event {
     pub actions: u64,
     /// Features of the resource.
     pub features: u64,
+    /// The actions for which the operation would have ended otherwise if the shadow were live: what it
+    /// would deny of an operation that was allowed, or what was denied of one that it would allow.
+    /// 0 if it would have ended the same, or there is no shadow.
+    pub shadow: u64,
     /// The subject.
     pub subject: u32,
     /// Thread-group id in the initial PID namespace.
@@ -118,9 +124,13 @@ pub enum Counter {
     LabelFailed = 7,
     /// Denied operations that the candidate set would allow.
     WouldAllow = 8,
+    /// Allowed operations that the shadow would deny.
+    ShadowDeny = 9,
+    /// Denied operations that the shadow would allow.
+    ShadowAllow = 10,
 }
 
 /// Number of counters.
-pub const COUNTERS: u32 = 9;
+pub const COUNTERS: u32 = 11;
 
-const _: () = assert!(size_of::<Event>() == 128 + PATH_MAX + PATH_SLACK);
+const _: () = assert!(size_of::<Event>() == 136 + PATH_MAX + PATH_SLACK);

@@ -131,6 +131,9 @@ pub struct Masks {
     pub audit: u64,
     /// Denied actions that answer as if the resource were not there (`@errno`).
     pub quiet: u64,
+    /// Actions that a shadow bundle decides otherwise: allowed ones that it would deny, and denied ones
+    /// that it would allow. 0 without a shadow.
+    pub differs: u64,
 }
 
 /// The first address of a range of IPv4 addresses that ends where the next one begins.
@@ -306,7 +309,7 @@ const _: () = {
     assert!(size_of::<SubjectRow>() == 40);
     assert!(size_of::<Timeline>() == 8 * MAX_BOUNDARIES);
     assert!(size_of::<Outcome>() == 16);
-    assert!(size_of::<Masks>() == 40);
+    assert!(size_of::<Masks>() == 48);
     // Elements of kernel arrays are rounded up to eight bytes; these are written side by side.
     assert!(size_of::<Net4>().is_multiple_of(8));
     assert!(size_of::<Net4>() == 8);

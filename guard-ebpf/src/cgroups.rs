@@ -88,6 +88,7 @@ fn moved(cgroup: u64) -> Result<(), Reason> {
             actions: 0,
             errno: 0,
             loosened: false,
+            shadow: 0,
         };
         send(&generation, core::ptr::null_mut(), &Resource::unknown(), &report);
     }

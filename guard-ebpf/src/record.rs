@@ -37,6 +37,8 @@ pub struct Report {
     pub errno: i32,
     /// The candidate set would allow what is denied.
     pub loosened: bool,
+    /// The actions for which a shadow would have it end otherwise.
+    pub shadow: u64,
 }
 
 /// Sends one event. `label` may be null for a task without one.
@@ -61,6 +63,7 @@ pub fn send(generation: &Generation, label: *mut Label, resource: &Resource, rep
         (*event).sequence = sequence;
         (*event).actions = report.actions;
         (*event).features = resource.features;
+        (*event).shadow = report.shadow;
         (*event).tgid = (ids >> 32) as u32;
         (*event).tid = ids as u32;
         (*event).uid = bpf_get_current_uid_gid() as u32;

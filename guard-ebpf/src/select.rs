@@ -71,6 +71,7 @@ fn refuse(generation: &Generation, reason: Reason) -> i32 {
         actions: Action::Exec.bit(),
         errno: EAGAIN,
         loosened: false,
+        shadow: 0,
     };
     send(generation, core::ptr::null_mut(), &Resource::unknown(), &report);
     -EAGAIN

@@ -49,8 +49,12 @@ fn answer(
     if decision.denied == 0 && decision.outcome != NO_OUTCOME {
         generation.used(decision.outcome, required);
     }
-    if decision.denied | decision.would_deny | decision.audit == 0 {
+    let shadow = decision.shadow();
+    if decision.denied | decision.would_deny | decision.audit | shadow == 0 {
         return 0;
+    }
+    if shadow != 0 {
+        count(if decision.denied == 0 { Counter::ShadowDeny } else { Counter::ShadowAllow });
     }
     let errno = decision.answer();
     let mut loosened = false;
@@ -67,10 +71,12 @@ fn answer(
     } else if decision.would_deny != 0 {
         count(Counter::WouldDeny);
         (Verdict::WouldDeny, decision.would_deny)
-    } else {
+    } else if decision.audit & required != 0 {
         (Verdict::Audited, decision.audit & required)
+    } else {
+        (Verdict::ShadowDeny, shadow)
     };
-    let report = Report { verdict, reason: decision.reason, actions, errno: errno.abs(), loosened };
+    let report = Report { verdict, reason: decision.reason, actions, errno: errno.abs(), loosened, shadow };
     send(generation, label, resource, &report);
     errno
 }
@@ -94,10 +100,12 @@ pub fn judge_either(
     let both = first | second;
     let candidate = both & !(decision.denied & !decision.would_allow) & !decision.would_deny;
     let allowed = both & !decision.denied;
+    let allowed_by_shadow = both & !(decision.denied ^ decision.differs);
     decision.denied = if allowed == 0 { first } else { 0 };
     decision.would_deny = if allowed != 0 && candidate == 0 { first } else { 0 };
     decision.would_allow = if allowed == 0 && candidate != 0 { first } else { 0 };
     decision.quiet &= first;
     decision.audit = 0;
+    decision.differs = if (allowed == 0) == (allowed_by_shadow == 0) { 0 } else { first };
     answer(generation, label, resource, if allowed == 0 { first } else { allowed }, decision)
 }

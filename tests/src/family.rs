@@ -12,7 +12,7 @@ use crate::report::{Effort, Report, Verdict};
 use crate::{
     admin, caches, canary, checks, escape, exactness, exec, file, first_hour, generations, hostile, identity,
     includes, layout, lifecycle, mode, mounts, network, path, programs, quickstart, quiet, requirements,
-    running, selector, stdio, store, systemd, unix, unused, users, why,
+    running, selector, shadow, stdio, store, systemd, unix, unused, users, why,
 };
 
 /// One test: run once without Guard and once under it.
@@ -114,6 +114,7 @@ const FAMILIES: &[Family] = &[
             store::PART,
             why::PART,
             mode::PART,
+            shadow::PART,
             unused::PART,
             checks::PART,
             hostile::PART,

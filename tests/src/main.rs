@@ -44,6 +44,7 @@ mod report;
 mod requirements;
 mod running;
 mod selector;
+mod shadow;
 mod stdio;
 mod step;
 mod store;

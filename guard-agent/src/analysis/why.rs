@@ -62,65 +62,136 @@ pub fn internal_reason(reason: &str) -> Option<&'static str> {
     })
 }
 
-/// Why `record` came about under `bundle`. `tests` are the attribute tests of the bundle's tables.
-///
-/// # Errors
-/// If neither the event nor `index` says enough, or the bundle no longer compiles here.
-pub fn why(
-    record: &Record,
-    bundle: &Bundle,
-    tests: &[AttributeTest],
-    host: &Host,
-    index: Index<'_>,
-) -> Result<Why, Diagnostic> {
-    let facts = Facts::default();
-    let oracle = Oracle::new(bundle, host, &facts).map_err(|errors| {
-        Diagnostic::error("bundle", format!("the bundle does not compile on this host any more:\n{errors}"))
-    })?;
-    let subject = record.subject.clone().ok_or_else(|| incomplete("the name of its subject is not known"))?;
-    let mut decisions = Vec::new();
-    let mut agrees = true;
-    // The kernel reports the actions that were denied. A denial by the enforced set is one by the
-    // candidate set as well, so either way Cedar must deny; and what is audited it must allow.
-    let wanted = record.verdict != "audited";
-    for name in &record.actions {
-        let action = Action::from_name(name).ok_or_else(|| incomplete("its action is not known"))?;
-        let indexed = index(action).map(|deciding| from_index(record, &subject, name, &deciding, &oracle));
-        let asked = resource(record, action).and_then(|(resource, mut attributes)| {
-            restore(&mut attributes, record.features, tests);
-            let request = Request {
-                subject: subject.clone(),
-                action: name.clone(),
-                resource,
-                attributes,
-                within: Vec::new(),
+/// Says why events came about under one bundle.
+pub struct Explainer<'a> {
+    bundle: &'a Bundle,
+    oracle: Oracle<'a>,
+    tests: &'a [AttributeTest],
+}
+
+impl<'a> Explainer<'a> {
+    /// For `bundle` on `host`. `tests` are the attribute tests of the tables that decided.
+    ///
+    /// # Errors
+    /// If the bundle no longer compiles here.
+    pub fn new(bundle: &'a Bundle, tests: &'a [AttributeTest], host: &'a Host) -> Result<Self, Diagnostic> {
+        let oracle = Oracle::new(bundle, host, &Facts::default()).map_err(|errors| {
+            Diagnostic::error(
+                "bundle",
+                format!("the bundle does not compile on this host any more:\n{errors}"),
+            )
+        })?;
+        Ok(Self { bundle, oracle, tests })
+    }
+
+    /// Why `record` came about under the bundle.
+    ///
+    /// # Errors
+    /// If neither the event nor `index` says enough.
+    pub fn why(&self, record: &Record, index: Index<'_>) -> Result<Why, Diagnostic> {
+        let subject = subject(record)?;
+        let mut decisions = Vec::new();
+        let mut agrees = true;
+        // The kernel reports the actions that were denied. A denial by the enforced set is one by the
+        // candidate set as well, so either way Cedar must deny; and what is audited, or there for the sake
+        // of a shadow, it must allow.
+        let wanted = !matches!(record.verdict.as_str(), "audited" | "shadow_deny");
+        for name in &record.actions {
+            let action = Action::from_name(name).ok_or_else(|| incomplete("its action is not known"))?;
+            let indexed =
+                index(action).map(|deciding| from_index(record, subject, name, &deciding, &self.oracle));
+            let finding = match (self.asked(record, name), indexed) {
+                (Ok(asked), None) => asked,
+                (Ok(mut asked), Some(indexed)) => {
+                    let ids = |finding: &Finding| -> Vec<String> {
+                        finding.policies.iter().map(|policy| policy.id.clone()).collect()
+                    };
+                    agrees &= ids(&asked) == ids(&indexed);
+                    asked.policies = indexed.policies;
+                    asked
+                }
+                (Err(_), Some(indexed)) => indexed,
+                (Err(error), None) => return Err(error),
             };
-            can(bundle, &oracle, &Question { request, facts: facts.clone(), resolved: None })
-        });
-        let mut finding = match (asked, indexed) {
-            (Ok(asked), None) => asked,
-            (Ok(mut asked), Some(indexed)) => {
-                let ids = |finding: &Finding| -> Vec<String> {
-                    finding.policies.iter().map(|policy| policy.id.clone()).collect()
-                };
-                agrees &= ids(&asked) == ids(&indexed);
-                asked.policies = indexed.policies;
-                asked
+            agrees &= denies(&finding) == wanted;
+            decisions.push(self.placed(finding));
+        }
+        Ok(Why { decisions, agrees })
+    }
+
+    /// What the bundle says of `record` if it is the shadow that stood beside then, and whether that is what
+    /// the event says.
+    ///
+    /// # Errors
+    /// If the event does not say enough to ask.
+    pub fn by_shadow(&self, record: &Record) -> Result<(Vec<Finding>, bool), Diagnostic> {
+        let shadow = record.shadow.as_ref().ok_or_else(|| incomplete("no shadow differs in it"))?;
+        let decisions = shadow.actions.iter().map(|name| self.asked(record, name).map(|it| self.placed(it)));
+        let decisions = decisions.collect::<Result<Vec<Finding>, Diagnostic>>()?;
+        let as_said = |finding: &Finding| if shadow.allows() { finding.allowed } else { denies(finding) };
+        let agrees = decisions.iter().all(as_said);
+        Ok((decisions, agrees))
+    }
+
+    /// Whether the bundle allows every one of `actions` on what `record` is about, and the policies that
+    /// decide: none for a denial by default, and where a subject is only monitored.
+    ///
+    /// # Errors
+    /// If the event does not say enough to ask.
+    pub fn deciding(&self, record: &Record, actions: &[String]) -> Result<(bool, Vec<Named>), Diagnostic> {
+        let (mut allowed, mut policies) = (true, Vec::<Named>::new());
+        for name in actions {
+            let verdict = self.oracle.decide(&self.request(record, name)?)?;
+            allowed &= verdict.allowed();
+            if verdict.monitor && !verdict.enforced.allow {
+                continue;
             }
-            (Err(_), Some(indexed)) => indexed,
-            (Err(error), None) => return Err(error),
-        };
-        agrees &= (!finding.allowed || finding.would_deny) == wanted;
-        // Where the copy of the bundle lies tells nobody anything.
-        let near = finding.nearest.iter_mut().map(|nearest| &mut nearest.policy);
-        for file in finding.policies.iter_mut().chain(near).filter_map(|policy| policy.file.as_mut()) {
-            if let Some(name) = file.strip_prefix(bundle.origin()) {
-                *file = name.to_owned();
+            for policy in verdict.enforced.policies.iter().filter_map(|id| self.oracle.set.get(id)) {
+                if policies.iter().all(|known| known.id != policy.id) {
+                    policies.push(Named::of(policy));
+                }
             }
         }
-        decisions.push(finding);
+        policies.iter_mut().for_each(|policy| self.place(policy));
+        Ok((allowed, policies))
     }
-    Ok(Why { decisions, agrees })
+
+    /// What Cedar says of one action on what `record` is about.
+    fn asked(&self, record: &Record, action: &str) -> Result<Finding, Diagnostic> {
+        let request = self.request(record, action)?;
+        can(self.bundle, &self.oracle, &Question { request, facts: Facts::default(), resolved: None })
+    }
+
+    fn request(&self, record: &Record, name: &str) -> Result<Request, Diagnostic> {
+        let subject = subject(record)?.to_owned();
+        let action = Action::from_name(name).ok_or_else(|| incomplete("its action is not known"))?;
+        let (resource, mut attributes) = resource(record, action)?;
+        restore(&mut attributes, record.features, self.tests);
+        Ok(Request { subject, action: name.to_owned(), resource, attributes, within: Vec::new() })
+    }
+
+    fn placed(&self, mut finding: Finding) -> Finding {
+        let near = finding.nearest.iter_mut().map(|nearest| &mut nearest.policy);
+        finding.policies.iter_mut().chain(near).for_each(|policy| self.place(policy));
+        finding
+    }
+
+    /// Where the copy of the bundle lies tells nobody anything.
+    fn place(&self, policy: &mut Named) {
+        if let Some(file) = &mut policy.file
+            && let Some(name) = file.strip_prefix(self.bundle.origin())
+        {
+            *file = name.to_owned();
+        }
+    }
+}
+
+fn subject(record: &Record) -> Result<&str, Diagnostic> {
+    record.subject.as_deref().ok_or_else(|| incomplete("the name of its subject is not known"))
+}
+
+fn denies(finding: &Finding) -> bool {
+    !finding.allowed || finding.would_deny
 }
 
 /// What the index says, without what only Cedar can be asked: what would lift a denial.

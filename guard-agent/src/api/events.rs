@@ -39,7 +39,7 @@ struct Query {
     subject: Option<String>,
     /// An action or a group of actions.
     action: Option<String>,
-    /// `denied`, `would_deny` or `audited`.
+    /// `denied`, `would_deny`, `audited` or `shadow_deny`.
     verdict: Option<String>,
     /// RFC 3339.
     since: Option<String>,
@@ -54,8 +54,10 @@ impl Query {
             Some(name) => Some(expand(name).ok_or_else(|| format!("there is no action or group {name}"))?),
         };
         let verdict = match self.verdict.as_deref() {
-            None | Some("denied" | "would_deny" | "audited") => self.verdict.clone(),
-            Some(other) => return Err(format!("{other} is no verdict: denied, would_deny or audited")),
+            None | Some("denied" | "would_deny" | "audited" | "shadow_deny") => self.verdict.clone(),
+            Some(other) => {
+                return Err(format!("{other} is no verdict: denied, would_deny, audited or shadow_deny"));
+            }
         };
         let since = match &self.since {
             None => None,

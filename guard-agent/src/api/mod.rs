@@ -6,6 +6,7 @@ mod mode;
 mod policy;
 mod report;
 mod server;
+mod shadow;
 pub mod types;
 mod why;
 

@@ -2,6 +2,7 @@
 
 use super::extract::Body;
 use super::server::{Peer, answer, failure, invalid};
+use super::shadow;
 use super::types::{ApplyRequest, Released, RollbackRequest};
 use crate::daemon::{ApplyError, Shared};
 use axum::Router;
@@ -24,6 +25,7 @@ pub(super) fn routes() -> Router<Shared> {
         .route("/v1/policy/rollback", post(rollback))
         .route("/v1/policy/release-hold", post(release_hold))
         .route("/v1/policy/history", get(history))
+        .merge(shadow::routes())
 }
 
 async fn apply(
@@ -68,19 +70,24 @@ async fn history(State(shared): State<Shared>) -> Response {
 }
 
 /// Runs what may take a compile, away from the tasks that serve.
-async fn run<T: Serialize + Send + 'static>(
+pub(super) async fn run<T: Serialize + Send + 'static>(
     work: impl FnOnce() -> Result<T, ApplyError> + Send + 'static,
 ) -> Response {
     match tokio::task::spawn_blocking(work).await {
         Ok(Ok(done)) => answer(done),
-        Ok(Err(ApplyError::Invalid(diagnostics))) => {
+        Ok(Err(error)) => refused(&error),
+        Err(error) => failure(StatusCode::INTERNAL_SERVER_ERROR, "internal", error.to_string()),
+    }
+}
+
+/// The answer to what was not done.
+pub(super) fn refused(error: &ApplyError) -> Response {
+    match (error, error.refusal()) {
+        (ApplyError::Invalid(diagnostics), _) => {
             failure(StatusCode::UNPROCESSABLE_ENTITY, "invalid-policy", diagnostics.to_string())
         }
-        Ok(Err(error)) => match error.refusal() {
-            Some(code) => failure(StatusCode::CONFLICT, code, error.to_string()),
-            None => failure(StatusCode::INTERNAL_SERVER_ERROR, "internal", error.to_string()),
-        },
-        Err(error) => failure(StatusCode::INTERNAL_SERVER_ERROR, "internal", error.to_string()),
+        (_, Some(code)) => failure(StatusCode::CONFLICT, code, error.to_string()),
+        (_, None) => failure(StatusCode::INTERNAL_SERVER_ERROR, "internal", error.to_string()),
     }
 }
 

@@ -3,9 +3,10 @@
 //! Fields are only ever added; `schema` names the shape.
 
 use crate::analysis::can::Finding;
-use crate::bundle::{Entry, Hold};
+use crate::analysis::can::Named;
+use crate::bundle::{Ended, Entry, Hold, Shadow};
 use crate::daemon::{ModeChange, ModeSetting};
-use crate::events::{Missing, Record};
+use crate::events::{BundleRecord, Missing, Record};
 use crate::policy::Mode;
 use crate::store::StoreStatus;
 use serde::{Deserialize, Serialize};
@@ -34,6 +35,12 @@ pub struct Status {
     /// Who vouches for it, and what else could become live.
     #[serde(default)]
     pub policy: PolicyStatus,
+    /// The shadow; null without one.
+    #[serde(default)]
+    pub shadow: Option<ShadowStatus>,
+    /// Why a shadow that stood does not stand any more, although nobody ended it.
+    #[serde(default)]
+    pub shadow_lost: Option<String>,
     /// Subjects of the live bundle.
     pub subjects: Vec<SubjectStatus>,
     /// Attached programs.
@@ -81,6 +88,112 @@ pub struct PolicyStatus {
     pub hold: Option<Hold>,
 }
 
+/// A shadow.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct ShadowStatus {
+    /// Name of its bundle.
+    pub name: String,
+    /// Its version.
+    pub version: u64,
+    /// SHA-256 over its files, hexadecimal.
+    pub digest: String,
+    /// Since when it stands beside the live bundle, RFC 3339 UTC.
+    pub since: String,
+    /// Who asked for it.
+    pub by: String,
+    /// The directory or archive it was read from.
+    pub source: String,
+    /// Names of the trusted keys that signed it; none if it is local.
+    pub signed_by: Vec<String>,
+    /// Why nothing is compared now; null while it is.
+    pub paused: Option<String>,
+}
+
+/// Answer to what begins or ends a shadow.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ShadowSet {
+    /// [`ShadowSet::SCHEMA`].
+    pub schema: String,
+    /// Whether anything changed, or would; false if this very shadow stood already.
+    pub changed: bool,
+    /// Nothing was changed, because only that was asked for.
+    pub dry_run: bool,
+    /// The shadow that begins, or ended.
+    pub shadow: ShadowStatus,
+    /// The live bundle.
+    pub bundle: BundleStatus,
+    /// Number of the generation that is live now.
+    pub generation: u64,
+    /// Milliseconds from request to done.
+    pub milliseconds: f64,
+    /// Notes of the compiler.
+    pub notes: Vec<String>,
+}
+
+impl ShadowSet {
+    /// The schema of the answer.
+    pub const SCHEMA: &str = "guard.shadow-set/1";
+}
+
+/// Answer to `GET /v1/policy/shadow`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ShadowReport {
+    /// [`ShadowReport::SCHEMA`].
+    pub schema: String,
+    /// The shadow.
+    pub shadow: ShadowStatus,
+    /// The live bundle.
+    pub bundle: BundleStatus,
+    /// Number of the generation that is live now.
+    pub generation: u64,
+    /// Operations of labelled processes that were decided since `decided_since`.
+    pub decided: u64,
+    /// When the shadow began, or the agent started if that was later, RFC 3339 UTC.
+    pub decided_since: String,
+    /// Operations that would have been denied and were not.
+    pub newly_denied: u64,
+    /// Operations that would have been allowed and were not.
+    pub newly_allowed: u64,
+    /// Both, by what was done to what: newest first.
+    pub differences: Vec<ShadowDifference>,
+    /// How many more there are than were asked for.
+    pub more: usize,
+    /// Operations of which nothing more is known: there were too many kinds.
+    pub forgotten: u64,
+    /// What cannot be compared, one sentence each.
+    pub not_compared: Vec<String>,
+    /// What the memory lacks.
+    pub missing: Missing,
+}
+
+impl ShadowReport {
+    /// The schema of the answer.
+    pub const SCHEMA: &str = "guard.shadow/1";
+}
+
+/// Operations that would have ended otherwise.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ShadowDifference {
+    /// `newly_denied` or `newly_allowed`.
+    pub change: String,
+    /// The subject.
+    pub subject: String,
+    /// The actions that the shadow decides otherwise.
+    pub actions: Vec<String>,
+    /// The resource, as events show it.
+    pub resource: String,
+    /// How often.
+    pub count: u64,
+    /// The first time, RFC 3339 UTC.
+    pub first: String,
+    /// The last time.
+    pub last: String,
+    /// Id of the last event.
+    pub id: String,
+    /// The policies of the shadow that decide, none for a denial by default; null if that cannot be told.
+    pub policies: Option<Vec<Named>>,
+}
+
 /// One subject.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct SubjectStatus {
@@ -125,6 +238,12 @@ pub struct Counters {
     /// Denied operations that the candidate policy set would allow.
     #[serde(default)]
     pub would_allow: u64,
+    /// Allowed operations that the shadow of then would have denied.
+    #[serde(default)]
+    pub shadow_deny: u64,
+    /// Denied operations that the shadow of then would have allowed.
+    #[serde(default)]
+    pub shadow_allow: u64,
     /// Events sent by the kernel.
     pub events_sent: u64,
     /// Events lost because the ring was full.
@@ -207,6 +326,12 @@ pub struct History {
     /// Modes of subjects that were set for a while, oldest first.
     #[serde(default)]
     pub modes: Vec<ModeChange>,
+    /// The shadow that stands.
+    #[serde(default)]
+    pub shadow: Option<Shadow>,
+    /// Shadows that ended, oldest first.
+    #[serde(default)]
+    pub shadows: Vec<Ended>,
 }
 
 /// Answer to `POST /v1/policy/release-hold`.
@@ -251,6 +376,9 @@ pub struct Why {
     pub others: Vec<Record>,
     /// What Cedar says over the bundle that decided: one answer for each action of the event.
     pub decisions: Vec<Finding>,
+    /// What the shadow would have decided, where that is another verdict.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shadow: Option<WhyShadow>,
     /// What it means, if it was not policy that decided.
     pub reason: Option<String>,
     /// What keeps this answer from being the whole truth.
@@ -274,6 +402,7 @@ impl Why {
             event: None,
             others: Vec::new(),
             decisions: Vec::new(),
+            shadow: None,
             reason: None,
             note: None,
             message: None,
@@ -281,6 +410,19 @@ impl Why {
             missing: Missing::new(0, 0),
         }
     }
+}
+
+/// What the shadow of that time says of an event.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct WhyShadow {
+    /// Its bundle; null if it is not known.
+    pub bundle: Option<BundleRecord>,
+    /// `denied` or `allowed`.
+    pub verdict: String,
+    /// What Cedar says over that bundle: one answer for each action that it decides otherwise.
+    pub decisions: Vec<Finding>,
+    /// What keeps this answer from being the whole truth.
+    pub note: Option<String>,
 }
 
 impl Default for Why {
@@ -346,7 +488,8 @@ pub struct Failure {
     pub schema: String,
     /// `invalid-policy` (HTTP 422), `not-permitted` (403), `invalid-request` (400), `internal` (500); a
     /// valid bundle that is refused (409): `not-signed`, `expired`, `older-version`,
-    /// `version-conflict`, `held`, `nothing-before`, `trust`.
+    /// `version-conflict`, `held`, `nothing-before`, `trust`, `no-shadow`, `shadow-is-live`,
+    /// `too-large-together`.
     pub code: String,
     /// For people: the diagnostics of an invalid policy, rendered.
     pub message: String,

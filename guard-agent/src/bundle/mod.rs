@@ -16,6 +16,7 @@ mod manifest;
 mod open;
 mod record;
 mod release;
+mod shadow;
 mod shelf;
 mod signatures;
 #[cfg(test)]
@@ -32,6 +33,7 @@ pub use manifest::{MANIFEST, Manifest};
 pub use open::{Opened, Seal, check as open_files, open, open_archive, open_kept};
 pub use record::{Denied, Effect, Entry, Hold, How, Proposed, Record};
 pub use release::{Halt, Release, Rollout};
+pub use shadow::{End, Ended, Shadow, Shadows};
 pub use shelf::{Copies, Shelf, ShelfError};
 pub use signatures::{SIGNATURES, Signatures};
 pub use trust::{Refusal, Standing, Trust, TrustConfig, TrustError};

@@ -33,6 +33,8 @@ pub enum How {
     Apply,
     /// It was live before, and somebody went back to it.
     Rollback,
+    /// It was a shadow, and somebody made it live.
+    Promote,
 }
 
 /// One change of the live bundle.
@@ -208,6 +210,15 @@ impl Record {
             return Ok(Effect::Unchanged);
         }
         self.free(now)?;
+        self.known(candidate)?;
+        Ok(Effect::Changed)
+    }
+
+    /// That no newer version of a signed bundle was live, and none with other contents under its version.
+    ///
+    /// # Errors
+    /// Which one was.
+    pub fn known(&self, candidate: Proposed<'_>) -> Result<(), Denied> {
         // Versions of unsigned bundles are what somebody types while writing them.
         if let (Standing::Signed(_), Some(newest)) = (candidate.standing, self.newest.get(candidate.name)) {
             let (name, version) = (candidate.name.to_owned(), candidate.version);
@@ -218,7 +229,7 @@ impl Record {
                 return Err(Denied::Conflict { name, version, known: newest.digest.clone() });
             }
         }
-        Ok(Effect::Changed)
+        Ok(())
     }
 
     /// That nothing is held.

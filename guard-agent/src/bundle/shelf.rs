@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use super::open::{Opened, open_kept};
 use super::record::Record;
+use super::shadow::Shadows;
 use super::write::{pack, replace};
 use crate::policy::{self, Bundle, Diagnostic, Diagnostics};
 
@@ -28,6 +29,10 @@ pub struct Shelf {
     copies: PathBuf,
     file: PathBuf,
     record: Record,
+    shadows_file: PathBuf,
+    shadows: Shadows,
+    /// Why the file of shadows could not be used.
+    pub lost: Option<String>,
 }
 
 impl Shelf {
@@ -53,12 +58,37 @@ impl Shelf {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Record::default(),
             Err(error) => return Err(wrong(error)),
         };
-        Ok(Self { copies, file, record })
+        let shadows_file = state_dir.join("shadows.json");
+        let (shadows, lost) = shadows(&shadows_file);
+        Ok(Self { copies, file, record, shadows_file, shadows, lost })
     }
 
     /// What is remembered.
     pub fn record(&self) -> &Record {
         &self.record
+    }
+
+    /// The shadow, and those before it.
+    pub fn shadows(&self) -> &Shadows {
+        &self.shadows
+    }
+
+    /// Changes what is remembered of shadows. Once this returns, the change is on the disk; if it fails,
+    /// nothing changed.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn change_shadows(&mut self, change: impl FnOnce(&mut Shadows)) -> Result<(), ShelfError> {
+        let mut shadows = self.shadows.clone();
+        change(&mut shadows);
+        let write = serde_json::to_vec_pretty(&shadows)
+            .map_err(io::Error::from)
+            .and_then(|bytes| replace(&self.shadows_file, &bytes, 0o600));
+        let path = self.shadows_file.clone();
+        write.map_err(|source| ShelfError { action: "write", path, source })?;
+        self.shadows = shadows;
+        self.lost = None;
+        Ok(())
     }
 
     /// Keeps a copy of a bundle under its digest.
@@ -103,10 +133,16 @@ impl Shelf {
         Ok(())
     }
 
-    /// Removes copies that the record does not name. A copy that cannot be removed only takes space.
+    /// Removes copies that neither the record nor a shadow names. A copy that cannot be removed only takes space.
     pub fn prune(&self) {
-        let named: BTreeSet<PathBuf> =
-            self.record.history().iter().map(|entry| self.copy(&entry.digest)).collect();
+        let named: BTreeSet<PathBuf> = self
+            .record
+            .history()
+            .iter()
+            .map(|entry| entry.digest.as_str())
+            .chain(self.shadows.digests())
+            .map(|digest| self.copy(digest))
+            .collect();
         for entry in fs::read_dir(&self.copies).into_iter().flatten().flatten() {
             if !named.contains(&entry.path())
                 && let Err(error) = fs::remove_file(entry.path())
@@ -119,6 +155,29 @@ impl Shelf {
     /// Where the copy of a bundle is, whether or not there is one.
     pub fn copy(&self, digest: &str) -> PathBuf {
         self.copies().path(digest)
+    }
+}
+
+/// Reads what is remembered of shadows. A shadow decides nothing, so a file that cannot be used is set aside
+/// and said, and stops nothing.
+fn shadows(file: &Path) -> (Shadows, Option<String>) {
+    let parsed = match fs::read(file) {
+        Ok(bytes) => Shadows::parse(&bytes),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return (Shadows::default(), None),
+        Err(error) => Err(error.to_string()),
+    };
+    match parsed {
+        Ok(shadows) => (shadows, None),
+        Err(why) => {
+            let aside = file.with_extension("json.unusable");
+            let kept = match fs::rename(file, &aside) {
+                Ok(()) => format!("it is kept as {}", aside.display()),
+                Err(error) => format!("it cannot be set aside: {error}"),
+            };
+            let lost = format!("{} cannot be used ({why}), {kept}: no shadow is compared", file.display());
+            tracing::error!("{lost}");
+            (Shadows::default(), Some(lost))
+        }
     }
 }
 

@@ -40,7 +40,7 @@ pub(super) fn tell(screen: &Screen, answer: &[u8], done: &str, json: bool) -> Re
 }
 
 /// The path as the daemon, which has another working directory, can find it.
-fn absolute(path: &Path) -> Result<String, CliError> {
+pub(super) fn absolute(path: &Path) -> Result<String, CliError> {
     let canonical = path
         .canonicalize()
         .map_err(|error| CliError::invalid(format!("cannot find the bundle {}: {error}", path.display())))?;

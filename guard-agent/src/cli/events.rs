@@ -58,6 +58,8 @@ enum Verdict {
     WouldDeny,
     /// It went on; policy asked for a report.
     Audited,
+    /// It went on; the shadow would have denied it.
+    ShadowDeny,
 }
 
 impl Events {
@@ -109,6 +111,7 @@ impl Events {
                     Verdict::Denied => "denied",
                     Verdict::WouldDeny => "would_deny",
                     Verdict::Audited => "audited",
+                    Verdict::ShadowDeny => "shadow_deny",
                 },
             );
         }

@@ -5,7 +5,7 @@ use super::client::Client;
 use super::screen::{Screen, short};
 use super::{CliError, Exit};
 use crate::api::types::{History, Released, RollbackRequest};
-use crate::bundle::{Entry, How};
+use crate::bundle::{Ended, Entry, How};
 use crate::daemon::ModeChange;
 use crate::events::escape::line;
 use crate::policy::{self, Mode};
@@ -73,9 +73,20 @@ fn render(history: &History) -> String {
         last.push_str("  (live)");
     }
     dated.extend(history.modes.iter().map(|change| (change.at.as_str(), mode(change))));
+    dated.extend(history.shadows.iter().map(|ended| (ended.ended.as_str(), shadow(ended))));
     // Times of the same form, so their order is that of the text.
     dated.sort_by(|(one, _), (other, _)| seconds(one).cmp(seconds(other)));
     let mut lines: Vec<String> = dated.into_iter().map(|(_, text)| text).collect();
+    if let Some(shadow) = &history.shadow {
+        lines.push(format!(
+            "shadow {} version {} ({}…) since {} by {}",
+            line(&shadow.name),
+            shadow.version,
+            line(&short(&shadow.digest)),
+            line(&shadow.at),
+            line(&shadow.by)
+        ));
+    }
     if let Some(hold) = &history.hold {
         let why = hold.reason.as_ref().map(|reason| format!(": {}", line(reason))).unwrap_or_default();
         lines.push(format!("held until {} by {}{why}", line(&hold.until), line(&hold.by)));
@@ -101,10 +112,26 @@ fn mode(change: &ModeChange) -> String {
     )
 }
 
+/// A shadow that ended.
+fn shadow(ended: &Ended) -> String {
+    let shadow = &ended.shadow;
+    format!(
+        "   -  {}Z  shadow {}  {} version {} ({}…), since {}  by {}",
+        line(seconds(&ended.ended)),
+        ended.how.name(),
+        line(&shadow.name),
+        shadow.version,
+        line(&short(&shadow.digest)),
+        line(&shadow.at),
+        line(&ended.ended_by)
+    )
+}
+
 fn describe(entry: &Entry) -> String {
     let how = match (entry.how, entry.back_to) {
         (How::Start, _) => "start".to_owned(),
         (How::Apply, _) => "apply".to_owned(),
+        (How::Promote, _) => "promoted".to_owned(),
         (How::Rollback, Some(back_to)) => format!("rollback to {back_to}"),
         (How::Rollback, None) => "rollback".to_owned(),
     };
@@ -127,7 +154,7 @@ fn describe(entry: &Entry) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bundle::Hold;
+    use crate::bundle::{End, Hold, Shadow};
 
     #[test]
     fn a_change_is_one_line_and_says_who_and_why() {
@@ -153,14 +180,43 @@ mod tests {
             by: "uid 0".into(),
             reason: None,
         };
-        let history =
-            History { schema: String::new(), entries: vec![entry], hold: Some(hold), modes: vec![change] };
+        let beside = Shadow {
+            began: 1,
+            at: "2026-01-02T03:04:06Z".into(),
+            name: "web".into(),
+            version: 4,
+            digest: "fedcba9876543210".into(),
+            source: "/y".into(),
+            signed_by: Vec::new(),
+            by: "uid 0".into(),
+        };
+        let ended = Ended {
+            shadow: Shadow { version: 2, at: "2026-01-01T00:00:00Z".into(), ..beside.clone() },
+            ended: "2026-01-02T03:04:03Z".into(),
+            how: End::Stopped,
+            ended_by: "uid 0".into(),
+        };
+        let history = History {
+            schema: String::new(),
+            entries: vec![entry],
+            hold: Some(hold),
+            modes: vec![change],
+            shadow: Some(beside.clone()),
+            shadows: vec![ended],
+        };
         assert_eq!(
             render(&history),
-            "   -  2026-01-02T03:04:04Z  mode  nginx: enforce until 2026-01-02T04:04:04Z  by uid 0\n   7  2026-01-02T03:04:05Z  rollback to 4  web\\x1b version 3 (0123456789ab…)  signed by release  \
-             by uid 0, logged in as uid 1000  \"INC-1\"  (live)\nheld until 2026-01-02T05:04:05Z by uid 0"
+            "   -  2026-01-02T03:04:03Z  shadow stopped  web version 2 (fedcba987654…), since 2026-01-01T00:00:00Z  by uid 0\n   -  2026-01-02T03:04:04Z  mode  nginx: enforce until 2026-01-02T04:04:04Z  by uid 0\n   7  2026-01-02T03:04:05Z  rollback to 4  web\\x1b version 3 (0123456789ab…)  signed by release  \
+             by uid 0, logged in as uid 1000  \"INC-1\"  (live)\nshadow web version 4 (fedcba987654…) since 2026-01-02T03:04:06Z by uid 0\nheld until 2026-01-02T05:04:05Z by uid 0"
         );
-        let empty = History { entries: Vec::new(), hold: None, modes: Vec::new(), ..history };
+        let empty = History {
+            entries: Vec::new(),
+            hold: None,
+            modes: Vec::new(),
+            shadow: None,
+            shadows: Vec::new(),
+            ..history
+        };
         assert_eq!(render(&empty), "nothing was live on this host yet");
     }
 }

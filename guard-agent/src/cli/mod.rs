@@ -21,6 +21,7 @@ mod policy;
 mod remembered;
 mod report;
 mod screen;
+mod shadow;
 mod status;
 mod why;
 
@@ -100,6 +101,9 @@ enum Policy {
     History(Json),
     /// End the hold that refuses other bundles.
     ReleaseHold(Json),
+    /// A bundle beside the live one, whose verdicts are compared and not enforced.
+    #[command(subcommand)]
+    Shadow(shadow::Shadow),
     #[command(flatten)]
     Tool(policy::Tool),
 }
@@ -127,6 +131,10 @@ struct Apply {
     /// Only verify and compile it on this host, and say what would happen.
     #[arg(long)]
     dry_run: bool,
+    /// Put it beside the live policy: nothing that is decided changes, and what would be decided
+    /// otherwise is reported. `policy shadow` shows, promotes and ends it.
+    #[arg(long)]
+    shadow: bool,
 }
 
 #[derive(Debug, Args)]
@@ -162,6 +170,7 @@ impl Cli {
             }
             Command::Policy(Policy::Rollback(rollback)) => rollback.json,
             Command::Policy(Policy::History(output) | Policy::ReleaseHold(output)) => output.json,
+            Command::Policy(Policy::Shadow(shadow)) => shadow.json(),
             Command::Bundle(command) => command.json(),
             Command::Keys(Keys::Generate(generate)) => generate.json,
             Command::Policy(Policy::Tool(tool)) => tool.json(),
@@ -184,7 +193,11 @@ impl Cli {
             Command::Policy(Policy::Check(bundle)) => {
                 check::run(&bundle.directory, &screen, bundle.output.json)
             }
-            Command::Policy(Policy::Apply(Apply { bundle, dry_run })) => {
+            Command::Policy(Policy::Apply(Apply { bundle, dry_run, shadow: true })) => {
+                wait(shadow::begin(&client, &screen, &bundle.directory, dry_run, bundle.output.json))
+            }
+            Command::Policy(Policy::Shadow(shadow)) => wait(shadow.run(&client, &screen)),
+            Command::Policy(Policy::Apply(Apply { bundle, dry_run, shadow: false })) => {
                 wait(apply::run(&client, &screen, &bundle.directory, dry_run, bundle.output.json))
             }
             Command::Policy(Policy::Rollback(rollback)) => wait(rollback.run(&client, &screen)),
@@ -230,6 +243,10 @@ mod tests {
             "guardctl policy check examples/quickstart/policy",
             "guardctl policy apply . --json --socket /tmp/x.sock",
             "guardctl policy apply x.tar.zst --dry-run",
+            "guardctl policy apply --shadow x.tar.zst",
+            "guardctl policy shadow report --output json --limit 5",
+            "guardctl policy shadow promote --json",
+            "guardctl policy shadow stop",
             "guardctl policy rollback --hold 2h --reason INC-4412 --json",
             "guardctl policy history --json",
             "guardctl policy release-hold",

@@ -3,6 +3,7 @@
 use super::client::Client;
 use super::mode;
 use super::screen::{Screen, grouped, short};
+use super::shadow;
 use super::{CliError, Exit};
 use crate::api::types::{PolicyStatus, Status, SubjectStatus};
 use crate::events::escape::line;
@@ -47,6 +48,7 @@ fn render(status: &Status, screen: Screen, now: i64) -> String {
     ));
     lines.push(format!("  from      {}", line(&bundle.directory)));
     lines.extend(trust(&status.policy));
+    lines.extend(beside(status, now));
     let attached = status.programs.iter().filter(|program| program.attached).count();
     lines.push(format!("  programs  {attached} attached"));
     lines.push(format!(
@@ -104,6 +106,23 @@ fn trust(policy: &PolicyStatus) -> Vec<String> {
         let why = hold.reason.as_ref().map(|reason| format!(": {}", line(reason))).unwrap_or_default();
         lines.push(format!("  held      until {} by {}{why}", line(&hold.until), line(&hold.by)));
     }
+    lines
+}
+
+/// The shadow, and what became of one that is lost.
+fn beside(status: &Status, now: i64) -> Vec<String> {
+    let mut lines = Vec::new();
+    if let Some(shadow) = &status.shadow {
+        let since = time::parse(&shadow.since).map_or(String::new(), |since| time::ago(since, now));
+        lines.push(format!("  shadow    {}, begun {since} by {}", shadow::named(shadow), line(&shadow.by)));
+        lines.extend(
+            shadow
+                .paused
+                .iter()
+                .map(|why| format!("  shadow    paused: {}", line(why.lines().next().unwrap_or_default()))),
+        );
+    }
+    lines.extend(status.shadow_lost.iter().map(|why| format!("  shadow    lost: {}", line(why))));
     lines
 }
 
@@ -172,6 +191,8 @@ mod tests {
                 copy: String::new(),
             },
             policy: PolicyStatus { accepts_unsigned: true, ..PolicyStatus::default() },
+            shadow: None,
+            shadow_lost: None,
             subjects: vec![subject("ai-coder", &["file.create", "sys.bpf"]), subject("nginx", &[])],
             programs: vec![ProgramStatus {
                 name: "file_open".to_owned(),
@@ -225,6 +246,28 @@ mod tests {
         let text = render(&status, Screen { colour: false }, 0);
         assert!(text.contains("\n  signed    by release, ops; 2 of 3 keys must sign\n"), "{text}");
         assert!(text.contains("\n  held      until 2026-01-02T05:04:05Z by uid 0: INC-1\n"), "{text}");
+    }
+
+    #[test]
+    fn a_shadow_is_said() {
+        let mut status = status();
+        status.shadow = Some(crate::api::types::ShadowStatus {
+            name: "web".to_owned(),
+            version: 2,
+            digest: "2121a6b54ce6ffff".to_owned(),
+            since: "2026-01-02T03:04:10Z".to_owned(),
+            by: "uid 0".to_owned(),
+            paused: Some("too large\nfor this".to_owned()),
+            ..crate::api::types::ShadowStatus::default()
+        });
+        status.shadow_lost = Some("the copy\x1b is gone".to_owned());
+        let text = render(&status, Screen { colour: false }, time::parse("2026-01-02T03:06:10Z").unwrap());
+        let wanted = "
+  shadow    web version 2 (2121a6b54ce6…), begun 2 min ago by uid 0
+  shadow    paused: too large
+  shadow    lost: the copy\\x1b is gone
+";
+        assert!(text.contains(wanted), "{text}");
     }
 
     #[test]

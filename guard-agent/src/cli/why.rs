@@ -5,7 +5,7 @@ use super::policy::place;
 use super::screen::Screen;
 use super::{CliError, Exit};
 use crate::analysis::can::Finding;
-use crate::api::types::Why;
+use crate::api::types::{Why, WhyShadow};
 use crate::events::escape::{line, word};
 use crate::events::{Record, time};
 use clap::ArgGroup;
@@ -107,6 +107,7 @@ fn render(record: &Record, why: &Why, screen: &Screen, now: i64) -> String {
         "denied" => ("DENIED", "31"),
         "would_deny" => ("WOULD-DENY", "33"),
         "audited" => ("AUDITED", "36"),
+        "shadow_deny" => ("SHADOW-DENY", "35"),
         _ => ("EVENT", "36"),
     };
     let mut lines = vec![format!(
@@ -146,6 +147,7 @@ fn render(record: &Record, why: &Why, screen: &Screen, now: i64) -> String {
     if record.verdict == "would_deny" {
         said.push(("monitor", "the operation went on; in enforce mode it would be denied".to_owned()));
     }
+    said.extend(why.shadow.iter().flat_map(shadow));
     if let Some(bundle) = record.seen.as_ref().and_then(|seen| seen.bundle.as_ref()) {
         said.push(("bundle", format!("{} version {}", line(&bundle.name), bundle.version)));
     }
@@ -186,11 +188,29 @@ fn by(record: &Record, decisions: &[Finding]) -> String {
 }
 
 fn deciders(finding: &Finding) -> String {
+    if finding.policies.is_empty() && finding.allowed && !finding.would_deny {
+        return "by monitor mode".to_owned();
+    }
     if finding.policies.is_empty() {
         return "by default (no permit)".to_owned();
     }
     let names: Vec<String> = finding.policies.iter().map(place).collect();
     format!("by {}", names.join(", "))
+}
+
+/// What the shadow would have decided, and by which of its policies.
+fn shadow(shadow: &WhyShadow) -> Vec<(&'static str, String)> {
+    let would = if shadow.verdict == "allowed" { "would allow" } else { "would deny" };
+    let of = shadow.bundle.as_ref().map_or_else(
+        || "the shadow".to_owned(),
+        |bundle| format!("{} version {}", line(&bundle.name), bundle.version),
+    );
+    let mut deciders: Vec<String> = shadow.decisions.iter().map(deciders).collect();
+    deciders.dedup();
+    let by = if deciders.is_empty() { String::new() } else { format!("  {}", deciders.join(", ")) };
+    let mut said = vec![("shadow", format!("{of} {would} it{by}"))];
+    said.extend(shadow.note.iter().map(|note| ("", line(note))));
+    said
 }
 
 /// `12 s ago, gen 2, ×3`
@@ -203,7 +223,7 @@ fn when(record: &Record, now: i64) -> String {
 
 /// What would turn the denial into permission.
 fn to_allow(record: &Record, decisions: &[Finding]) -> Option<String> {
-    if record.verdict == "audited" || decisions.is_empty() {
+    if matches!(record.verdict.as_str(), "audited" | "shadow_deny") || decisions.is_empty() {
         return None;
     }
     let forbidden = decisions.iter().any(|finding| !finding.policies.is_empty());
@@ -247,6 +267,7 @@ mod tests {
             first: "2026-05-04T03:00:00.000000Z".to_owned(),
             exe: None,
             bundle: Some(BundleRecord { name: "web".to_owned(), version: 4, digest: "ab".to_owned() }),
+            shadow: None,
         };
         Record {
             schema: Record::SCHEMA.to_owned(),
@@ -276,6 +297,7 @@ mod tests {
             cpu: 0,
             class: 20,
             features: 0,
+            shadow: None,
             seen: Some(seen),
         }
     }
@@ -358,6 +380,27 @@ DENIED d-7K3F2Q  nginx  file.read /srv/private/x  by default (no permit)   12 s 
         assert!(
             text.contains("\n  decided by       file.write  by nginx/secrets  nginx.cedar:9\n"),
             "{text}"
+        );
+    }
+
+    #[test]
+    fn what_the_shadow_would_do_is_said_with_its_policies() {
+        let allowed =
+            Finding { allowed: true, policies: vec![named("nginx/site", 5)], nearest: None, ..finding() };
+        let record = Record { verdict: "shadow_deny".to_owned(), errno: None, ..record() };
+        let shadow = WhyShadow {
+            bundle: Some(BundleRecord { name: "web".to_owned(), version: 5, digest: "cd".to_owned() }),
+            verdict: "denied".to_owned(),
+            decisions: vec![finding()],
+            note: None,
+        };
+        let text = screen(&record, &Why { decisions: vec![allowed], shadow: Some(shadow), ..Why::new() });
+        assert_eq!(
+            text,
+            "\
+SHADOW-DENY d-7K3F2Q  nginx  file.read /srv/private/x  by nginx/site  nginx.cedar:5   12 s ago, gen 2, ×3
+  shadow           web version 5 would deny it  by default (no permit)
+  bundle           web version 4"
         );
     }
 

@@ -72,13 +72,17 @@ impl Candidate {
         live: Option<&str>,
         now: Timestamp,
     ) -> Result<Effect, ApplyError> {
-        let proposed = Proposed {
+        Ok(record.admit(self.proposed(), live, now)?)
+    }
+
+    /// What the record is asked about.
+    pub(super) fn proposed(&self) -> Proposed<'_> {
+        Proposed {
             name: &self.bundle.name,
             version: self.bundle.version,
             digest: &self.bundle.digest,
             standing: &self.standing,
-        };
-        Ok(record.admit(proposed, live, now)?)
+        }
     }
 }
 

@@ -5,22 +5,23 @@
 //! two steps leaves the bundle before or the one after, each whole.
 
 use super::candidate::{Candidate, Start};
-use super::engine::{ApplyError, Engine, Live, Next, compile, rfc3339};
+use super::engine::{ApplyError, Built, Engine, Live, Next, compile, rfc3339};
+use super::shadow::Beside;
 use crate::api::types::{Applied, BundleStatus, History, RollbackRequest};
 use crate::bundle::{Effect, Entry, Hold, How, Record, Standing};
-use crate::policy::{Bundle, Compiled, SubjectIds};
+use crate::policy::Bundle;
 use jiff::Timestamp;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 /// Who asked for a change of its own accord, and how it is remembered.
-struct Cause<'a> {
-    how: How,
-    by: &'a str,
-    reason: Option<String>,
-    back_to: Option<u64>,
-    hold: Option<Hold>,
+pub(super) struct Cause<'a> {
+    pub(super) how: How,
+    pub(super) by: &'a str,
+    pub(super) reason: Option<String>,
+    pub(super) back_to: Option<u64>,
+    pub(super) hold: Option<Hold>,
 }
 
 impl Engine {
@@ -36,7 +37,13 @@ impl Engine {
         self.kept = kept;
         let cause =
             Cause { how: How::Start, by: "the configuration", reason: None, back_to: None, hold: None };
-        let labelled = self.make_live(candidate, compiled, ids, (!again).then_some(cause))?;
+        self.restore_shadow();
+        let built = match self.shadow {
+            Some(_) => self.build(&candidate.bundle)?,
+            None => Built { compiled, ids, beside: Beside::Nothing },
+        };
+        let labelled = self.make_live(candidate, built, (!again).then_some(cause))?;
+        self.end_shadow_that_is_live(How::Start, "the start");
         Ok(self.applied(true, started, labelled))
     }
 
@@ -81,9 +88,9 @@ impl Engine {
         let labelled = match effect {
             Effect::Changed => self.accept(candidate, "a reload")?,
             Effect::Unchanged => {
-                let (compiled, ids) = compile(&candidate.bundle, &self.ids)?;
+                let built = self.build(&candidate.bundle)?;
                 self.kept = None;
-                self.make_live(candidate, compiled, ids, None)?
+                self.make_live(candidate, built, None)?
             }
         };
         Ok(self.applied(true, started, labelled))
@@ -97,7 +104,7 @@ impl Engine {
         let started = Instant::now();
         let before = self.shelf.record().before()?.clone();
         let candidate = Candidate::kept(&self.shelf, &before)?;
-        let (compiled, ids) = compile(&candidate.bundle, &self.ids)?;
+        let built = self.build(&candidate.bundle)?;
         let RollbackRequest { hold_seconds, reason } = request;
         let hold = hold_seconds.map(|seconds| Hold {
             until: rfc3339(SystemTime::now() + Duration::from_secs(seconds)),
@@ -106,7 +113,7 @@ impl Engine {
         });
         let cause = Cause { how: How::Rollback, by, reason, back_to: Some(before.number), hold };
         self.kept = None;
-        let labelled = self.make_live(candidate, compiled, ids, Some(cause))?;
+        let labelled = self.make_live(candidate, built, Some(cause))?;
         Ok(self.applied(true, started, labelled))
     }
 
@@ -130,6 +137,8 @@ impl Engine {
             entries: record.history().to_vec(),
             hold: record.hold(Timestamp::now()).cloned(),
             modes: self.modes.changes().to_vec(),
+            shadow: self.shelf.shadows().current().cloned(),
+            shadows: self.shelf.shadows().ended().to_vec(),
         }
     }
 
@@ -146,26 +155,26 @@ impl Engine {
     }
 
     fn accept(&mut self, candidate: Candidate, by: &str) -> Result<usize, ApplyError> {
-        let (compiled, ids) = compile(&candidate.bundle, &self.ids)?;
+        let built = self.build(&candidate.bundle)?;
         let cause = Cause { how: How::Apply, by, reason: None, back_to: None, hold: None };
-        let labelled = self.make_live(candidate, compiled, ids, Some(cause))?;
+        let labelled = self.make_live(candidate, built, Some(cause))?;
         self.kept = None;
         Ok(labelled)
     }
 
     /// Keeps a copy, switches, and records the change if it is one. If it cannot be recorded, what was
     /// live before is live again.
-    fn make_live(
+    pub(super) fn make_live(
         &mut self,
         candidate: Candidate,
-        compiled: Compiled,
-        ids: SubjectIds,
+        built: Built,
         cause: Option<Cause<'_>>,
     ) -> Result<usize, ApplyError> {
         let Candidate { opened, bundle, standing, source } = candidate;
         self.shelf.keep(&opened, &bundle.digest)?;
+        let asked = cause.as_ref().map(|cause| (cause.how, cause.by.to_owned()));
         let entry = cause.map(|cause| (entry(&bundle, &source, &standing, &cause), cause.hold));
-        let next = Next { bundle: Arc::new(bundle), directory: source, standing, compiled, ids };
+        let next = Next { bundle: Arc::new(bundle), directory: source, standing, built };
         let (labelled, before) = self.switch(next)?;
         if let Some((entry, hold)) = entry {
             let change = |record: &mut Record| {
@@ -178,15 +187,18 @@ impl Engine {
                 self.undo(before);
                 return Err(error.into());
             }
+            if let Some((how, by)) = asked {
+                self.end_shadow_that_is_live(how, &by);
+            }
             self.shelf.prune();
         }
         Ok(labelled)
     }
 
     /// Makes live again what was live before a change that could not be recorded.
-    fn undo(&mut self, before: Option<Live>) {
+    pub(super) fn undo(&mut self, before: Option<Live>) {
         let Some(before) = before else { return };
-        match self.swap(&before.bundle, &before.compiled) {
+        match self.swap(&before.bundle, &before.compiled, &before.beside) {
             Ok(generation) => self.live = Some(Live { generation, ..before }),
             Err(error) => tracing::error!("the change is live and not recorded: cannot switch back: {error}"),
         }
@@ -195,7 +207,7 @@ impl Engine {
         }
     }
 
-    fn applied(&self, changed: bool, started: Instant, labelled: usize) -> Applied {
+    pub(super) fn applied(&self, changed: bool, started: Instant, labelled: usize) -> Applied {
         let notes =
             self.live.as_ref().map(|live| live.compiled.notes.iter().map(ToString::to_string).collect());
         Applied {

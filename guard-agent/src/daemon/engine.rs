@@ -4,6 +4,7 @@ use super::candidate::{Kept, Stored};
 use super::labelling;
 use super::modes::{Modes, Now};
 use super::names::Watch;
+use super::shadow::{Beside, Shadow, ShadowError};
 use super::unused::Watched;
 use crate::api::types::{BundleStatus, Counters, PolicyStatus, ProgramStatus, Status, SubjectStatus};
 use crate::bundle::{Denied, Refusal, Shelf, ShelfError, Standing, Trust, TrustConfig, TrustError, replace};
@@ -41,6 +42,9 @@ pub enum ApplyError {
     /// What this host had before forbids it.
     #[error("{0}")]
     Denied(#[from] Denied),
+    /// There is no shadow, or it cannot be one.
+    #[error("{0}")]
+    Shadow(#[from] ShadowError),
     /// It could not be kept.
     #[error("{0}")]
     Shelf(#[from] ShelfError),
@@ -68,6 +72,7 @@ impl ApplyError {
             Self::Refused(_) => Some("not-signed"),
             Self::Expired(_) => Some("expired"),
             Self::Denied(denied) => Some(denied.code()),
+            Self::Shadow(error) => Some(error.code()),
             _ => None,
         }
     }
@@ -83,6 +88,8 @@ pub(super) struct Live {
     pub(super) generation: u64,
     /// When it became live, in nanoseconds of CLOCK_BOOTTIME.
     pub(super) since: i64,
+    /// What stands beside it.
+    pub(super) beside: Beside,
     /// What of its use is with the store.
     pub(super) watched: Watched,
 }
@@ -92,8 +99,15 @@ pub(super) struct Next {
     pub(super) bundle: Arc<Bundle>,
     pub(super) directory: PathBuf,
     pub(super) standing: Standing,
+    pub(super) built: Built,
+}
+
+/// The tables of a bundle for this host as it is now, and what stands beside them.
+pub(super) struct Built {
     pub(super) compiled: Compiled,
+    /// The numbers its subjects have or get.
     pub(super) ids: SubjectIds,
+    pub(super) beside: Beside,
 }
 
 /// Owns the kernel side and everything that decides what it enforces.
@@ -108,6 +122,8 @@ pub struct Engine {
     /// What is remembered of events.
     pub(super) store: Arc<Store>,
     pub(super) live: Option<Live>,
+    /// The bundle whose verdicts are compared.
+    pub(super) shadow: Option<Shadow>,
     /// Modes that differ from the bundle's for a while.
     pub(super) modes: Modes,
     /// Why the daemon started with another bundle than the configured one.
@@ -141,6 +157,7 @@ impl Engine {
             trust,
             store,
             live: None,
+            shadow: None,
             modes,
             kept: None,
             since: None,
@@ -169,8 +186,8 @@ impl Engine {
         let Some(live) = &self.live else { return Ok(()) };
         let (bundle, directory) = (Arc::clone(&live.bundle), live.directory.clone());
         let standing = live.standing.clone();
-        let result = compile(&bundle, &self.ids)
-            .and_then(|(compiled, ids)| self.switch(Next { bundle, directory, standing, compiled, ids }));
+        let result =
+            self.build(&bundle).and_then(|built| self.switch(Next { bundle, directory, standing, built }));
         self.stale = result.as_ref().err().map(ToString::to_string);
         result.map(|_| ())
     }
@@ -178,7 +195,8 @@ impl Engine {
     /// Makes a compiled bundle live and labels running tasks. Returns how many got a label, and what
     /// was live before.
     pub(super) fn switch(&mut self, next: Next) -> Result<(usize, Option<Live>), ApplyError> {
-        let Next { bundle, directory, standing, mut compiled, ids } = next;
+        let Next { bundle, directory, standing, built } = next;
+        let Built { mut compiled, ids, beside } = built;
         for note in &compiled.notes {
             tracing::debug!("{note}");
         }
@@ -192,12 +210,12 @@ impl Engine {
         }
         self.keep_modes(&mut compiled);
         let since = time::boot();
-        let generation = self.swap(&bundle, &compiled)?;
+        let generation = self.swap(&bundle, &compiled, &beside)?;
         self.stale = None;
         self.unwatched = self.names.follow(compiled.answers.clone()).err();
         let watched = Watched::begin();
-        let mut before =
-            self.live.replace(Live { bundle, directory, standing, compiled, generation, since, watched });
+        let live = Live { bundle, directory, standing, compiled, generation, since, beside, watched };
+        let mut before = self.live.replace(live);
         // The new policy is live whatever happens here, so a failure is a state and no refusal.
         let labelled = self.label_running().unwrap_or_else(|error| {
             tracing::error!("cannot label running tasks: {error}");
@@ -211,10 +229,16 @@ impl Engine {
     }
 
     /// Switches the kernel to tables that were compiled from `bundle`.
-    pub(super) fn swap(&mut self, bundle: &Bundle, compiled: &Compiled) -> Result<u64, KernelError> {
+    pub(super) fn swap(
+        &mut self,
+        bundle: &Bundle,
+        compiled: &Compiled,
+        beside: &Beside,
+    ) -> Result<u64, KernelError> {
         // Before the first event of the generation can arrive.
         let (name, version, digest) = (bundle.name.clone(), bundle.version, bundle.digest.clone());
-        self.store.generation(self.kernel.next_generation(), BundleRecord { name, version, digest });
+        let record = BundleRecord { name, version, digest };
+        self.store.generation(self.kernel.next_generation(), record, beside.shadow().cloned());
         self.kernel.swap(&compiled.generation)
     }
 
@@ -330,6 +354,8 @@ impl Engine {
             generation: self.live.as_ref().map_or(0, |live| live.generation),
             bundle: self.bundle_status(),
             policy,
+            shadow: self.shadow_status(),
+            shadow_lost: self.shelf.lost.clone(),
             subjects,
             programs: self
                 .kernel
@@ -347,6 +373,8 @@ impl Engine {
                 denied: count(Counter::Denied),
                 would_deny: count(Counter::WouldDeny),
                 would_allow: count(Counter::WouldAllow),
+                shadow_deny: count(Counter::ShadowDeny),
+                shadow_allow: count(Counter::ShadowAllow),
                 events_sent: count(Counter::Sent),
                 events_lost: count(Counter::Lost),
                 labelled: count(Counter::Labelled),

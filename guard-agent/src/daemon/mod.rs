@@ -14,6 +14,8 @@ mod output;
 mod pump;
 mod recall;
 mod serve;
+mod shadow;
+mod shadow_report;
 mod start;
 mod unused;
 
@@ -23,5 +25,7 @@ pub use mode::ModeError;
 pub use modes::{Change as ModeChange, Setting as ModeSetting};
 pub use recall::Asked;
 pub use serve::Shared;
+pub use shadow::ShadowError;
+pub use shadow_report::ShadowReportError;
 pub use start::{StartError, run};
 pub use unused::ReportError;

@@ -1,13 +1,14 @@
 //! Explaining what is remembered: the event, the bundle that decided, and Cedar's answer over it.
 
-use super::engine::compile;
+use super::engine::{ApplyError, compile};
 use super::serve::Shared;
-use crate::analysis::why::{internal_reason, why};
-use crate::api::types::Why;
+use crate::analysis::can::Finding;
+use crate::analysis::why::{Explainer, Index, Why as Explained, internal_reason};
+use crate::api::types::{Why, WhyShadow};
 use crate::events::Record;
 use crate::events::time::{Clock, parse};
 use crate::host::Host;
-use crate::policy::{Bundle, Deciding, Posture};
+use crate::policy::{self, Bundle, Deciding, Facts, Posture};
 use crate::store::{Filter, Found, StoreError};
 use guard_common::action::Action;
 use guard_common::tables::AttributeTest;
@@ -100,28 +101,46 @@ impl Shared {
             answer.reason = Some(text.to_owned());
             return;
         }
-        match self.evaluate(record) {
+        let host = match Host::read() {
+            Ok(host) => host,
+            Err(error) => {
+                answer.note = Some(format!("cannot read facts about this host: {error}"));
+                return;
+            }
+        };
+        let known = record.seen.as_ref();
+        let [bundle, shadow] =
+            [known.and_then(|seen| seen.bundle.as_ref()), known.and_then(|seen| seen.shadow.as_ref())]
+                .map(|bundle| bundle.map(|bundle| bundle.digest.as_str()));
+        let sides = match bundle.ok_or_else(|| "the bundle that decided is not known".to_owned()) {
+            Ok(digest) => self.sides(digest, shadow, &host),
+            Err(why) => Err(why),
+        };
+        let sides = match sides {
+            Ok(sides) => sides,
+            Err(why) => {
+                answer.note = Some(why);
+                return;
+            }
+        };
+        answer.shadow = record.shadow.as_ref().map(|differs| {
+            let bundle = known.and_then(|seen| seen.shadow.clone());
+            let (decisions, note) = match sides.by_shadow(record, &host) {
+                Ok((decisions, true)) => (decisions, None),
+                Ok((decisions, false)) => (decisions, Some(OTHERWISE.to_owned())),
+                Err(why) => (Vec::new(), Some(why)),
+            };
+            WhyShadow { bundle, verdict: differs.verdict.clone(), decisions, note }
+        });
+        match sides.live(record, &host, &|action| self.deciding(record, action)) {
             Ok(found) => {
                 answer.decisions = found.decisions;
                 if !found.agrees {
-                    answer.note = Some(
-                        "Cedar over that bundle answers otherwise now: mounts, accounts or links of this host \
-                         have changed since"
-                            .to_owned(),
-                    );
+                    answer.note = Some(OTHERWISE.to_owned());
                 }
             }
             Err(why) => answer.note = Some(why),
         }
-    }
-
-    fn evaluate(&self, record: &Record) -> Result<crate::analysis::why::Why, String> {
-        let known = record.seen.as_ref().and_then(|seen| seen.bundle.as_ref());
-        let digest = &known.ok_or("the bundle that decided is not known")?.digest;
-        let (bundle, tests) = self.bundle(digest)?;
-        let host = Host::read().map_err(|error| format!("cannot read facts about this host: {error}"))?;
-        why(record, &bundle, &tests, &host, &|action| self.deciding(record, action))
-            .map_err(|error| error.message)
     }
 
     /// What the live tables say of an action of `record`, if it is they that decided it.
@@ -141,25 +160,81 @@ impl Shared {
         live.compiled.deciding(record.subject_id, resource, action, &posture, record.boot_ns)
     }
 
-    /// The bundle with this digest, live or kept, and the attribute tests of its tables.
-    fn bundle(&self, digest: &str) -> Result<(Arc<Bundle>, Vec<AttributeTest>), String> {
+    /// The bundle with this digest, live or kept, the shadow that stood beside it, and the attribute tests
+    /// of the tables of both.
+    fn sides(&self, digest: &str, shadow: Option<&str>, host: &Host) -> Result<Sides, String> {
         let (copies, ids) = {
             let engine = self.engine();
-            if let Some(live) = engine.live.as_ref().filter(|live| live.bundle.digest == digest) {
-                return Ok((Arc::clone(&live.bundle), live.compiled.generation.attributes.clone()));
+            if let Some(live) = engine.live.as_ref().filter(|live| live.bundle.digest == digest)
+                && live.beside.shadow().map(|beside| beside.bundle.digest.as_str()) == shadow
+            {
+                return Ok(Sides {
+                    bundle: Arc::clone(&live.bundle),
+                    shadow: engine
+                        .shadow
+                        .as_ref()
+                        .filter(|_| shadow.is_some())
+                        .map(|it| Arc::clone(&it.bundle)),
+                    tests: live.compiled.generation.attributes.clone(),
+                });
             }
             (engine.shelf.copies(), engine.ids.clone())
         };
-        let (_, bundle) = copies.get(digest).map_err(|_| {
-            "the bundle that decided is not kept any more, so it cannot be asked again".to_owned()
-        })?;
-        let (compiled, _) = compile(&bundle, &ids).map_err(|error| {
-            format!("the bundle that decided does not compile on this host any more: {error}")
-        })?;
-        Ok((Arc::new(bundle), compiled.generation.attributes))
+        let kept = |digest: &str, what: &str| {
+            copies
+                .get(digest)
+                .map(|(_, bundle)| Arc::new(bundle))
+                .map_err(|_| format!("{what} is not kept any more, so it cannot be asked again"))
+        };
+        let bundle = kept(digest, "the bundle that decided")?;
+        let shadow = match shadow.map(|shadow| kept(shadow, "the shadow of that time")) {
+            None => None,
+            Some(Ok(shadow)) => Some(shadow),
+            Some(Err(why)) => {
+                // What the kernel's features mean is then only known if they mean nothing.
+                let (compiled, _) = compile(&bundle, &ids).map_err(|error| no_longer(&error))?;
+                if !compiled.generation.attributes.is_empty() {
+                    return Err(why);
+                }
+                None
+            }
+        };
+        let compiled =
+            policy::compile_beside(&bundle, shadow.as_deref(), host, &Facts::default(), &mut ids.clone())
+                .map_err(|errors| no_longer(&ApplyError::Invalid(errors)))?;
+        Ok(Sides { bundle, shadow, tests: compiled.generation.attributes })
+    }
+}
+
+/// What to say when a bundle says something else than the kernel did.
+const OTHERWISE: &str = "Cedar over that bundle answers otherwise now: mounts, accounts or links of this host \
+     have changed since";
+
+fn no_longer(error: &ApplyError) -> String {
+    format!("the bundle that decided does not compile on this host any more: {error}")
+}
+
+/// The bundles behind an event.
+struct Sides {
+    bundle: Arc<Bundle>,
+    shadow: Option<Arc<Bundle>>,
+    tests: Vec<AttributeTest>,
+}
+
+impl Sides {
+    fn live(&self, record: &Record, host: &Host, index: Index<'_>) -> Result<Explained, String> {
+        let explainer = Explainer::new(&self.bundle, &self.tests, host).map_err(|error| error.message)?;
+        explainer.why(record, index).map_err(|error| error.message)
+    }
+
+    /// What the shadow says, and whether that is what the event says of it.
+    fn by_shadow(&self, record: &Record, host: &Host) -> Result<(Vec<Finding>, bool), String> {
+        let shadow = self.shadow.as_ref().ok_or("the shadow of that time is not kept any more")?;
+        let explainer = Explainer::new(shadow, &self.tests, host).map_err(|error| error.message)?;
+        explainer.by_shadow(record).map_err(|error| error.message)
     }
 }
 
 fn is_denial(row: &Found) -> bool {
-    row.record.verdict != "audited"
+    !matches!(row.record.verdict.as_str(), "audited" | "shadow_deny")
 }

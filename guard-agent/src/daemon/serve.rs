@@ -2,7 +2,7 @@
 
 use super::engine::{ApplyError, Engine};
 use super::mode::ModeError;
-use crate::api::types::{Applied, History, ModeRequest, ModeSet, RollbackRequest, Status};
+use crate::api::types::{Applied, History, ModeRequest, ModeSet, RollbackRequest, ShadowSet, Status};
 use crate::events::{MountPoint, Renderer};
 use crate::kernel::{KernelError, LabelReader};
 use crate::store::Store;
@@ -103,6 +103,35 @@ impl Shared {
     pub fn rollback(&self, request: RollbackRequest, by: &str) -> Result<Applied, ApplyError> {
         let mut engine = self.engine();
         let applied = engine.rollback(request, by)?;
+        self.refresh_renderer(&engine);
+        Ok(applied)
+    }
+
+    /// Puts a bundle beside the live one, or says whether that can be. Blocks for as long as compiles take.
+    ///
+    /// # Errors
+    /// As [`Engine::apply_shadow`].
+    pub fn apply_shadow(&self, path: &Path, by: &str, dry_run: bool) -> Result<ShadowSet, ApplyError> {
+        let set = self.engine().apply_shadow(path, by, dry_run)?;
+        tracing::info!(by, dry_run, bundle = set.shadow.name, version = set.shadow.version, "shadow");
+        Ok(set)
+    }
+
+    /// Ends the shadow.
+    ///
+    /// # Errors
+    /// As [`Engine::stop_shadow`].
+    pub fn stop_shadow(&self, by: &str) -> Result<ShadowSet, ApplyError> {
+        self.engine().stop_shadow(by)
+    }
+
+    /// Makes the shadow live.
+    ///
+    /// # Errors
+    /// As [`Engine::promote_shadow`].
+    pub fn promote_shadow(&self, by: &str) -> Result<Applied, ApplyError> {
+        let mut engine = self.engine();
+        let applied = engine.promote_shadow(by)?;
         self.refresh_renderer(&engine);
         Ok(applied)
     }

@@ -37,15 +37,20 @@ impl Record {
             "denied" => ("DENIED", "\x1b[31m"),
             "would_deny" => ("WOULD-DENY", "\x1b[33m"),
             "audited" => ("AUDITED", "\x1b[36m"),
+            "shadow_deny" => ("SHADOW-DENY", "\x1b[35m"),
             other => (other, ""),
         };
         let verdict = word(verdict);
         let verdict = if colour && !code.is_empty() { format!("{code}{verdict}{RESET}") } else { verdict };
-        let why = match (self.reason.as_str(), self.would_allow) {
+        let mut why = match (self.reason.as_str(), self.would_allow) {
             ("policy", false) => String::new(),
             ("policy", true) => "  (candidate allows)".to_owned(),
             (reason, _) => format!("  ({})", line(reason)),
         };
+        // An event that is there for the shadow's sake says it already.
+        if let Some(shadow) = self.shadow.as_ref().filter(|_| self.verdict != "shadow_deny") {
+            why.push_str(if shadow.allows() { "  (shadow allows)" } else { "  (shadow denies)" });
+        }
         let errno = self.errno.as_ref().map_or(String::new(), |errno| format!(" {}", line(errno)));
         format!(
             "{} {verdict}{errno}  {}  {}  {}{why}",
@@ -103,7 +108,7 @@ fn resource(resource: &ResourceRecord) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::events::{BundleRecord, Seen};
+    use crate::events::{BundleRecord, Seen, ShadowRecord};
 
     fn record() -> Record {
         Record {
@@ -136,6 +141,7 @@ mod tests {
             cpu: 0,
             class: 20,
             features: 0,
+            shadow: None,
             seen: None,
         }
     }
@@ -161,6 +167,7 @@ mod tests {
                 version: 4,
                 digest: "0123456789abcdef".to_owned(),
             }),
+            shadow: None,
         };
         event.seen = Some(seen);
         assert_eq!(
@@ -178,6 +185,27 @@ d-7K3F2Q DENIED EACCES  nginx  file.read  /srv/private/x
   decided   policy, generation 2, web version 4 (0123456789ab…)
   place     /private/x on device 0:40"
         );
+    }
+
+    #[test]
+    fn what_a_shadow_would_do_is_said() {
+        let mut event = record();
+        let shadow = |verdict: &str| {
+            Some(ShadowRecord { verdict: verdict.to_owned(), actions: vec!["file.read".to_owned()] })
+        };
+        event.shadow = shadow("allowed");
+        assert!(event.compact(false).contains("  /srv/private/x  (shadow allows)  nginx[812]"));
+        (event.verdict, event.errno, event.shadow) = ("shadow_deny".to_owned(), None, shadow("denied"));
+        assert_eq!(
+            event.compact(false),
+            "03:02:01 d-7K3F2Q SHADOW-DENY  nginx  file.read  /srv/private/x  nginx[812] uid 33 gen 2"
+        );
+        event.verdict = "would_deny".to_owned();
+        assert!(
+            event.compact(false).contains("WOULD-DENY  nginx  file.read  /srv/private/x  (shadow denies)")
+        );
+        let long = event.long(false, 0);
+        assert!(long.contains("\n  shadow    would deny file.read\n"), "{long}");
     }
 
     #[test]
@@ -208,6 +236,7 @@ d-7K3F2Q DENIED EACCES  nginx  file.read  /srv/private/x
             first: event.id.clone(),
             exe: Some(event.id.clone()),
             bundle: Some(bundle),
+            shadow: None,
         });
         event.resource.device = Some(event.id.clone());
         event.resource.path_bytes = Some(event.id.clone());

@@ -35,6 +35,14 @@ impl Record {
                 format!(", {} version {} ({}…)", line(&bundle.name), bundle.version, line(&digest))
             });
         row("decided", format!("{}, generation {}{bundle}", line(&self.reason), self.generation));
+        if let Some(shadow) = &self.shadow {
+            let would = if shadow.allows() { "would allow" } else { "would deny" };
+            let of =
+                self.seen.as_ref().and_then(|seen| seen.shadow.as_ref()).map_or(String::new(), |bundle| {
+                    format!(", by {} version {}", line(&bundle.name), bundle.version)
+                });
+            row("shadow", format!("{would} {}{of}", word(&shadow.actions.join("+"))));
+        }
         let resource = &self.resource;
         if let (Some(device), Some(path)) = (&resource.device, &resource.fs_path) {
             let cut = if resource.path_truncated { " (cut)" } else { "" };

@@ -14,7 +14,7 @@ pub struct Record {
     pub time: String,
     /// Nanoseconds of CLOCK_BOOTTIME.
     pub boot_ns: u64,
-    /// `denied`, `would_deny` or `audited`.
+    /// `denied`, `would_deny`, `audited` or `shadow_deny`.
     pub verdict: String,
     /// The operation was denied, and with the policies in monitor mode it would have been allowed.
     #[serde(default)]
@@ -55,9 +55,28 @@ pub struct Record {
     /// Features of the resource in that generation, one bit each.
     #[serde(default)]
     pub features: u64,
+    /// What the shadow would have done; only where the operation would have ended otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shadow: Option<ShadowRecord>,
     /// What the agent remembers besides: only in what comes from its memory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seen: Option<Seen>,
+}
+
+/// How an operation would have ended if the shadow were live.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShadowRecord {
+    /// `denied` or `allowed`.
+    pub verdict: String,
+    /// The actions that it would have denied, or those that were denied and would have been allowed.
+    pub actions: Vec<String>,
+}
+
+impl ShadowRecord {
+    /// Whether the shadow would have allowed what was denied; else it would have denied what was allowed.
+    pub fn allows(&self) -> bool {
+        self.verdict == "allowed"
+    }
 }
 
 /// How often an event happened, and what was found out about it. The record itself is the last one.
@@ -71,6 +90,9 @@ pub struct Seen {
     pub exe: Option<String>,
     /// The bundle that decided; null if it is not known.
     pub bundle: Option<BundleRecord>,
+    /// The shadow that stood beside it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shadow: Option<BundleRecord>,
 }
 
 /// A bundle, as a record names it.
@@ -164,10 +186,7 @@ impl Record {
 
     /// The actions as bits; unknown names have none.
     pub fn action_bits(&self) -> u64 {
-        self.actions
-            .iter()
-            .filter_map(|name| Action::from_name(name))
-            .fold(0, |bits, action| bits | action.bit())
+        action_bits(&self.actions)
     }
 
     /// Reads a line that [`Record::to_json_line`] wrote.
@@ -178,6 +197,11 @@ impl Record {
         let record: Self = serde_json::from_str(line)?;
         if record.schema == Self::SCHEMA { Ok(record) } else { Err(ParseError::Schema(record.schema)) }
     }
+}
+
+/// Actions by name as bits; unknown names have none.
+pub fn action_bits(names: &[String]) -> u64 {
+    names.iter().filter_map(|name| Action::from_name(name)).fold(0, |bits, action| bits | action.bit())
 }
 
 /// The bytes of a text that may have been escaped: then their digits are beside it.

@@ -2,7 +2,7 @@
 
 use super::escape::lossless;
 use super::mounts::{MountPoint, Mounts};
-use super::record::{Record, ResourceRecord};
+use super::record::{Record, ResourceRecord, ShadowRecord};
 use super::time::{Clock, rfc3339};
 use super::{Kind, escape};
 use guard_common::action::{Action, EACCES, EAGAIN, ECONNREFUSED, ENOENT, EPERM, Resource};
@@ -80,6 +80,7 @@ impl Renderer {
             cpu: event.cpu,
             class: event.class,
             features: event.features,
+            shadow: shadow(event),
             seen: None,
         }
     }
@@ -118,6 +119,13 @@ impl Renderer {
     }
 }
 
+/// How the operation would have ended if the shadow were live, if otherwise.
+fn shadow(event: &Event) -> Option<ShadowRecord> {
+    let verdict = if event.verdict == Verdict::Denied as u8 { "allowed" } else { "denied" };
+    let actions = actions(event.shadow).map(|action| action.row().name.to_owned()).collect();
+    (event.shadow != 0).then(|| ShadowRecord { verdict: verdict.to_owned(), actions })
+}
+
 /// The actions whose bits are set, in the order of the table.
 fn actions(mask: u64) -> impl Iterator<Item = Action> {
     (0..64).filter(move |index| mask >> index & 1 == 1).filter_map(Action::from_index)
@@ -129,6 +137,7 @@ fn verdict_name(number: u8) -> &'static str {
         Some(Verdict::WouldDeny) => "would_deny",
         Some(Verdict::Audited) => "audited",
         Some(Verdict::Attached) => "attached",
+        Some(Verdict::ShadowDeny) => "shadow_deny",
         None => "unknown",
     }
 }

@@ -12,7 +12,7 @@ use super::classes::{ClassInfo, Classes, Sort, substitute};
 use super::features::Features;
 use super::formula::{AtomId, Atoms, Formula};
 use super::kind::Kind;
-use super::outcome::{Conjunction, Pool, Rule, Table, TooLarge};
+use super::outcome::{Pool, Rule, Table, TooLarge, Unclassified};
 
 /// What all subjects share while their cells are computed.
 pub(super) struct Cells<'a> {
@@ -31,7 +31,7 @@ pub(super) struct SubjectCells {
     /// The truth tables, in the order of their rows.
     pub(super) tables: Vec<Arc<Table>>,
     /// What is allowed on a file system that is not classified; its rows come last.
-    pub(super) unknown: Conjunction,
+    pub(super) unknown: Unclassified,
     /// Mask rows per segment.
     pub(super) rows: u32,
 }
@@ -44,7 +44,7 @@ impl SubjectCells {
             cells: vec![0; classes],
             outcomes: vec![Outcome::default()],
             tables: vec![table],
-            unknown: Conjunction::new(Vec::new()),
+            unknown: Unclassified::nothing(),
             rows: 2,
         }
     }
@@ -107,7 +107,7 @@ impl Cells<'_> {
             cells: Vec::with_capacity(self.classes.list().len()),
             outcomes: Vec::new(),
             tables: Vec::new(),
-            unknown: Conjunction::new(Vec::new()),
+            unknown: Unclassified::nothing(),
             rows: 0,
         };
         // By outcome number.
@@ -176,7 +176,7 @@ impl Cells<'_> {
                 .map(|number| decided[usize::from(number)].clone())
                 .filter(|table| seen.insert(Arc::as_ptr(table))),
         );
-        built.unknown = Conjunction::new(distinct);
+        built.unknown = Unclassified::new(distinct, rules.iter().any(|rule| rule.shadow))?;
         built.cells[class::UNKNOWN as usize] = built.outcomes.len() as u16;
         built.outcomes.push(SubjectCells::outcome(built.rows, &built.unknown.features));
         built.rows += built.unknown.rows() as u32;
@@ -206,7 +206,7 @@ struct Mentions {
 }
 
 /// What a rule says, whichever its literal is.
-type Effect = (Kind, [u64; 2], [bool; 4], Formula, Formula);
+type Effect = (Kind, [u64; 2], [bool; 5], Formula, Formula);
 
 impl Mentions {
     fn new(rules: &[Arc<Rule>], atoms: &Atoms) -> Self {
@@ -231,7 +231,7 @@ impl Mentions {
                         if id == literal { Formula::Const(value) } else { Formula::Atom(id) }
                     })
                 };
-                let flags = [rule.permit, rule.enforced, rule.candidate, rule.audit];
+                let flags = [rule.permit, rule.enforced, rule.candidate, rule.shadow, rule.audit];
                 let next = numbers.len() as u32;
                 *numbers
                     .entry((rule.kind, [rule.actions, rule.quiet], flags, with(true), with(false)))

@@ -98,6 +98,12 @@ impl Classes {
 
     /// What falls into each class, for people.
     pub(super) fn describe(&self, atoms: &Atoms) -> Vec<String> {
+        self.describe_by(atoms, AtomId::MAX)
+    }
+
+    /// The same, by the first `own` atoms only: classes that only the others tell apart are called the
+    /// same.
+    pub(super) fn describe_by(&self, atoms: &Atoms, own: AtomId) -> Vec<String> {
         let literal = |id: &AtomId| match atoms.get(*id) {
             Atom::At(path) => path.clone(),
             Atom::Below(path) => format!("{path}/**"),
@@ -122,7 +128,7 @@ impl Classes {
                     .find(|builtin| builtin.class == number)
                     .map_or_else(String::new, |builtin| builtin.id.to_owned()),
                 _ => {
-                    let cover: Vec<_> = info.cover.iter().map(literal).collect();
+                    let cover: Vec<_> = info.cover.iter().filter(|id| **id < own).map(literal).collect();
                     match (info.sort, cover.is_empty()) {
                         (Sort::Net, true) => "other addresses".to_owned(),
                         (Sort::Abstract, true) => "other abstract sockets".to_owned(),

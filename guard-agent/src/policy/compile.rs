@@ -18,7 +18,7 @@ use super::classes::Classes;
 use super::diagnostics::{Diagnostic, Diagnostics, Severity};
 use super::explanations::{Deciding, Explanations};
 use super::features::Features;
-use super::formula::Formula;
+use super::formula::{AtomId, Formula};
 use super::ids::SubjectIds;
 use super::layout;
 use super::merge;
@@ -27,6 +27,7 @@ use super::places::Mounts;
 use super::posture::{Instant, Posture, Program};
 use super::rules;
 use super::selectors;
+use super::shadow;
 use super::subjects::{CANARY, Mode};
 use super::trie::Trie;
 use super::walk::Walker;
@@ -135,6 +136,8 @@ pub(super) struct Front {
     pub(super) rules: rules::Rules,
     pub(super) features: Features,
     pub(super) classes: Classes,
+    /// Atoms that the bundle itself mentions; those behind them are the shadow's.
+    own: AtomId,
     edges: Vec<(EdgeKey, u32)>,
     nodes: Vec<Node>,
     net4: Vec<Net4>,
@@ -147,6 +150,7 @@ pub(super) struct Front {
 /// Translates the policies and finds out which literals cover which places and addresses.
 pub(super) fn front(
     bundle: &Bundle,
+    shadow: Option<&Bundle>,
     host: &Host,
     mounts: &Mounts<'_>,
     facts: &Facts,
@@ -157,6 +161,8 @@ pub(super) fn front(
         ids.assign(&subject.name);
     }
     let mut rules = rules::translate(bundle, facts, &mut found);
+    let own = rules.atoms.iter().count() as AtomId;
+    let names = shadow.map(|shadow| shadow::add(&mut rules, bundle, shadow, facts, &mut found));
     let formulas = rules.by_subject.iter().flatten().map(|rule| &rule.formula);
     let groups = merge::representatives(&rules.atoms, formulas);
     if groups.iter().enumerate().any(|(id, group)| id != *group as usize) {
@@ -167,9 +173,24 @@ pub(super) fn front(
     let mut classes = layout::paths(host, mounts, &rules.atoms, &groups, &mut trie, &mut found);
     let selected = selectors::compile(bundle, host, mounts, ids, &mut trie, &mut found);
     let (edges, nodes) = trie.finish(&mut classes, &features.names);
-    let (net4, net6) = layout::addresses(bundle, host, &rules.atoms, &mut classes, &mut found);
-    let found = refuse_if_errors(found)?;
-    Ok(Front { rules, features, classes, edges, nodes, net4, net6, selected, found })
+    let (net4, net6) = layout::addresses(
+        names.as_ref().unwrap_or(&bundle.names),
+        host,
+        &rules.atoms,
+        &mut classes,
+        &mut found,
+    );
+    let mut found = refuse_if_errors(found)?;
+    if let Some(shadow) =
+        shadow.filter(|shadow| !shadow.origin().is_empty() && shadow.origin() != bundle.origin())
+    {
+        // What is to be said of the shadow was said when it was compiled by itself.
+        let theirs = |note: &Diagnostic| {
+            note.place.as_ref().is_some_and(|place| place.file.starts_with(shadow.origin()))
+        };
+        found.retain(|note| !theirs(note));
+    }
+    Ok(Front { rules, features, classes, own, edges, nodes, net4, net6, selected, found })
 }
 
 /// Compiles `bundle` for `host` without facts, leases and open windows.
@@ -184,6 +205,21 @@ pub fn compile_with(
     facts: &Facts,
     ids: &mut SubjectIds,
 ) -> Result<Compiled, Diagnostics> {
+    compile_beside(bundle, None, host, facts, ids)
+}
+
+/// The same with a shadow: the masks also say which verdicts would be others if `shadow` were live.
+/// Everything else is decided as without it.
+///
+/// Where both compile by themselves and not together, their literals together exceed a limit of the
+/// tables.
+pub fn compile_beside(
+    bundle: &Bundle,
+    shadow: Option<&Bundle>,
+    host: &Host,
+    facts: &Facts,
+    ids: &mut SubjectIds,
+) -> Result<Compiled, Diagnostics> {
     let asked = Arc::new(Asked::new(host));
     let host = &Host {
         mounts: host.mounts.clone(),
@@ -192,24 +228,27 @@ pub fn compile_with(
         lookup: Arc::<Asked>::clone(&asked),
     };
     let mounts = Mounts::new(&host.mounts);
-    let Front { rules, features, classes, edges, nodes, net4, net6, selected, mut found } =
-        front(bundle, host, &mounts, facts, ids)?;
+    let Front { rules, features, classes, own, edges, nodes, net4, net6, selected, mut found } =
+        front(bundle, shadow, host, &mounts, facts, ids)?;
 
     let cells = Cells { classes: &classes, atoms: &rules.atoms, features: &features };
     let posture = Posture::of(facts);
     let mut generation = Generation::default();
     let mut programs = BTreeMap::new();
-    let mut add = |id, mode, built: SubjectCells| {
+    let mut add = |id, modes, built: SubjectCells| {
         let tables = SubjectTables { cells: &built.cells, outcomes: &built.outcomes, rows: built.rows };
-        let program = Program::new(mode, built.tables.clone(), built.unknown.clone(), &rules.atoms);
+        let program = Program::new(modes, built.tables.clone(), built.unknown.clone(), &rules.atoms);
         generation.add(id, &tables, &program.outcomes(&posture, Instant::MIN));
         programs.insert(id, program);
     };
-    add(CANARY_SUBJECT, Mode::Enforce, SubjectCells::deny(classes.list().len()));
+    add(CANARY_SUBJECT, (Mode::Enforce, None), SubjectCells::deny(classes.list().len()));
     for (subject, built) in bundle.subjects.iter().zip(cells.all(&rules.by_subject)) {
         match built {
-            Ok(built) => add(ids.assign(&subject.name), subject.mode, built),
-            Err(error) => found.push(too_large(bundle, &subject.name, &error)),
+            Ok(built) => {
+                let modes = (subject.mode, shadow::mode(shadow, &subject.name));
+                add(ids.assign(&subject.name), modes, built);
+            }
+            Err(error) => found.push(too_large(bundle, shadow, &subject.name, &error)),
         }
     }
     generation.finish();
@@ -266,7 +305,7 @@ pub fn compile_with(
     let mut subjects: BTreeMap<u32, String> =
         bundle.subjects.iter().map(|subject| (ids.assign(&subject.name), subject.name.clone())).collect();
     subjects.insert(CANARY_SUBJECT, CANARY.to_owned());
-    let names = Names { subjects, classes: classes.describe(&rules.atoms) };
+    let names = Names { subjects, classes: classes.describe_by(&rules.atoms, own) };
     let answers = asked.answers();
     let explanations = Explanations::new(bundle, rules, classes, features, ids);
     Ok(Compiled {
@@ -297,7 +336,7 @@ fn refuse_if_errors(found: Vec<Diagnostic>) -> Result<Vec<Diagnostic>, Diagnosti
     Diagnostics::refuse_if_errors(unique)
 }
 
-fn too_large(bundle: &Bundle, subject: &str, error: &TooLarge) -> Diagnostic {
+fn too_large(bundle: &Bundle, shadow: Option<&Bundle>, subject: &str, error: &TooLarge) -> Diagnostic {
     let (policy, count) = match error {
         TooLarge::Features { policy, count } => (*policy, *count),
         TooLarge::Outcomes => {
@@ -311,7 +350,8 @@ fn too_large(bundle: &Bundle, subject: &str, error: &TooLarge) -> Diagnostic {
         "what {subject} may do with one resource depends on {count} names, patterns, ports and attributes at once; at most {MAX_OUTCOME_FEATURES} can be decided"
     );
     let help = "split the subject, or name directories and networks instead of patterns, names and ports";
-    match policy.and_then(|number| rules::all_policies(bundle).nth(number)) {
+    let theirs = shadow.into_iter().flat_map(rules::all_policies);
+    match policy.and_then(|number| rules::all_policies(bundle).chain(theirs).nth(number)) {
         Some(policy) => policy.error("too-many-features", None, message).help(help),
         None => Diagnostic::error("too-many-features", message).help(help),
     }

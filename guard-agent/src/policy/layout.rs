@@ -1,11 +1,11 @@
 //! Where literals lie on this host: trie nodes, address ranges and their classes.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use guard_common::class::{self, Class};
 use guard_common::tables::{Net4, Net6};
 
-use super::bundle::Bundle;
 use super::classes::{Classes, Sort};
 use super::diagnostics::{Diagnostic, Severity};
 use super::formula::{Atom, AtomId, Atoms};
@@ -119,7 +119,7 @@ fn locate(
 
 /// The address tables.
 pub(super) fn addresses(
-    bundle: &Bundle,
+    names: &BTreeMap<String, Vec<Range>>,
     host: &Host,
     atoms: &Atoms,
     classes: &mut Classes,
@@ -142,7 +142,7 @@ pub(super) fn addresses(
                 host.resolvers.iter().map(|address| network::single(*address)).collect()
             }
             Atom::Net(text) => network::parse(text).into_iter().collect(),
-            Atom::Dns(name) => match bundle.names.get(name) {
+            Atom::Dns(name) => match names.get(name) {
                 Some(ranges) => ranges.clone(),
                 None => {
                     found.push(note(

@@ -7,7 +7,7 @@
 //! The way of a policy: `policies` parses it, `translate` makes it a `formula` over atoms, `layout`
 //! finds out which literals cover which places and addresses (`classes`), `features` numbers what
 //! remains, and `outcome` writes the truth table of every (subject, class) into `cells`. What decided an
-//! answer of theirs is looked up in `explanations`.
+//! answer of theirs is looked up in `explanations`. A `shadow`'s policies go the same way beside them.
 
 mod actions;
 mod assumptions;
@@ -45,6 +45,7 @@ mod rewrite;
 mod rules;
 mod schema;
 mod selectors;
+mod shadow;
 mod style;
 mod subjects;
 pub mod survey;
@@ -61,7 +62,7 @@ mod tests;
 
 pub use actions::actions_reference;
 pub use bundle::{Bundle, load, parse};
-pub use compile::{Compiled, ExecSelector, Names, TableSizes, compile, compile_with};
+pub use compile::{Compiled, ExecSelector, Names, TableSizes, compile, compile_beside, compile_with};
 pub use described::known_actions;
 pub use diagnostics::{Diagnostic, Diagnostics, Place, Severity, Source};
 pub use effective::{EffectivePolicy, EffectiveSet, Origin, WithoutValue};

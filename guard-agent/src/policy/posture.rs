@@ -11,7 +11,7 @@ use guard_common::tables::{MAX_BOUNDARIES, Masks};
 
 use super::condition::Test;
 use super::formula::{AtomId, Atoms};
-use super::outcome::{Conjunction, Table, both};
+use super::outcome::{Table, Unclassified, both};
 use super::subjects::Mode;
 use super::world::{FactValue, Facts};
 use crate::tables::SubjectOutcomes;
@@ -59,7 +59,8 @@ pub struct Posture {
 /// The state at one instant.
 struct State {
     facts: Facts,
-    mode: Mode,
+    /// Instead of a bundle's mode.
+    mode: Option<Mode>,
 }
 
 impl Posture {
@@ -80,7 +81,7 @@ impl Posture {
     }
 
     /// What of it holds at `now`.
-    fn at(&self, now: Instant, mode: Mode) -> State {
+    fn at(&self, now: Instant) -> State {
         let open = |openings: &[Opening]| {
             openings.iter().any(|opening| opening.opens <= now && now < opening.closes)
         };
@@ -94,13 +95,13 @@ impl Posture {
                 windows: windows.map(|(name, _)| name.clone()).collect(),
                 ..Facts::default()
             },
-            mode: self.mode.as_ref().filter(|mode| mode.holds(now)).map_or(mode, |mode| mode.value),
+            mode: self.mode.as_ref().filter(|mode| mode.holds(now)).map(|mode| mode.value),
         }
     }
 
     /// The facts, leases and open windows at `now`.
     pub(super) fn facts_at(&self, now: Instant) -> Facts {
-        self.at(now, Mode::Enforce).facts
+        self.at(now).facts
     }
 
     /// The instants after `now` at which something that `tests` ask for changes, ascending.
@@ -142,22 +143,29 @@ impl Posture {
 pub(super) struct Program {
     /// The bundle's mode.
     pub(super) mode: Mode,
+    /// The shadow's, if it has this subject.
+    pub(super) shadow: Option<Mode>,
     /// The truth tables, in the order of their rows.
     pub(super) tables: Vec<Arc<Table>>,
     /// The rows that come last.
-    pub(super) unknown: Conjunction,
+    pub(super) unknown: Unclassified,
     /// The tests that some table depends on.
     pub(super) tests: BTreeMap<AtomId, Test>,
 }
 
 impl Program {
-    pub(super) fn new(mode: Mode, tables: Vec<Arc<Table>>, unknown: Conjunction, atoms: &Atoms) -> Self {
+    pub(super) fn new(
+        (mode, shadow): (Mode, Option<Mode>),
+        tables: Vec<Arc<Table>>,
+        unknown: Unclassified,
+        atoms: &Atoms,
+    ) -> Self {
         let tests = tables
             .iter()
             .flat_map(|table| table.conditions())
             .filter_map(|id| Some((*id, atoms.get(*id).condition()?.clone())))
             .collect();
-        Self { mode, tables, unknown, tests }
+        Self { mode, shadow, tables, unknown, tests }
     }
 
     /// The subject's outcomes from `now` on.
@@ -166,30 +174,47 @@ impl Program {
     /// state from there on allows, and what is allowed once everything that has an end has ended: with
     /// nobody there to store the next instants, nothing lasts longer than it should.
     pub(super) fn outcomes(&self, posture: &Posture, now: Instant) -> SubjectOutcomes {
-        let boundaries: Vec<Instant> =
-            posture.boundaries(now, &self.tests.values().collect()).into_iter().collect();
+        let all = posture.boundaries(now, &self.tests.values().collect());
+        let boundaries: Vec<Instant> = if all.len() > MAX_BOUNDARIES && self.shadow.is_some() {
+            // Instants that only the shadow waits for must not make the last segment of what is enforced
+            // come sooner. Until the plan is made again, the shadow is compared as it is when a segment begins.
+            posture.boundaries(now, &self.enforced_tests().iter().collect()).into_iter().collect()
+        } else {
+            all.iter().copied().collect()
+        };
         let (stored, beyond) = boundaries.split_at(boundaries.len().min(MAX_BOUNDARIES));
-        let mut masks = self.masks(&posture.at(now, self.mode));
+        let mut masks = self.masks(&posture.at(now));
         for (index, boundary) in stored.iter().enumerate() {
-            let mut segment = self.masks(&posture.at(*boundary, self.mode));
+            let mut segment = self.masks(&posture.at(*boundary));
             if index + 1 == MAX_BOUNDARIES {
                 for later in beyond {
-                    let other = self.masks(&posture.at(*later, self.mode));
+                    let other = self.masks(&posture.at(*later));
                     segment.iter_mut().zip(other).for_each(|(here, other)| *here = both(*here, other));
                 }
             }
             masks.extend(segment);
         }
-        SubjectOutcomes { boundaries: stored.to_vec(), masks, replan: beyond.first().map(|_| stored[0]) }
+        let replan = if all.len() > stored.len() { all.first().copied() } else { None };
+        SubjectOutcomes { boundaries: stored.to_vec(), masks, replan }
+    }
+
+    /// The tests that the live bundle's own sets depend on.
+    fn enforced_tests(&self) -> BTreeSet<Test> {
+        let sides = self.tables.iter().map(|table| table.side(false));
+        let ids: BTreeSet<AtomId> = sides.flat_map(|side| side.conditions().to_vec()).collect();
+        ids.iter().filter_map(|id| self.tests.get(id).cloned()).collect()
     }
 
     fn masks(&self, state: &State) -> Vec<Masks> {
+        // A mode that is set for a while outlives a change of the bundle, so it counts for both.
+        let mode = state.mode.unwrap_or(self.mode);
+        let shadow = self.shadow.map(|shadow| state.mode.unwrap_or(shadow));
         let holds = |id: AtomId| self.tests.get(&id).is_some_and(|test| test.holds(&state.facts));
         self.tables
             .iter()
             .flat_map(|table| table.block(&holds))
             .chain(self.unknown.block(&holds))
-            .map(|answers| answers.masks(state.mode))
+            .map(|answers| answers.masks(mode, shadow))
             .collect()
     }
 }

@@ -57,6 +57,17 @@ pub(super) fn translate_into(
     facts: &Facts,
     found: &mut Vec<Diagnostic>,
 ) -> Vec<Vec<Arc<Rule>>> {
+    translate_some(atoms, bundle, facts, &|_| true, found)
+}
+
+/// The same, of the subjects that are `wanted` only; the others have no rules.
+pub(super) fn translate_some(
+    atoms: &mut Atoms,
+    bundle: &Bundle,
+    facts: &Facts,
+    wanted: &impl Fn(&str) -> bool,
+    found: &mut Vec<Diagnostic>,
+) -> Vec<Vec<Arc<Rule>>> {
     let groups: BTreeMap<String, Vec<String>> =
         bundle.subjects.iter().map(|subject| (subject.name.clone(), subject.groups.clone())).collect();
     let names = Names {
@@ -74,6 +85,10 @@ pub(super) fn translate_into(
     let mut common: HashMap<usize, Vec<Arc<Rule>>> = HashMap::new();
     for subject in &bundle.subjects {
         let mut own = Vec::new();
+        if !wanted(&subject.name) {
+            by_subject.push(own);
+            continue;
+        }
         for number in index.of(&subject.name) {
             let job = Job {
                 bundle,
@@ -117,6 +132,7 @@ fn generated(subject: &SubjectDefinition) -> impl Iterator<Item = Rule> {
             permit: true,
             enforced: true,
             candidate: true,
+            shadow: false,
             audit: false,
             quiet: 0,
             formula: Formula::TRUE,
@@ -310,6 +326,7 @@ impl Job<'_> {
                         permit: self.policy.is_permit(),
                         enforced: !self.policy.monitor,
                         candidate: true,
+                        shadow: false,
                         audit: self.policy.audit,
                         quiet: self.policy.quiet & actions,
                         formula,

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// The format this version writes, kept in `user_version`.
-pub(super) const FORMAT: i64 = 2;
+pub(super) const FORMAT: i64 = 3;
 /// How long one connection waits for another. Only a reader that holds a snapshot while the writer
 /// empties the log can make it wait.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -72,6 +72,30 @@ CREATE TABLE used (
 ) WITHOUT ROWID;
 ";
 
+/// What came with format 3.
+const SHADOW: &str = "
+ALTER TABLE event ADD COLUMN shadow INTEGER;  -- the bundle that stood beside; NULL: none
+CREATE TABLE shadow (
+    number INTEGER PRIMARY KEY,
+    began INTEGER NOT NULL,         -- which shadow
+    kind BLOB NOT NULL,
+    allows INTEGER NOT NULL,        -- 1: it would have allowed what was denied
+    actions INTEGER NOT NULL,
+    subject_id INTEGER NOT NULL,
+    bundle TEXT NOT NULL,           -- digest of the bundle that decided the last one
+    count INTEGER NOT NULL,
+    first INTEGER NOT NULL,
+    last INTEGER NOT NULL,
+    record TEXT NOT NULL,           -- the last one, guard.event/1
+    UNIQUE (began, kind, allows, actions)
+);
+CREATE INDEX shadow_subject ON shadow (began, subject_id, last);
+CREATE TABLE shadow_forgotten (
+    began INTEGER PRIMARY KEY,
+    operations INTEGER NOT NULL
+);
+";
+
 /// Opens the file for writing, with its tables. Made if it is not there.
 ///
 /// # Errors
@@ -98,18 +122,17 @@ pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
     let found: i64 =
         connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(fail("read"))?;
     match found {
-        0 => {
-            let transaction = connection.transaction().map_err(fail("write"))?;
-            transaction.execute_batch(TABLES).map_err(fail("make the tables of"))?;
-            transaction.execute_batch(USED).map_err(fail("make the tables of"))?;
-            transaction.pragma_update(None, "user_version", FORMAT).map_err(fail("write"))?;
-            transaction.commit().map_err(fail("write"))?;
-        }
         FORMAT => check(&connection, path)?,
-        1 => {
-            check(&connection, path)?;
+        0..FORMAT => {
+            if found != 0 {
+                check(&connection, path)?;
+            }
             let transaction = connection.transaction().map_err(fail("write"))?;
-            transaction.execute_batch(USED).map_err(fail("make the tables of"))?;
+            for (_, tables) in
+                [(1, TABLES), (2, USED), (3, SHADOW)].iter().filter(|(format, _)| *format > found)
+            {
+                transaction.execute_batch(tables).map_err(fail("make the tables of"))?;
+            }
             transaction.pragma_update(None, "user_version", FORMAT).map_err(fail("write"))?;
             transaction.commit().map_err(fail("write"))?;
         }

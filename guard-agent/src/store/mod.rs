@@ -10,6 +10,8 @@
 //! - **[`Store::note`] never waits for the disk.** It adds to a map in memory ([`pending`]); one thread
 //!   ([`writer`]) takes the whole map and writes it in one transaction. If the disk is too slow for
 //!   new kinds, they are counted and not kept, and `guardctl status` says how many.
+//! - **What a shadow would have decided otherwise** is counted in rows of its own ([`shadow`]), for as long
+//!   as it stands.
 //! - **Bounded.** By size and age ([`Limits`], [`retention`]); what goes first is the oldest of the subject that
 //!   has most rows, so that none can push out what is known of others.
 //! - **A file that cannot be used is set aside** ([`database`]): renamed, said, and begun anew.
@@ -23,6 +25,7 @@ mod error;
 mod pending;
 mod query;
 mod retention;
+mod shadow;
 mod status;
 mod used;
 mod writer;
@@ -34,6 +37,7 @@ pub use error::StoreError;
 pub use pending::Noted;
 pub use query::{Filter, Found};
 pub use retention::Limits;
+pub use shadow::{Beside, Difference, Differences};
 pub use status::StoreStatus;
 pub use used::{Used, UsedSince};
 
@@ -68,10 +72,10 @@ impl Store {
         Ok(Self { path, queue, thread: Some(thread) })
     }
 
-    /// Says which bundle a generation decides by. To be called before the generation is live, so that
-    /// its first event is known to belong to it.
-    pub fn generation(&self, number: u64, bundle: BundleRecord) {
-        self.queue.generation(number, bundle);
+    /// Says which bundle a generation decides by, and which shadow stands beside it. To be called before
+    /// the generation is live, so that its first event is known to belong to it.
+    pub fn generation(&self, number: u64, bundle: BundleRecord, shadow: Option<Beside>) {
+        self.queue.generation(number, bundle, shadow);
     }
 
     /// Remembers events. Does not wait for the disk.
@@ -106,6 +110,15 @@ impl Store {
     pub fn query(&self, filter: &Filter) -> Result<(Vec<Found>, Missing), StoreError> {
         self.queue.settle();
         query::query(&self.path, filter)
+    }
+
+    /// What would have ended otherwise under the shadow that began at this instant.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub fn differences(&self, began: i64) -> Result<Differences, StoreError> {
+        self.queue.settle();
+        shadow::read(&self.path, began)
     }
 
     /// Every row with this id, newest first: one for each bundle that decided so, and rarely one of

@@ -1,8 +1,9 @@
 //! What was noted and is not written yet: one map, shared by who notes and who writes.
 
+use super::shadow::Beside;
 use super::status::StoreStatus;
 use super::used::Used;
-use crate::events::{BundleRecord, Kind, Record};
+use crate::events::{BundleRecord, Kind, Record, action_bits};
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -39,15 +40,33 @@ pub(super) struct Row {
     pub(super) count: u64,
     pub(super) first: i64,
     pub(super) last: i64,
+    /// The shadow that stood beside when the last one was decided.
+    pub(super) shadow: Option<Arc<Beside>>,
 }
 
 /// What makes a row.
 pub(super) type Key = (Kind, Option<Arc<BundleRecord>>);
 
+/// What makes a row of what a shadow would have decided otherwise: when it began, the kind, whether it
+/// would have allowed it, and the actions.
+pub(super) type Otherwise = (i64, Kind, bool, u64);
+
+/// What of it waits.
+#[derive(Clone, Debug)]
+pub(super) struct Sum {
+    pub(super) record: Record,
+    pub(super) bundle: Arc<BundleRecord>,
+    pub(super) count: u64,
+    pub(super) first: i64,
+    pub(super) last: i64,
+}
+
 /// What the writer takes at once.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     pub(super) rows: HashMap<Key, Row>,
+    /// What a shadow would have decided otherwise.
+    pub(super) otherwise: HashMap<Otherwise, Sum>,
     /// What subjects used: bundle, subject, since when.
     pub(super) used: Vec<(BundleRecord, String, i64, Used)>,
     /// Events that never arrived.
@@ -58,14 +77,45 @@ pub(super) struct Batch {
 
 impl Batch {
     pub(super) fn is_empty(&self) -> bool {
-        self.rows.is_empty() && self.used.is_empty() && self.lost == 0 && self.not_stored == 0
+        self.rows.is_empty()
+            && self.otherwise.is_empty()
+            && self.used.is_empty()
+            && self.lost == 0
+            && self.not_stored == 0
+    }
+}
+
+impl Batch {
+    /// Counts an event that would have been another one if the shadow were live.
+    fn otherwise(
+        &mut self,
+        kind: Kind,
+        record: &Record,
+        at: i64,
+        bundle: &Arc<BundleRecord>,
+        shadow: &Arc<Beside>,
+    ) {
+        let Some(differs) = &record.shadow else { return };
+        let key = (shadow.began, kind, differs.allows(), action_bits(&differs.actions));
+        let room = self.otherwise.len() < MAX_KINDS;
+        if let Some(sum) = self.otherwise.get_mut(&key) {
+            sum.count += 1;
+            sum.first = sum.first.min(at);
+            sum.last = sum.last.max(at);
+            (sum.record, sum.bundle) = (record.clone(), Arc::clone(bundle));
+        } else if room {
+            let (record, bundle) = (record.clone(), Arc::clone(bundle));
+            self.otherwise.insert(key, Sum { record, bundle, count: 1, first: at, last: at });
+        } else {
+            self.not_stored += 1;
+        }
     }
 }
 
 #[derive(Debug, Default)]
 struct Inner {
     batch: Batch,
-    generations: BTreeMap<u64, Arc<BundleRecord>>,
+    generations: BTreeMap<u64, (Arc<BundleRecord>, Option<Arc<Beside>>)>,
     /// Readers that wait, numbered; and the last one whose wait is over.
     asked: u64,
     settled: u64,
@@ -90,9 +140,9 @@ impl Queue {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn generation(&self, number: u64, bundle: BundleRecord) {
+    pub(super) fn generation(&self, number: u64, bundle: BundleRecord, shadow: Option<Beside>) {
         let mut inner = self.lock();
-        inner.generations.insert(number, Arc::new(bundle));
+        inner.generations.insert(number, (Arc::new(bundle), shadow.map(Arc::new)));
         while inner.generations.len() > GENERATIONS {
             inner.generations.pop_first();
         }
@@ -102,7 +152,11 @@ impl Queue {
         let mut inner = self.lock();
         let idle = inner.batch.is_empty();
         for Noted { kind, record, at } in events {
-            let bundle = inner.generations.get(&record.generation).cloned();
+            let (bundle, shadow) = inner.generations.get(&record.generation).cloned().unzip();
+            let shadow = shadow.flatten();
+            if let (Some(bundle), Some(shadow)) = (&bundle, &shadow) {
+                inner.batch.otherwise(kind, &record, at, bundle, shadow);
+            }
             let batch = &mut inner.batch;
             let (room, look) = (batch.rows.len() < MAX_KINDS, batch.rows.len() < EXECUTABLES);
             match batch.rows.entry((kind, bundle)) {
@@ -112,10 +166,11 @@ impl Queue {
                     row.first = row.first.min(at);
                     row.last = row.last.max(at);
                     row.record = record;
+                    row.shadow = shadow;
                 }
                 std::collections::hash_map::Entry::Vacant(place) if room => {
                     let exe = look.then(|| executable(record.pid, record.boot_ns)).flatten();
-                    place.insert(Row { record, exe, count: 1, first: at, last: at });
+                    place.insert(Row { record, exe, count: 1, first: at, last: at, shadow });
                 }
                 std::collections::hash_map::Entry::Vacant(_) => batch.not_stored += 1,
             }

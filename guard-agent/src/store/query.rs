@@ -51,8 +51,10 @@ pub struct Found {
 }
 
 const COLUMNS: &str = "event.record, event.count, event.first, event.last, event.exe, \
-                       bundle.name, bundle.version, bundle.digest";
-const FROM: &str = "event LEFT JOIN bundle ON bundle.number = event.bundle";
+                       bundle.name, bundle.version, bundle.digest, \
+                       beside.name, beside.version, beside.digest";
+const FROM: &str = "event LEFT JOIN bundle ON bundle.number = event.bundle \
+                    LEFT JOIN bundle AS beside ON beside.number = event.shadow";
 
 pub(super) fn query(path: &Path, filter: &Filter) -> Result<(Vec<Found>, Missing), StoreError> {
     let fail = StoreError::at("read", path);
@@ -130,15 +132,15 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Result<Found, String>> {
     let line: String = row.get(0)?;
     let (count, first, last): (i64, i64, i64) = (row.get(1)?, row.get(2)?, row.get(3)?);
     let exe: Option<Vec<u8>> = row.get(4)?;
-    let name: Option<String> = row.get(5)?;
-    let bundle = match name {
-        None => None,
-        Some(name) => {
-            Some(BundleRecord { name, version: row.get::<_, i64>(6)?.unsigned_abs(), digest: row.get(7)? })
-        }
+    let bundle = |at: usize| -> rusqlite::Result<Option<BundleRecord>> {
+        let Some(name) = row.get(at)? else { return Ok(None) };
+        let version = row.get::<_, i64>(at + 1)?.unsigned_abs();
+        Ok(Some(BundleRecord { name, version, digest: row.get(at + 2)? }))
     };
+    let (bundle, shadow) = (bundle(5)?, bundle(8)?);
     let count = count.unsigned_abs();
-    let seen = Seen { count, first: time::rfc3339(first), exe: exe.map(|exe| escape::escape(&exe)), bundle };
+    let seen =
+        Seen { count, first: time::rfc3339(first), exe: exe.map(|exe| escape::escape(&exe)), bundle, shadow };
     Ok(Record::from_json_line(&line)
         .map(|record| Found { record: Record { seen: Some(seen), ..record }, count, first, last })
         .map_err(|error| error.to_string()))

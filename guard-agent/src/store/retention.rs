@@ -47,8 +47,11 @@ pub(super) fn prune(connection: &Connection, limits: Limits, now: i64) -> rusqli
         forgotten += removed;
     }
     if forgotten != 0 {
-        connection
-            .execute("DELETE FROM bundle WHERE number NOT IN (SELECT DISTINCT bundle FROM event)", [])?;
+        connection.execute(
+            "DELETE FROM bundle WHERE number NOT IN (SELECT DISTINCT bundle FROM event)
+                 AND number NOT IN (SELECT DISTINCT shadow FROM event WHERE shadow IS NOT NULL)",
+            [],
+        )?;
     }
     Ok(forgotten as u64)
 }

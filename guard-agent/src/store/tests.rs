@@ -1,5 +1,5 @@
 use super::*;
-use crate::events::{Kind, Record, ResourceRecord};
+use crate::events::{Kind, Record, ResourceRecord, ShadowRecord};
 use guard_common::action::Action;
 use guard_common::event::Event;
 use std::io::{BufRead, BufReader};
@@ -74,6 +74,7 @@ fn noted(subject: u32, name: &str, at: i64) -> Noted {
         cpu: 0,
         class: 20,
         features: 1 << 63,
+        shadow: None,
         seen: None,
     };
     Noted { kind, record, at }
@@ -100,7 +101,7 @@ fn repeats_are_one_row_for_each_bundle() {
     let directory = Directory::new();
     let store = directory.store();
     let start = now();
-    store.generation(1, bundle(1));
+    store.generation(1, bundle(1), None);
     store.note((0..1_000).map(|n| noted(16, "x", start + n)));
     store.note([noted(16, "y", start + 5_000)]);
     let found = all(&store);
@@ -113,7 +114,7 @@ fn repeats_are_one_row_for_each_bundle() {
 
     // After it was written, and under another bundle.
     store.note([noted(16, "x", start + 10_000)]);
-    store.generation(2, bundle(2));
+    store.generation(2, bundle(2), None);
     let mut later = noted(16, "x", start + 20_000);
     later.record.generation = 2;
     store.note([later]);
@@ -123,6 +124,62 @@ fn repeats_are_one_row_for_each_bundle() {
     assert_eq!(counts, [(1, 2), (1_001, 1)]);
     assert_eq!(store.status().kinds, 3);
     assert!(store.find("d-000000").unwrap().is_empty());
+}
+
+/// The same event, with what the shadow would have done.
+fn otherwise(mut noted: Noted, verdict: &str) -> Noted {
+    noted.record.shadow =
+        Some(ShadowRecord { verdict: verdict.to_owned(), actions: vec!["file.read".to_owned()] });
+    noted
+}
+
+#[test]
+fn what_a_shadow_would_decide_otherwise_is_counted_for_that_shadow_only() {
+    let directory = Directory::new();
+    let store = directory.store();
+    let start = now();
+    let beside = |began| Some(Beside { began, bundle: bundle(9) });
+    store.generation(1, bundle(1), beside(7));
+    store.note((0..100).map(|n| otherwise(noted(16, "x", start + n), "allowed")));
+    // The same kind of event, and the shadow would do the same, or the contrary.
+    store.note([noted(16, "x", start + 200), otherwise(noted(16, "x", start + 300), "denied")]);
+    let found = store.differences(7).unwrap();
+    let counts: Vec<_> = found.kinds.iter().map(|kind| (kind.count, kind.first, kind.last)).collect();
+    assert_eq!(counts, [(1, start + 300, start + 300), (100, start, start + 99)]);
+    assert!(found.kinds[1].record.shadow.as_ref().unwrap().allows());
+    assert_eq!((found.kinds[1].bundle.as_str(), found.forgotten), (bundle(1).digest.as_str(), 0));
+    assert!(found.missing.is_nothing());
+    // Every event says beside which shadow it was.
+    let rows = all(&store);
+    assert_eq!((rows.len(), rows[0].count), (1, 102));
+    assert_eq!(rows[0].record.seen.as_ref().unwrap().shadow, Some(bundle(9)));
+
+    // Another shadow begins at nothing; without one nothing is counted.
+    store.generation(2, bundle(1), beside(8));
+    assert!(store.differences(8).unwrap().kinds.is_empty());
+    store.generation(3, bundle(1), None);
+    let mut late = otherwise(noted(16, "x", start + 400), "allowed");
+    late.record.generation = 3;
+    store.note([late]);
+    assert!(store.differences(8).unwrap().kinds.is_empty());
+    assert_eq!(all(&store)[0].record.seen.as_ref().unwrap().shadow, None);
+    drop(store);
+    assert_eq!(directory.store().differences(7).unwrap().kinds.len(), 2, "it is on the disk");
+}
+
+#[test]
+fn the_kinds_of_a_shadow_are_bounded_and_what_is_forgotten_is_counted() {
+    let directory = Directory::new();
+    let store = directory.store();
+    let start = now();
+    store.generation(1, bundle(1), Some(Beside { began: 7, bundle: bundle(9) }));
+    store.note([otherwise(noted(17, "quiet", start), "allowed")]);
+    store.note((0..6_000).map(|n| otherwise(noted(16, &n.to_string(), start + 1 + n), "allowed")));
+    let found = store.differences(7).unwrap();
+    assert!(found.kinds.len() <= 5_000, "{}", found.kinds.len());
+    assert!(found.kinds.iter().any(|kind| kind.record.subject_id == 17), "who is quiet is not forgotten");
+    let kept: u64 = found.kinds.iter().map(|kind| kind.count).sum();
+    assert_eq!(kept + found.forgotten, 6_001);
 }
 
 #[test]
@@ -359,7 +416,12 @@ fn what_was_used_adds_up_and_an_older_file_learns_to_hold_it() {
     drop(store);
     // As an agent of format 1 left it.
     let connection = rusqlite::Connection::open(directory.file()).unwrap();
-    connection.execute_batch("DROP TABLE used; DROP TABLE watched; PRAGMA user_version = 1").unwrap();
+    connection
+        .execute_batch(
+            "DROP TABLE used; DROP TABLE watched; DROP TABLE shadow; DROP TABLE shadow_forgotten;
+             ALTER TABLE event DROP COLUMN shadow; PRAGMA user_version = 1",
+        )
+        .unwrap();
     drop(connection);
     let store = directory.store();
     let used = |class: &str, actions: u64| Used { classes: [(class.to_owned(), actions)].into() };

@@ -4,6 +4,7 @@ use super::database;
 use super::error::StoreError;
 use super::pending::{Batch, Key, Queue, Row};
 use super::retention::{self, Limits};
+use super::shadow;
 use super::status::StoreStatus;
 use super::used;
 use crate::events::time;
@@ -136,6 +137,10 @@ impl Writer {
         if !batch.used.is_empty() {
             used::prune(&transaction).map_err(&fail)?;
         }
+        if !batch.otherwise.is_empty() {
+            shadow::insert(&transaction, &batch.otherwise).map_err(&fail)?;
+            shadow::prune(&transaction).map_err(&fail)?;
+        }
         if self.owed != (0, 0) {
             let (lost, not_stored) = self.owed;
             transaction
@@ -167,19 +172,23 @@ impl Writer {
 fn insert(transaction: &Transaction<'_>, rows: &HashMap<Key, Row>) -> rusqlite::Result<u64> {
     let mut known = transaction.prepare(
         "UPDATE event SET count = count + ?3, first = min(first, ?4), last = max(last, ?5),
-             exe = coalesce(?6, exe), record = ?7, path = ?8, subject = coalesce(?9, subject)
+             exe = coalesce(?6, exe), record = ?7, path = ?8, subject = coalesce(?9, subject), shadow = ?10
          WHERE kind = ?1 AND bundle = ?2",
     )?;
     let mut new = transaction.prepare(
         "INSERT INTO event (kind, bundle, count, first, last, exe, record, path, subject, subject_id, id,
-             verdict, actions)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+             verdict, actions, shadow)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
     )?;
     let mut added = 0;
     for ((kind, bundle), row) in rows {
         let bundle = match bundle {
             None => 0,
             Some(bundle) => bundle_number(transaction, &bundle.digest, &bundle.name, bundle.version)?,
+        };
+        let shadow = match row.shadow.as_ref().map(|shadow| &shadow.bundle) {
+            None => None,
+            Some(other) => Some(bundle_number(transaction, &other.digest, &other.name, other.version)?),
         };
         let record = &row.record;
         let exe = row.exe.as_ref().map(|exe| exe.as_os_str().as_bytes());
@@ -194,7 +203,8 @@ fn insert(transaction: &Transaction<'_>, rows: &HashMap<Key, Row>) -> rusqlite::
             exe,
             line,
             path,
-            record.subject
+            record.subject,
+            shadow
         ])?;
         if changed != 0 {
             continue;
@@ -213,7 +223,8 @@ fn insert(transaction: &Transaction<'_>, rows: &HashMap<Key, Row>) -> rusqlite::
             record.subject_id,
             record.id,
             record.verdict,
-            record.action_bits().cast_signed()
+            record.action_bits().cast_signed(),
+            shadow
         ])?;
     }
     Ok(added)
@@ -239,6 +250,6 @@ fn bundle_number(
 }
 
 /// SQLite's integers have a sign.
-fn clamped(number: u64) -> i64 {
+pub(super) fn clamped(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }

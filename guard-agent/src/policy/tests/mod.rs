@@ -9,6 +9,7 @@ mod reference;
 mod rewrites;
 mod scale;
 mod semantics;
+mod shadow;
 mod survey;
 
 use std::collections::BTreeMap;
