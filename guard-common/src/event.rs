@@ -118,9 +118,11 @@ pub enum Counter {
     LabelFailed = 7,
     /// Denied operations that the candidate set would allow.
     WouldAllow = 8,
+    /// File systems made by labelled tasks that were one too many to note, so that no policy knows them.
+    NotNoted = 9,
 }
 
 /// Number of counters.
-pub const COUNTERS: u32 = 9;
+pub const COUNTERS: u32 = 10;
 
 const _: () = assert!(size_of::<Event>() == 128 + PATH_MAX + PATH_SLACK);

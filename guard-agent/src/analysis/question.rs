@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
-use guard_common::class::{BUILTINS, UNNAMED_UNIX};
+use guard_common::class::{BUILTINS, Class, UNNAMED_UNIX, WITH_NAMES};
 use guard_common::tables::Attributes;
 
 use crate::host::{Entry, Host};
@@ -267,6 +267,15 @@ fn list(text: &str) -> BTreeSet<String> {
 fn spot(kind: &str, id: &str) -> Result<Spot, Diagnostic> {
     if let Some(builtin) = BUILTINS.iter().find(|builtin| builtin.id == id) {
         return Ok(Spot::Builtin(builtin.class));
+    }
+    // `guard:own-tmpfs/NAMES`: what has a name in its file system, and is of the class by another rule.
+    let inside = |class: &Class| {
+        let builtin = BUILTINS.iter().find(|builtin| builtin.class == *class)?;
+        let path = id.strip_prefix(builtin.id).filter(|path| path.starts_with('/'))?;
+        Some(Spot::Inside { class: *class, path: clean(Path::new(path)) })
+    };
+    if let Some(spot) = WITH_NAMES.iter().find_map(inside) {
+        return Ok(spot);
     }
     match (kind, id.strip_prefix('@')) {
         ("Unix", Some(name)) if !name.is_empty() => return Ok(Spot::Abstract(name.to_owned())),
