@@ -1,20 +1,22 @@
 //! The comparison in a guest: the real daemon, random bundles, random system calls by labelled
 //! processes, and the same calls by a process without a label to tell Guard's refusals from others.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use fastrand::Rng;
 use guard_agent::host::Host;
 use guard_agent::policy::{Diagnostics, Facts, Oracle, SubjectIds, compile};
-use guard_tests::bundle::Bundle;
+use guard_tests::bundle::{Bundle, permit, within};
 use guard_tests::daemon::Daemon;
+use guard_tests::layout;
 use nix::sched::{CloneFlags, unshare};
 use serde_json::Value;
 
 mod call;
 mod choose;
 mod expect;
+mod ground;
 mod mailbox;
 pub(crate) mod reference;
 mod scene;
@@ -30,6 +32,7 @@ use crate::minimise;
 use crate::model::Model;
 use crate::report;
 use crate::words::Words;
+use crate::world::pick;
 
 /// Calls for one bundle.
 const CALLS: u64 = 120;
@@ -60,8 +63,10 @@ pub(crate) fn run(cases: u64, seed: u64) -> Result<Outcome> {
     let daemon = start()?;
     // Nothing that is connected to leads anywhere.
     unshare(CloneFlags::CLONE_NEWNET).context("leave the network")?;
-    let mut stage =
-        Stage { scene, daemon, labelled: Worker::labelled()?, unlabelled: Worker::unlabelled()?, applied: 0 };
+    layout::directory(Path::new(ground::TMPFS))?;
+    let ground = rng.u64(..);
+    let (labelled, unlabelled) = (Worker::labelled(ground)?, Worker::unlabelled_grounded(ground)?);
+    let mut stage = Stage { scene, daemon, labelled, unlabelled, applied: 0 };
     let mut outcome = Outcome::default();
     while outcome.decisions < cases && outcome.counter_example.is_none() {
         let left = CALLS.min(cases - outcome.decisions);
@@ -76,7 +81,11 @@ pub(crate) fn run(cases: u64, seed: u64) -> Result<Outcome> {
 
 fn start() -> Result<Daemon> {
     let bundle = SUBJECTS.iter().fold(Bundle::new("exact"), |bundle, (name, user)| {
-        bundle.toml(&format!("[subjects.{name}]\nselector = {{ user = \"{user}\" }}\ngoverns = [\"*\"]\n"))
+        // Until the first random bundle: they make ground of their own.
+        let own = within(&["guard:own-proc", "guard:own-tmpfs"]);
+        bundle
+            .toml(&format!("[subjects.{name}]\nselector = {{ user = \"{user}\" }}\ngoverns = [\"*\"]\n"))
+            .policy(name, permit("ground", name, &["file.*"], &own))
     });
     Daemon::start("exact", &bundle)
 }
@@ -120,6 +129,8 @@ impl Stage {
         }
         let mut words = Words::small(rng);
         words.paths = self.scene.words_paths(rng);
+        words.names.push((*pick(rng, &ground::NAMES)).to_owned());
+        words.patterns.push((*pick(rng, &ground::PATTERNS)).to_owned());
         words.nets = Words::random(rng).nets;
         words.abstracts = Scene::abstract_names(rng.bool()).iter().map(|name| (*name).to_owned()).collect();
         let host = Host::read().context("read the host")?;
@@ -135,12 +146,13 @@ impl Stage {
         let before = self.reported()?;
         let (mut expected, mut made) = (0, Vec::new());
         let mut paths = self.scene.paths();
+        let ground = ground::things(self.unlabelled.pid());
         while (made.len() as u64) < count {
             if rng.u8(0..12) == 0 {
                 self.scene.change(rng);
                 paths = self.scene.paths();
             }
-            let call = choose::call(rng, &self.scene, &words, &paths);
+            let call = choose::call(rng, &self.scene, &words, &paths, &ground);
             let who = rng.usize(0..SUBJECTS.len());
             match self.attempt(&oracle, who, &call)? {
                 Tried::NoAnswer => outcome.without_answer += 1,
@@ -167,7 +179,7 @@ impl Stage {
     /// Makes one call, first by a process without a label.
     fn attempt(&self, oracle: &Oracle<'_>, who: usize, call: &Call) -> Result<Tried> {
         let worker = &self.labelled[who];
-        let Some(decisions) = expect::decisions(call, worker.user) else { return Ok(Tried::NoAnswer) };
+        let Some(decisions) = expect::decisions(call, worker) else { return Ok(Tried::NoAnswer) };
         let control = self.unlabelled.make(call)?;
         self.scene.drain();
         // A connection fails after it was decided, and everything else may fail before.
@@ -191,7 +203,7 @@ impl Stage {
         let reported = self.reported()? - before;
         Ok(match tried {
             Tried::Same(expected) if expected.would_deny != reported => {
-                let decisions = expect::decisions(call, self.labelled[who].user).unwrap_or_default();
+                let decisions = expect::decisions(call, &self.labelled[who]).unwrap_or_default();
                 let got = expected.refused.unwrap_or_default();
                 let reported = Some(reported);
                 Tried::Different(Box::new(Mismatch { expected, got, control: got, reported, decisions }))
