@@ -105,6 +105,7 @@ const FAMILIES: &[Family] = &[
             includes::lang::PART,
             includes::tool::PART,
             includes::sandbox::PART,
+            includes::container::PART,
         ],
     },
     Family {

@@ -349,3 +349,21 @@ fn follow(host: &Host, path: &Path, last: bool) -> PathBuf {
     }
     done
 }
+
+#[cfg(test)]
+mod tests {
+    use guard_common::class::{OWN_ANONYMOUS, OWN_TMPFS};
+
+    use super::*;
+
+    #[test]
+    fn a_built_in_class_can_have_a_name_behind_it() {
+        let of = |id: &str| spot("File", id).map_err(|error| error.message);
+        assert_eq!(of("guard:own-tmpfs"), Ok(Spot::Builtin(OWN_TMPFS)));
+        let path = PathBuf::from("/.ssh/id");
+        assert_eq!(of("guard:own-tmpfs/a/../.ssh/id"), Ok(Spot::Inside { class: OWN_TMPFS, path }));
+        assert_eq!(of("guard:own-anonymous"), Ok(Spot::Builtin(OWN_ANONYMOUS)));
+        // What has no name cannot be given one.
+        assert!(of("guard:own-anonymous/x").is_err() && of("guard:own-tmpfs-x").is_err());
+    }
+}

@@ -17,6 +17,7 @@ use crate::layout;
 use crate::users::Identity;
 
 pub(crate) mod base;
+pub(crate) mod container;
 pub(crate) mod lang;
 pub(crate) mod sandbox;
 pub(crate) mod shell;
