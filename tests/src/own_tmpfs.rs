@@ -176,8 +176,7 @@ fn tmpfs_of(who: Identity) -> Result<OwnedFd> {
 }
 
 fn a_tmpfs_is_nobody_elses(case: &Case<'_>) -> Result<()> {
-    // This subject has the same rights on tmpfs of its own. The maker cannot make a file for others under
-    // Guard without the permit, so the maker is one that has it.
+    // The other subject has the same rights on every tmpfs of its own.
     let root = tmpfs_of(MAKER)?;
     let read_it = || read(through(&root, "file"));
     case.refused(refusal(OTHER, "file.read").at("/file"), read_it)?;

@@ -46,6 +46,8 @@ pub(crate) struct Outcome {
     pub(crate) decisions: u64,
     /// Of these, refused ones.
     pub(crate) refused: u64,
+    /// Of these, calls on what is of a built-in class and has a name.
+    pub(crate) on_ground: u64,
     /// Decisions that were reported because the candidate policy set denies them.
     pub(crate) reported: u64,
     /// Bundles.
@@ -153,11 +155,13 @@ impl Stage {
                 paths = self.scene.paths();
             }
             let call = choose::call(rng, &self.scene, &words, &paths, &ground);
+            let is_on_ground = call.path().is_some_and(|path| ground.iter().any(|thing| thing.path == path));
             let who = rng.usize(0..SUBJECTS.len());
             match self.attempt(&oracle, who, &call)? {
                 Tried::NoAnswer => outcome.without_answer += 1,
                 Tried::Same(as_expected) => {
                     outcome.refused += u64::from(as_expected.refused.is_some());
+                    outcome.on_ground += u64::from(is_on_ground);
                     expected += as_expected.would_deny;
                     made.push((who, call));
                     outcome.decisions += 1;
