@@ -13,7 +13,9 @@ use aya_ebpf::helpers::generated::bpf_get_current_cgroup_id;
 use aya_ebpf::macros::lsm;
 use aya_ebpf::programs::LsmContext;
 use guard_common::action::Action;
-use guard_common::class::{ANONYMOUS_MEMORY, OWN_ANONYMOUS, OWN_CGROUP, OWN_PROC, OWN_TMPFS, TERMINAL, UNKNOWN};
+use guard_common::class::{
+    ANONYMOUS_MEMORY, OWN_ANONYMOUS, OWN_CGROUP, OWN_PROC, OWN_TMPFS, TERMINAL, UNKNOWN,
+};
 use guard_common::decide::Reason;
 use guard_common::label::Label;
 use guard_common::tables::{DEVICE_MINORS, Header};

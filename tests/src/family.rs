@@ -11,8 +11,8 @@ use crate::daemon::Daemon;
 use crate::report::{Effort, Report, Verdict};
 use crate::{
     admin, caches, canary, checks, escape, exactness, exec, file, first_hour, generations, hostile, identity,
-    includes, layout, lifecycle, mode, mounts, network, own_tmpfs, path, programs, quickstart, quiet, requirements,
-    running, selector, stdio, store, systemd, unix, unused, users, why,
+    includes, layout, lifecycle, mode, mounts, network, own_tmpfs, path, programs, quickstart, quiet,
+    requirements, running, selector, stdio, store, systemd, unix, unused, users, why,
 };
 
 /// One test: run once without Guard and once under it.

@@ -330,7 +330,8 @@ fn devices_on_ones_own_tmpfs_are_refused(case: &Case<'_>) -> Result<()> {
 fn mounting_the_devtmpfs_again_makes_it_nobodys_own(case: &Case<'_>) -> Result<()> {
     let devices = path("devtmpfs");
     layout::directory(&devices)?;
-    mount(Some("devtmpfs"), &devices, Some("devtmpfs"), MsFlags::empty(), NONE).context("mount a devtmpfs")?;
+    mount(Some("devtmpfs"), &devices, Some("devtmpfs"), MsFlags::empty(), NONE)
+        .context("mount a devtmpfs")?;
     layout::file(&devices.join("own-tmpfs-file"), b"content\n")?;
     let result = case.refused(refusal(MAKER.with(SYS_ADMIN), "file.read").at("own-tmpfs-file"), || {
         unshare(CloneFlags::CLONE_NEWNS)?;

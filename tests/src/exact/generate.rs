@@ -292,7 +292,8 @@ fn on_path(rng: &mut Rng, sort: &Sort<'_>, kind: Kind) -> String {
     let words = sort.words;
     let (a, b) = (path(rng, words, sort.permit), path(rng, words, sort.permit));
     let kind_name = kind.entity_type();
-    let builtin = *pick(rng, &["guard:own-anonymous", "guard:own-proc", "guard:own-cgroup", "guard:own-tmpfs"]);
+    let builtin =
+        *pick(rng, &["guard:own-anonymous", "guard:own-proc", "guard:own-cgroup", "guard:own-tmpfs"]);
     let file = *pick(rng, &["guard:terminal", "guard:stdio"]);
     match rng.u8(0..20) {
         0..=5 => format!("resource in Guard::Dir::\"{a}\""),

@@ -82,7 +82,8 @@ fn contained(who: Identity, script: &str) -> io::Result<String> {
     let bundle = tree.join("run").join(&name);
     fs::create_dir_all(&bundle)?;
     let tmpfs = |at: &str, options: &[&str]| {
-        json!({ "destination": at, "type": "tmpfs", "source": "tmpfs", "options": options })
+        let kind = "tmpfs";
+        json!({ "destination": at, "type": kind, "source": kind, "options": options })
     };
     let secrets = Path::new(SECRET).parent();
     let namespaces = ["pid", "ipc", "uts", "mount", "network"].map(|kind| json!({ "type": kind }));

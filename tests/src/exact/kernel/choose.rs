@@ -13,13 +13,7 @@ use crate::words::Words;
 use crate::world::pick;
 
 /// A random call.
-pub(super) fn call(
-    rng: &mut Rng,
-    scene: &Scene,
-    words: &Words,
-    paths: &[PathBuf],
-    ground: &[Thing],
-) -> Call {
+pub(super) fn call(rng: &mut Rng, scene: &Scene, words: &Words, paths: &[PathBuf], ground: &[Thing]) -> Call {
     if rng.u8(0..6) == 0 && !ground.is_empty() {
         let thing = pick(rng, ground);
         return on_ground(rng, thing);
