@@ -28,6 +28,11 @@ pub const NETLINK_ROUTE: Class = 7;
 pub const OTHER_PROTOCOL: Class = 8;
 /// Unix sockets without a name, other than the caller's own socket pairs.
 pub const UNNAMED_UNIX: Class = 9;
+/// A tmpfs that a task with the caller's label made.
+pub const OWN_TMPFS: Class = 10;
+/// Built-in classes whose resources have names, which policy can ask for (`Guard::Name`,
+/// `resource.name`).
+pub const WITH_NAMES: [Class; 5] = [STDIO, TERMINAL, OWN_PROC, OWN_CGROUP, OWN_TMPFS];
 /// First class number the compiler may give to paths and networks.
 pub const FIRST_COMPILED: Class = 16;
 
@@ -75,6 +80,12 @@ pub const BUILTINS: &[Builtin] = &[
         entity_type: "Dir",
         id: "guard:own-cgroup",
         holds: "the files of the cgroup the process is in",
+    },
+    Builtin {
+        class: OWN_TMPFS,
+        entity_type: "Dir",
+        id: "guard:own-tmpfs",
+        holds: "what lies on a tmpfs that the process or another one with its label mounted, device nodes apart",
     },
     Builtin {
         class: ANONYMOUS_MEMORY,

@@ -128,9 +128,11 @@ pub enum Counter {
     ShadowDeny = 9,
     /// Denied operations that the shadow would allow.
     ShadowAllow = 10,
+    /// File systems made by labelled tasks that were one too many to note, so that no policy knows them.
+    NotNoted = 11,
 }
 
 /// Number of counters.
-pub const COUNTERS: u32 = 11;
+pub const COUNTERS: u32 = 12;
 
 const _: () = assert!(size_of::<Event>() == 136 + PATH_MAX + PATH_SLACK);

@@ -41,6 +41,18 @@ pub struct LabelRequest {
     pub reserved: u32,
 }
 
+/// Who made a file system: the label of the task that was running then.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Maker {
+    /// Its session.
+    pub session: u64,
+    /// Its subject.
+    pub subject: u32,
+    /// Keeps the layout free of hidden padding.
+    pub reserved: u32,
+}
+
 /// Longest unit name or cgroup path that a selector can hold, in bytes, without the terminating zero.
 /// What is longer in the kernel is cut to this length, so a key must be shorter by one.
 pub const UNIT_NAME_MAX: usize = 127;
@@ -56,5 +68,6 @@ pub struct UnitName {
 
 const _: () = {
     assert!(size_of::<LabelRequest>() == 24);
+    assert!(size_of::<Maker>() == 16);
     assert!(size_of::<Label>() == 16 + size_of::<Walk>());
 };

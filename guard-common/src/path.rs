@@ -116,7 +116,7 @@ pub struct Walk {
     pub class: u32,
     /// Subject that executing the file attaches, once the walk is over.
     pub exec_subject: u32,
-    /// `NODE_*` flags of the file itself, once the walk is over.
+    /// `NODE_*` flags of the file itself or [`WALK_APART`], once the walk is over.
     pub flags: u32,
     /// Times that this walk began anew because something was renamed.
     pub attempts: u32,
@@ -179,6 +179,10 @@ pub struct Node {
 /// Executing this file never attaches a label: the service manager and its helper set up the
 /// sandbox of a unit inside the unit's cgroup, before the unit's own program runs.
 pub const NODE_NEVER_SELECTS: u32 = 1;
+
+/// Among the flags of a walk: the file is not connected to its file system's root, so its names say
+/// nothing.
+pub const WALK_APART: u32 = 1 << 31;
 
 /// Longest prefix or suffix of a name pattern, in bytes.
 pub const PATTERN_MAX: usize = 24;

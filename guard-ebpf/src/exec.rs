@@ -58,9 +58,7 @@ fn decide(bprm: u64, label: *mut Label) -> Result<i32, Reason> {
     let (generation, header) = live()?;
     let file: u64 = read(bprm, &BPRM_FILE)?;
     let mut resource = Resource::unknown();
-    // SAFETY: the walk buffer of the running task's own label.
-    let walk = unsafe { &raw mut (*label).walk };
-    if !describe(&generation, header, file, walk, &mut resource)? {
+    if !describe(&generation, header, file, label, &mut resource)? {
         return Ok(0);
     }
     Ok(judge(&generation, label, &resource, Action::Exec.bit()))

@@ -4,6 +4,7 @@ use crate::generation::Generation;
 use crate::memory::read;
 use crate::offsets::*;
 use crate::own_proc;
+use crate::own_tmpfs;
 use crate::path;
 use crate::resource::Resource;
 use crate::task::{self, Lookup, label};
@@ -12,10 +13,11 @@ use aya_ebpf::helpers::generated::bpf_get_current_cgroup_id;
 use aya_ebpf::macros::lsm;
 use aya_ebpf::programs::LsmContext;
 use guard_common::action::Action;
-use guard_common::class::{ANONYMOUS_MEMORY, OWN_ANONYMOUS, OWN_CGROUP, OWN_PROC, TERMINAL};
+use guard_common::class::{
+    ANONYMOUS_MEMORY, OWN_ANONYMOUS, OWN_CGROUP, OWN_PROC, OWN_TMPFS, TERMINAL, UNKNOWN,
+};
 use guard_common::decide::Reason;
 use guard_common::label::Label;
-use guard_common::path::Walk;
 use guard_common::tables::{DEVICE_MINORS, Header};
 
 // include/linux/fs.h; the same in 6.1 to 7.3.
@@ -31,6 +33,7 @@ const S_IFMT: u16 = 0o170000;
 const S_IFREG: u16 = 0o100000;
 const S_IFDIR: u16 = 0o040000;
 const S_IFCHR: u16 = 0o020000;
+const S_IFBLK: u16 = 0o060000;
 const SET_ID: u16 = 0o6000;
 // include/uapi/linux/magic.h and fs/pipe.c.
 const PIPEFS: u64 = 0x5049_5045;
@@ -75,9 +78,7 @@ fn open(file: u64, label: *mut Label) -> Result<i32, Reason> {
     let inode: u64 = read(file, &FILE_INODE)?;
     let inode_mode: u16 = read(inode, &INODE_MODE)?;
     let mut resource = Resource::unknown();
-    // SAFETY: the walk buffer of the running task's own label.
-    let walk = unsafe { &raw mut (*label).walk };
-    if !describe(&generation, header, file, walk, &mut resource)? {
+    if !describe(&generation, header, file, label, &mut resource)? {
         return Ok(0);
     }
     if flags & FMODE_EXEC != 0 {
@@ -139,9 +140,7 @@ fn map(file: u64, label: *mut Label) -> Result<i32, Reason> {
     }
     let (generation, header) = live()?;
     let mut resource = Resource::of_class(ANONYMOUS_MEMORY);
-    // SAFETY: the walk buffer of the running task's own label.
-    let walk = unsafe { &raw mut (*label).walk };
-    if file != 0 && !describe(&generation, header, file, walk, &mut resource)? {
+    if file != 0 && !describe(&generation, header, file, label, &mut resource)? {
         return Ok(0);
     }
     Ok(judge(&generation, label, &resource, Action::ExecMap.bit()))
@@ -155,14 +154,14 @@ fn in_execve() -> Result<bool, Reason> {
     Ok(byte >> (bit % 8) & 1 != 0)
 }
 
-/// Finds class, features and attributes of `file`. Returns false if the kernel opens it on behalf
+/// Finds class, features and attributes of `file` for the running task, which has this label. Returns false if the kernel opens it on behalf
 /// of a stacking file system, whose own file was decided already.
 #[inline(always)]
 pub fn describe(
     generation: &Generation,
     header: &Header,
     file: u64,
-    walk: *mut Walk,
+    label: *mut Label,
     resource: &mut Resource,
 ) -> Result<bool, Reason> {
     let inode: u64 = read(file, &FILE_INODE)?;
@@ -187,10 +186,19 @@ pub fn describe(
     {
         resource.class = OWN_ANONYMOUS;
     } else {
+        // SAFETY: the walk buffer of the running task's own label.
+        let walk = unsafe { &raw mut (*label).walk };
         path::classify(generation, header, dentry, walk, resource)?;
-        if mode & S_IFMT == S_IFCHR {
-            let device: u32 = read(inode, &INODE_RDEV)?;
-            character_device(header, device, resource);
+        own_tmpfs::correct(dentry, label, walk, resource)?;
+        if mode & S_IFMT == S_IFCHR || mode & S_IFMT == S_IFBLK {
+            if resource.class == OWN_TMPFS {
+                // What a device node leads to lies elsewhere, whoever made the node.
+                resource.class = UNKNOWN;
+            }
+            if mode & S_IFMT == S_IFCHR {
+                let device: u32 = read(inode, &INODE_RDEV)?;
+                character_device(header, device, resource);
+            }
         } else if magic == PROC {
             if own_proc::is_own(walk)? {
                 resource.class = OWN_PROC;

@@ -25,6 +25,7 @@ mod memory;
 mod network;
 mod offsets;
 mod own_proc;
+mod own_tmpfs;
 mod path;
 mod record;
 mod resource;

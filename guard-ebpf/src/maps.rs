@@ -4,7 +4,7 @@ use aya_ebpf::bindings::{BPF_F_INNER_MAP, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
 use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, PerCpuArray, RingBuf};
 use aya_ebpf::macros::btf_map;
 use guard_common::event::COUNTERS as COUNTER_COUNT;
-use guard_common::label::{Label, LabelRequest, UnitName};
+use guard_common::label::{Label, LabelRequest, Maker, UnitName};
 use guard_common::path::{Directory, EdgeKey, Node, Pattern, Walk};
 use guard_common::tables::{
     AttributeTest, CellWord, Header, Masks, Net4, Net6, Outcome, Ports, SLOTS, SubjectRow, Timeline,
@@ -101,6 +101,15 @@ pub static REMEMBERED: PerCpuArray<Directory, DIRECTORIES> = PerCpuArray::new();
 /// How many inodes of directories were freed since the programs were loaded.
 #[btf_map]
 pub static FREED: Array<u64, 1> = Array::new();
+
+/// File systems that labelled tasks made at a time, of whatever type. Further ones stay unknown.
+pub const FILE_SYSTEMS: usize = 4096;
+/// Who made a file system, by the address of its super block, see `own_tmpfs.rs`.
+#[btf_map]
+pub static MAKERS: HashMap<u64, Maker, FILE_SYSTEMS, ON_DEMAND> = HashMap::new();
+/// How many entries that map has, at least.
+#[btf_map]
+pub static MADE: Array<u64, 1> = Array::new();
 
 /// Task storage: the label. aya has no wrapper for it, so the definition is spelled out.
 #[repr(C)]

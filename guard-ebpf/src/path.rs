@@ -26,7 +26,7 @@ use guard_common::class::UNKNOWN;
 use guard_common::decide::Reason;
 use guard_common::path::{
     CHUNK, EdgeKey, MAX_ANCESTORS, MAX_COMPONENTS, NODE_ABSTRACT, NODE_FILE_SYSTEMS, NODE_NAMES, TAG_MORE,
-    Walk,
+    WALK_APART, Walk,
 };
 use guard_common::tables::{HAS_NAMES, Header, MAX_PATTERNS};
 
@@ -280,6 +280,7 @@ fn enter(task: &Task, walk: &mut Walk) -> Result<u32, Reason> {
     let superblock: u64 = read(task.dentry, &DENTRY_SB)?;
     if read::<u64>(superblock, &SB_ROOT)? != walk.dentry {
         // Not connected to its file system's root, so it has no name that policy could mean.
+        walk.flags = WALK_APART;
         walk.memory = APART;
         return Ok(FINISH);
     }

@@ -5,6 +5,7 @@
 
 use crate::memory::read;
 use crate::offsets::*;
+use crate::own_tmpfs;
 use crate::path;
 use crate::resource::Resource;
 use crate::task::{Lookup, label};
@@ -64,6 +65,7 @@ fn decide(sock: u64, label: *mut Label, action: Action) -> Result<i32, Reason> {
         // SAFETY: the walk buffer of the running task's own label.
         let walk = unsafe { &raw mut (*label).walk };
         path::classify(&generation, header, dentry, walk, &mut resource)?;
+        own_tmpfs::correct(dentry, label, walk, &mut resource)?;
     } else {
         let address: u64 = read(sock, &UNIX_ADDR)?;
         let length: u32 = if address == 0 { 0 } else { read(address, &UNIX_ADDRESS_LEN)? };

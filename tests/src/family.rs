@@ -11,8 +11,8 @@ use crate::daemon::Daemon;
 use crate::report::{Effort, Report, Verdict};
 use crate::{
     admin, caches, canary, checks, escape, exactness, exec, file, first_hour, generations, hostile, identity,
-    includes, layout, lifecycle, mode, mounts, network, path, programs, quickstart, quiet, requirements,
-    running, selector, shadow, stdio, store, systemd, unix, unused, users, why,
+    includes, layout, lifecycle, mode, mounts, network, own_tmpfs, path, programs, quickstart, quiet,
+    requirements, running, selector, shadow, stdio, store, systemd, unix, unused, users, why,
 };
 
 /// One test: run once without Guard and once under it.
@@ -85,6 +85,7 @@ const FAMILIES: &[Family] = &[
             file::PART,
             path::PART,
             mounts::PART,
+            own_tmpfs::PART,
             network::PART,
             unix::PART,
             stdio::PART,
@@ -98,7 +99,14 @@ const FAMILIES: &[Family] = &[
         name: "includes",
         place: Place::Plain,
         has_daemon: true,
-        parts: &[includes::base::PART, includes::shell::PART, includes::lang::PART, includes::tool::PART],
+        parts: &[
+            includes::base::PART,
+            includes::shell::PART,
+            includes::lang::PART,
+            includes::tool::PART,
+            includes::sandbox::PART,
+            includes::container::PART,
+        ],
     },
     Family {
         name: "lifecycle",

@@ -35,6 +35,7 @@ mod mode;
 mod mounts;
 mod network;
 mod nginx;
+mod own_tmpfs;
 mod path;
 mod programs;
 mod puppet;

@@ -98,6 +98,37 @@ pub fn open_tree_clone(path: &Path) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd as c_int) })
 }
 
+/// A new tmpfs that is mounted nowhere (fsopen(2), fsconfig(2)); it ends with the descriptor.
+pub fn new_tmpfs() -> io::Result<OwnedFd> {
+    const FSOPEN_CLOEXEC: c_int = 1;
+    const FSCONFIG_SET_STRING: c_int = 1;
+    const FSCONFIG_CMD_CREATE: c_int = 6;
+    const NOTHING: *const libc::c_char = std::ptr::null();
+    // SAFETY: the string is terminated.
+    let fd = checked(unsafe { libc::syscall(libc::SYS_fsopen, c"tmpfs".as_ptr(), FSOPEN_CLOEXEC) })?;
+    // SAFETY: a new descriptor that nobody else owns.
+    let context = unsafe { OwnedFd::from_raw_fd(fd as c_int) };
+    // SAFETY: both strings are terminated.
+    checked(unsafe {
+        let (key, value) = (c"mode".as_ptr(), c"777".as_ptr());
+        libc::syscall(libc::SYS_fsconfig, context.as_raw_fd(), FSCONFIG_SET_STRING, key, value, 0)
+    })?;
+    // SAFETY: this command takes no more than the descriptor.
+    checked(unsafe {
+        libc::syscall(libc::SYS_fsconfig, context.as_raw_fd(), FSCONFIG_CMD_CREATE, NOTHING, NOTHING, 0)
+    })?;
+    Ok(context)
+}
+
+/// The root of what was made with [`new_tmpfs`], as a mount that hangs nowhere (fsmount(2)).
+pub fn fsmount(context: &OwnedFd) -> io::Result<OwnedFd> {
+    const FSMOUNT_CLOEXEC: c_int = 1;
+    // SAFETY: takes numbers only.
+    let fd = checked(unsafe { libc::syscall(libc::SYS_fsmount, context.as_raw_fd(), FSMOUNT_CLOEXEC, 0) })?;
+    // SAFETY: a new descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as c_int) })
+}
+
 /// Room for `struct file_handle`.
 #[repr(C, align(8))]
 struct Handle {

@@ -1,6 +1,7 @@
 //! May this subject do that, which policies say so, and what would change it?
 
 use guard_common::action::{Action, Coverage};
+use guard_common::class::{BUILTINS, Class};
 use serde::{Deserialize, Serialize};
 
 use super::question::Question;
@@ -156,15 +157,17 @@ fn nearest(bundle: &Bundle, oracle: &Oracle<'_>, question: &Question) -> Option<
 
 /// A resource in words.
 pub fn describe(resource: &Resource) -> String {
+    let builtin = |class: Class| {
+        let known = BUILTINS.iter().find(|builtin| builtin.class == class);
+        known.map_or_else(|| format!("class {class}"), |builtin| builtin.id.to_owned())
+    };
     let spot = |spot: &Spot| match spot {
         Spot::Path(path) => path.display().to_string(),
         Spot::Place { device, path } => {
             format!("device {}:{} {}", device >> 20, device & 0xf_ffff, path.display())
         }
-        Spot::Builtin(class) => guard_common::class::BUILTINS
-            .iter()
-            .find(|builtin| builtin.class == *class)
-            .map_or_else(|| format!("class {class}"), |builtin| builtin.id.to_owned()),
+        Spot::Builtin(class) => builtin(*class),
+        Spot::Inside { class, path } => format!("{}{}", builtin(*class), path.display()),
         Spot::Abstract(name) => format!("@{name}"),
     };
     let id = match resource {

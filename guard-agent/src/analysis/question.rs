@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
-use guard_common::class::{BUILTINS, UNNAMED_UNIX};
+use guard_common::class::{BUILTINS, Class, UNNAMED_UNIX, WITH_NAMES};
 use guard_common::tables::Attributes;
 
 use crate::host::{Entry, Host};
@@ -268,6 +268,15 @@ fn spot(kind: &str, id: &str) -> Result<Spot, Diagnostic> {
     if let Some(builtin) = BUILTINS.iter().find(|builtin| builtin.id == id) {
         return Ok(Spot::Builtin(builtin.class));
     }
+    // `guard:own-tmpfs/NAMES`: what has a name in its file system, and is of the class by another rule.
+    let inside = |class: &Class| {
+        let builtin = BUILTINS.iter().find(|builtin| builtin.class == *class)?;
+        let path = id.strip_prefix(builtin.id).filter(|path| path.starts_with('/'))?;
+        Some(Spot::Inside { class: *class, path: clean(Path::new(path)) })
+    };
+    if let Some(spot) = WITH_NAMES.iter().find_map(inside) {
+        return Ok(spot);
+    }
     match (kind, id.strip_prefix('@')) {
         ("Unix", Some(name)) if !name.is_empty() => return Ok(Spot::Abstract(name.to_owned())),
         ("Unix", _) if id == "guard:unnamed" => return Ok(Spot::Builtin(UNNAMED_UNIX)),
@@ -339,4 +348,22 @@ fn follow(host: &Host, path: &Path, last: bool) -> PathBuf {
         }
     }
     done
+}
+
+#[cfg(test)]
+mod tests {
+    use guard_common::class::{OWN_ANONYMOUS, OWN_TMPFS};
+
+    use super::*;
+
+    #[test]
+    fn a_built_in_class_can_have_a_name_behind_it() {
+        let of = |id: &str| spot("File", id).map_err(|error| error.message);
+        assert_eq!(of("guard:own-tmpfs"), Ok(Spot::Builtin(OWN_TMPFS)));
+        let path = PathBuf::from("/.ssh/id");
+        assert_eq!(of("guard:own-tmpfs/a/../.ssh/id"), Ok(Spot::Inside { class: OWN_TMPFS, path }));
+        assert_eq!(of("guard:own-anonymous"), Ok(Spot::Builtin(OWN_ANONYMOUS)));
+        // What has no name cannot be given one.
+        assert!(of("guard:own-anonymous/x").is_err() && of("guard:own-tmpfs-x").is_err());
+    }
 }

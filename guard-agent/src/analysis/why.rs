@@ -261,17 +261,23 @@ fn resource(record: &Record, action: Action) -> Result<(Resource, Attributes), D
 
 /// Where something with a path was.
 fn spot(record: &Record) -> Result<Spot, Diagnostic> {
+    let path = |bytes: Vec<u8>| PathBuf::from(OsString::from_vec(bytes));
+    let cut = || incomplete("its path was too long to be reported whole");
     if record.class != UNKNOWN && record.class < FIRST_COMPILED {
-        return Ok(Spot::Builtin(record.class));
+        let class = record.class;
+        return match record.fs_path_bytes() {
+            Some(_) if record.resource.path_truncated => Err(cut()),
+            Some(bytes) => Ok(Spot::Inside { class, path: path(bytes) }),
+            None => Ok(Spot::Builtin(class)),
+        };
     }
     if let Some(name) = record.abstract_name_bytes() {
         let name = String::from_utf8(name).map_err(|_| incomplete("the name of its socket is not UTF-8"))?;
         return Ok(Spot::Abstract(name));
     }
     if record.resource.path_truncated {
-        return Err(incomplete("its path was too long to be reported whole"));
+        return Err(cut());
     }
-    let path = |bytes: Vec<u8>| PathBuf::from(OsString::from_vec(bytes));
     if let Some(bytes) = record.path_bytes() {
         return Ok(Spot::Path(path(bytes)));
     }

@@ -252,6 +252,9 @@ pub struct Counters {
     pub labelled: u64,
     /// Denials for want of a decision.
     pub internal_denied: u64,
+    /// File systems of subjects that were one too many to be known as their own.
+    #[serde(default)]
+    pub file_systems_not_noted: u64,
 }
 
 /// Body of `POST /v1/mode`.

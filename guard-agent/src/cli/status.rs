@@ -66,6 +66,12 @@ fn render(status: &Status, screen: Screen, now: i64) -> String {
     ));
     lines.extend(memory(&status.store));
     lines.push(format!("  labelled  {} by selectors", grouped(counters.labelled)));
+    if counters.file_systems_not_noted != 0 {
+        lines.push(format!(
+            "  not noted {} file systems of subjects, because they had too many at once: what lies on them is denied",
+            grouped(counters.file_systems_not_noted)
+        ));
+    }
     lines.extend(modes(&status.subjects, now));
     lines.push(String::new());
     lines.extend(subjects(&status.subjects));

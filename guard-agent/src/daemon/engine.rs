@@ -379,6 +379,7 @@ impl Engine {
                 events_lost: count(Counter::Lost),
                 labelled: count(Counter::Labelled),
                 internal_denied: count(Counter::InternalDenied),
+                file_systems_not_noted: count(Counter::NotNoted),
             },
             store: self.store.status(),
         })

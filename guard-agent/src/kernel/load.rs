@@ -26,6 +26,8 @@ enum Kind {
 /// before anything that remembers.
 const PROGRAMS: &[(&str, Kind, &str)] = &[
     ("inode_free_security", Kind::Lsm, "inode_free_security"),
+    ("sb_free_security", Kind::Lsm, "sb_free_security"),
+    ("sb_alloc_security", Kind::Lsm, "sb_alloc_security"),
     ("task_alloc", Kind::Lsm, "task_alloc"),
     ("task_newtask", Kind::Tracepoint, "task_newtask"),
     ("bprm_committed_creds", Kind::Lsm, "bprm_committed_creds"),

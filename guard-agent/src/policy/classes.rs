@@ -64,7 +64,7 @@ impl Classes {
             .map(|number| ClassInfo {
                 sort: match number {
                     class::OWN_ANONYMOUS | class::UNNAMED_UNIX => Sort::Pathless,
-                    class::STDIO | class::TERMINAL | class::OWN_PROC | class::OWN_CGROUP => Sort::Path,
+                    number if class::WITH_NAMES.contains(&number) => Sort::Path,
                     class::ANONYMOUS_MEMORY => Sort::Memory,
                     class::NETLINK_ROUTE | class::OTHER_PROTOCOL => Sort::Protocol,
                     _ => Sort::Unused,

@@ -221,6 +221,7 @@ impl<'a> Covers<'a> {
                 Named { id: format!("@{name}"), name: String::new(), parents: Vec::new() }
             }
             Spot::Builtin(number) => self.builtin(*number),
+            Spot::Inside { class, path } => self.inside(*class, path),
         }
     }
 
@@ -236,6 +237,22 @@ impl<'a> Covers<'a> {
         Named { id, name: String::new(), parents: parents.collect() }
     }
 
+    /// Names in the file system count; those above the points where it is mounted do not, because the
+    /// class is the same wherever that is.
+    fn inside(&self, number: Class, path: &Path) -> Named {
+        let mut found = self.builtin(number);
+        if let Some(directory) = found.id.strip_suffix("/*") {
+            found.id = format!("{directory}{}", path.display());
+        }
+        found.name = last_name(path);
+        found.parents.extend(self.named(super::trie::names(path)));
+        found
+    }
+
+    fn named<'p>(&self, names: impl Iterator<Item = &'p [u8]>) -> Vec<EntityUID> {
+        names.filter_map(|name| self.names.get(std::str::from_utf8(name).ok()?).cloned()).collect()
+    }
+
     fn place(&self, place: &Place) -> Named {
         let mut parents: Vec<EntityUID> = Vec::new();
         for above in place.path.ancestors() {
@@ -245,8 +262,7 @@ impl<'a> Covers<'a> {
         if !self.names.is_empty() {
             parents.extend(self.names_above(place));
         }
-        let name = place.path.file_name().map_or("/".into(), |name| name.to_string_lossy().into_owned());
-        Named { id: self.naming.name(place), name, parents }
+        Named { id: self.naming.name(place), name: last_name(&place.path), parents }
     }
 
     /// The names on the path from the file system's root, and on the way to each mount point that
@@ -259,8 +275,7 @@ impl<'a> Covers<'a> {
             .visible()
             .filter(|mount| mount.device == place.device && place.path.starts_with(&mount.root));
         paths.extend(shows.map(|mount| mount.point.as_path()));
-        let names = paths.into_iter().flat_map(super::trie::names);
-        names.filter_map(|name| self.names.get(std::str::from_utf8(name).ok()?).cloned()).collect()
+        self.named(paths.into_iter().flat_map(super::trie::names))
     }
 }
 
@@ -269,6 +284,11 @@ struct Named {
     id: String,
     name: String,
     parents: Vec<EntityUID>,
+}
+
+/// The kernel calls the root of a file system "/".
+fn last_name(path: &Path) -> String {
+    path.file_name().map_or("/".into(), |name| name.to_string_lossy().into_owned())
 }
 
 fn text(value: &str) -> RestrictedExpr {

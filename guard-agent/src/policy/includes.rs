@@ -12,6 +12,7 @@ pub(super) const SHIPPED: &[(&str, &str)] = &[
     ("tool.cedar", include_str!("../../includes/tool.cedar")),
     ("service.cedar", include_str!("../../includes/service.cedar")),
     ("sandbox.cedar", include_str!("../../includes/sandbox.cedar")),
+    ("container.cedar", include_str!("../../includes/container.cedar")),
     ("guard.cedar", include_str!("../../includes/guard.cedar")),
 ];
 

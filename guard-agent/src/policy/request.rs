@@ -18,8 +18,15 @@ pub enum Spot {
         /// The path from its root.
         path: PathBuf,
     },
-    /// One of the built-in classes (`guard_common::class`).
+    /// One of the built-in classes (`guard_common::class`), without a name.
     Builtin(Class),
+    /// What has a name and falls into a built-in class all the same.
+    Inside {
+        /// The class.
+        class: Class,
+        /// The path from the root of its file system.
+        path: PathBuf,
+    },
     /// A unix socket with an abstract name, without the leading zero byte.
     Abstract(String),
 }

@@ -45,8 +45,18 @@ impl<'a> Walker<'a> {
                 _ => None,
             })
             .collect();
+        Found { class: self.path_class(device, &names), features: self.features(&names, attributes) }
+    }
+
+    /// Class and features of what has this path on its file system and is of a built-in class.
+    pub fn inside(&self, class: Class, path: &Path, attributes: &Attributes) -> Found {
+        let names: Vec<&[u8]> = super::trie::names(path).collect();
+        Found { class, features: self.features(&names, attributes) }
+    }
+
+    fn features(&self, names: &[&[u8]], attributes: &Attributes) -> u64 {
         let mut features = self.attributes(attributes);
-        for name in &names {
+        for name in names {
             if let Some(bit) = self.follow(NODE_NAMES, name) {
                 features |= 1 << (bit & 63);
             }
@@ -59,7 +69,7 @@ impl<'a> Walker<'a> {
                 features |= 1 << (pattern.bit & 63);
             }
         }
-        Found { class: self.path_class(device, &names), features }
+        features
     }
 
     /// Class of a device's usual path, and the features of its names.

@@ -164,6 +164,7 @@ impl Judge<'_> {
                 }
                 Spot::Place { device, path } => self.walker.path(*device, path, attributes),
                 Spot::Builtin(number) => builtin(*number),
+                Spot::Inside { class, path } => self.walker.inside(*class, path, attributes),
                 Spot::Abstract(name) => self.walker.abstract_name(name.as_bytes(), attributes),
             },
             Resource::Endpoint(address, port) => self.walker.endpoint(*address, *port, attributes),

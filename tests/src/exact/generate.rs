@@ -292,7 +292,8 @@ fn on_path(rng: &mut Rng, sort: &Sort<'_>, kind: Kind) -> String {
     let words = sort.words;
     let (a, b) = (path(rng, words, sort.permit), path(rng, words, sort.permit));
     let kind_name = kind.entity_type();
-    let builtin = *pick(rng, &["guard:own-anonymous", "guard:own-proc", "guard:own-cgroup"]);
+    let builtin =
+        *pick(rng, &["guard:own-anonymous", "guard:own-proc", "guard:own-cgroup", "guard:own-tmpfs"]);
     let file = *pick(rng, &["guard:terminal", "guard:stdio"]);
     match rng.u8(0..20) {
         0..=5 => format!("resource in Guard::Dir::\"{a}\""),
@@ -346,7 +347,10 @@ fn on_unix(rng: &mut Rng, sort: &Sort<'_>) -> String {
         7 => format!("resource in Guard::Name::\"{}\"", pick(rng, &words.names)),
         8 => format!("resource.name like \"{}\"", pick(rng, &words.patterns)),
         9 => "resource.abstract".to_owned(),
-        10 => "resource in Guard::Dir::\"guard:own-anonymous\"".to_owned(),
+        10 => {
+            let builtin = *pick(rng, &["guard:own-anonymous", "guard:own-tmpfs"]);
+            format!("resource in Guard::Dir::\"{builtin}\"")
+        }
         _ => listener(rng),
     }
 }

@@ -83,10 +83,11 @@ fn in_kernel(cases: u64, seed: u64) -> anyhow::Result<ExitCode> {
     eprintln!("exact: system calls against Cedar, seed {seed}");
     let outcome = kernel::run(cases, seed)?;
     eprintln!(
-        "exact: {} bundles in {:.1} s: {} calls refused, {} decisions reported; {} more calls fail for everybody",
+        "exact: {} bundles in {:.1} s: {} calls refused, {} on ground of the process's own, {} decisions reported; {} more calls fail for everybody",
         outcome.bundles,
         begin.elapsed().as_secs_f64(),
         outcome.refused,
+        outcome.on_ground,
         outcome.reported,
         outcome.without_answer
     );

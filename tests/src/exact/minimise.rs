@@ -164,6 +164,9 @@ fn requests(request: &Request) -> Vec<Request> {
             Spot::Place { device, path } => {
                 shorter(path).into_iter().map(|path| Spot::Place { device: *device, path }).collect()
             }
+            Spot::Inside { class, path } => {
+                shorter(path).into_iter().map(|path| Spot::Inside { class: *class, path }).collect()
+            }
             Spot::Builtin(_) | Spot::Abstract(_) => Vec::new(),
         }
     };

@@ -48,6 +48,7 @@ pub(crate) fn line(request: &Request) -> String {
             format!("{path:?} on device {}:{}", device >> 20, device & 0xf_ffff)
         }
         Spot::Builtin(number) => format!("built-in class {number}"),
+        Spot::Inside { class, path } => format!("{path:?} of built-in class {class}"),
         Spot::Abstract(name) => format!("@{name}"),
     };
     let resource = match &request.resource {

@@ -82,16 +82,25 @@ fn owner(rng: &mut Rng, words: &Words) -> u64 {
 
 fn spot(rng: &mut Rng, world: &World, words: &Words, kind: Kind) -> Spot {
     let builtins: &[u32] = match kind {
-        Kind::File => {
-            &[class::OWN_ANONYMOUS, class::STDIO, class::TERMINAL, class::OWN_PROC, class::OWN_CGROUP]
-        }
-        Kind::Dir => &[class::OWN_PROC, class::OWN_CGROUP],
-        _ => &[class::OWN_ANONYMOUS],
+        Kind::File => &[
+            class::OWN_ANONYMOUS,
+            class::STDIO,
+            class::TERMINAL,
+            class::OWN_PROC,
+            class::OWN_CGROUP,
+            class::OWN_TMPFS,
+        ],
+        Kind::Dir => &[class::OWN_PROC, class::OWN_CGROUP, class::OWN_TMPFS],
+        _ => &[class::OWN_ANONYMOUS, class::OWN_TMPFS],
     };
-    if rng.u8(0..10) == 0 {
-        return Spot::Builtin(*pick(rng, builtins));
+    let builtin = (rng.u8(0..8) == 0).then(|| *pick(rng, builtins));
+    if let Some(class) = builtin.filter(|class| !class::WITH_NAMES.contains(class)) {
+        return Spot::Builtin(class);
     }
     let path = path(rng, words, &|literal| world.follow(literal));
+    if let Some(class) = builtin {
+        return Spot::Inside { class, path };
+    }
     match rng.u8(0..4) {
         // A place that perhaps no mount shows.
         0 => Spot::Place { device: world.device(rng), path },

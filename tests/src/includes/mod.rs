@@ -17,7 +17,9 @@ use crate::layout;
 use crate::users::Identity;
 
 pub(crate) mod base;
+pub(crate) mod container;
 pub(crate) mod lang;
+pub(crate) mod sandbox;
 pub(crate) mod shell;
 pub(crate) mod tool;
 
@@ -143,10 +145,11 @@ fn add_all(mut bundle: Bundle, all: &[Twins], more: &[(&[&str], String)]) -> Bun
 
 /// The accounts of all subjects.
 pub(crate) fn accounts() -> impl Iterator<Item = Identity> {
-    [base::TWINS, lang::TWINS, shell::TWINS, tool::TWINS]
+    [base::TWINS, lang::TWINS, sandbox::TWINS, shell::TWINS, tool::TWINS]
         .into_iter()
         .flatten()
         .flat_map(|twins| [twins.with, twins.without])
+        .chain([sandbox::WITHOUT_TMPFS])
 }
 
 /// A command as it is run in a tree of its own: nothing of the caller's environment, no input.

@@ -48,6 +48,7 @@ impl Region {
         let only: &[Kind] = match self.spot {
             Where::Builtin(class::STDIO | class::TERMINAL) => &[Kind::File],
             Where::Builtin(class::OWN_PROC | class::OWN_CGROUP) => &[Kind::File, Kind::Dir],
+            Where::Builtin(class::OWN_TMPFS) => &[Kind::File, Kind::Dir, Kind::Unix],
             Where::Builtin(class::OWN_ANONYMOUS) => &[Kind::File, Kind::Unix],
             Where::Builtin(class::UNNAMED_UNIX) => &[Kind::Unix],
             _ => &Kind::ALL,

@@ -221,6 +221,17 @@ const SECRETS: [&str; 16] = [
 ];
 
 #[test]
+fn no_include_gives_code_that_the_subject_writes() {
+    let compiled = compiled(&with(&all()));
+    for class in [guard_common::class::OWN_TMPFS, guard_common::class::OWN_ANONYMOUS] {
+        for action in ["exec", "exec.map"] {
+            let found = Found { class, features: 0 };
+            assert_ne!(ask(&compiled, "web", action, found).denied, 0, "{action} on class {class}");
+        }
+    }
+}
+
+#[test]
 fn no_include_gives_a_secret_or_a_place_to_write_to() {
     let compiled = compiled(&with(&all()));
     for secret in SECRETS {

@@ -20,7 +20,7 @@ pub(super) const PATHS: [&str; 12] = [
     "/usr/bin/python3.11",
     "/a-name-longer-than-twenty-four-bytes/x",
 ];
-const LITERALS: [&str; 11] = [
+const LITERALS: [&str; 13] = [
     "/",
     "/srv",
     "/srv/www",
@@ -32,6 +32,8 @@ const LITERALS: [&str; 11] = [
     "/bin",
     "/bin/python",
     "/a-name-longer-than-twenty-four-bytes",
+    "guard:own-proc",
+    "guard:own-tmpfs",
 ];
 const NAMES: [&str; 4] = [".git", ".ssh", "www", "a-name-longer-than-twenty-four-bytes"];
 const PATTERNS: [&str; 5] = ["*.pem", "a*", "a*.pem", "key.pem", "*"];
@@ -48,7 +50,7 @@ fn pick(list: &'static [&'static str]) -> impl Strategy<Value = &'static str> {
 fn on_paths() -> impl Strategy<Value = String> {
     let leaf = prop_oneof![
         4 => pick(&LITERALS).prop_map(|path| format!("resource in Guard::Dir::\"{path}\"")),
-        2 => pick(&LITERALS).prop_map(|path| format!("resource == Guard::File::\"{path}\"")),
+        2 => pick(&LITERALS[..11]).prop_map(|path| format!("resource == Guard::File::\"{path}\"")),
         2 => pick(&NAMES).prop_map(|name| format!("resource in Guard::Name::\"{name}\"")),
         2 => pick(&PATTERNS).prop_map(|pattern| format!("resource.name like \"{pattern}\"")),
         1 => Just("resource.name == \"a.pem\"".to_owned()),
@@ -173,6 +175,14 @@ fn same_answers(policies: &[String], facts: &Facts) {
         check(&oracle, &compiled, "dir.list", found, directory, attributes);
     }
     let walker = Walker::new(&compiled.generation);
+    for class in guard_common::class::WITH_NAMES {
+        for path in ["/", "/srv", "/12/a.pem", "/www/.git/x", "/.ssh/key.pem"] {
+            let attributes = file(1000, false);
+            let found = walker.inside(class, Path::new(path), &attributes);
+            let file = Resource::File(Spot::Inside { class, path: path.into() });
+            check(&oracle, &compiled, "file.read", found, file, attributes);
+        }
+    }
     for address in ADDRESSES.map(|address| address.parse::<IpAddr>().unwrap()) {
         for (port, protocol) in [(22, 6), (79, 17), (80, 6), (443, 17), (65535, 6)] {
             let attributes = Attributes { protocol, ..Attributes::default() };

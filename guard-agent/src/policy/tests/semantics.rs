@@ -219,6 +219,23 @@ fn builtin_classes_and_abstract_sockets() {
 }
 
 #[test]
+fn a_tmpfs_of_ones_own_is_in_no_directory_and_its_names_count() {
+    let compiled = bundle(
+        "@id(\"root\") permit (principal, action in Guard::Action::\"file.*\", resource in Guard::Dir::\"/\");\
+         @id(\"own\") permit (principal, action in Guard::Action::\"read\", resource in Guard::Dir::\"guard:own-tmpfs\");\
+         @id(\"names\") forbid (principal, action, resource in Guard::Name::\".ssh\");",
+    );
+    let walker = Walker::new(&compiled.generation);
+    let may = |action: &str, path: &str| {
+        let class = guard_common::class::OWN_TMPFS;
+        let found = walker.inside(class, Path::new(path), &file(0, false));
+        ask(&compiled, "web", action, found).denied == 0
+    };
+    assert!(may("file.read", "/a/b") && may("dir.list", "/"));
+    assert!(!may("file.write", "/a/b") && !may("file.read", "/.ssh/id") && !may("exec", "/a/b"));
+}
+
+#[test]
 fn executables_select_and_directories_hand_down() {
     let toml = format!(
         "{TOML}[subjects.a]\nselector = {{ exe_in = \"/opt/agent\" }}\ngoverns = [\"*\"]\n\

@@ -109,12 +109,19 @@ fn same_answers(first: &[String], second: &[String]) {
         }
     }
     let attributes = file(1000, false);
-    for class in [guard_common::class::OWN_PROC, guard_common::class::OWN_ANONYMOUS] {
+    let class = guard_common::class::OWN_ANONYMOUS;
+    let pipes = area(&areas, &survey, Action::FileRead.bit(), |region| *region == Where::Builtin(class));
+    let bits = survey.bits_of_path(pipes, None, &attributes);
+    let found = [&one, &two].map(|compiled| Walker::new(&compiled.generation).builtin(class, &attributes));
+    check(&survey, pipes, [&one, &two], "file.read", found, bits);
+    for class in guard_common::class::WITH_NAMES {
         let area = area(&areas, &survey, Action::FileRead.bit(), |region| *region == Where::Builtin(class));
-        let bits = survey.bits_of_path(area, None, &attributes);
-        let found =
-            [&one, &two].map(|compiled| Walker::new(&compiled.generation).builtin(class, &attributes));
-        check(&survey, area, [&one, &two], "file.read", found, bits);
+        for path in ["/", "/a.pem", "/x/.git/b", "/c"].map(Path::new) {
+            let bits = survey.bits_of_path(area, Some(path), &attributes);
+            let found = [&one, &two]
+                .map(|compiled| Walker::new(&compiled.generation).inside(class, path, &attributes));
+            check(&survey, area, [&one, &two], "file.read", found, bits);
+        }
     }
     let area = area(&areas, &survey, Action::FileRead.bit(), |region| *region == Where::Unclassified);
     for path in ["/etc/a.pem", "/x/.git/b", "/c"] {

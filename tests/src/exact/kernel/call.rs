@@ -86,6 +86,15 @@ impl Call {
         }
     }
 
+    /// The path that it is made on.
+    pub(super) fn path(&self) -> Option<PathBuf> {
+        match self {
+            Self::Open { path, .. } | Self::Map { path } | Self::Exec { path } => Some(path.path()),
+            Self::UnixConnect { socket: Socket::Path(path) } => Some(path.path()),
+            _ => None,
+        }
+    }
+
     fn attempt(&self) -> Result<(), Failure> {
         match self {
             Self::Quit => raw::exit_now(0),

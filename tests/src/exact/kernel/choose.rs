@@ -6,16 +6,21 @@ use fastrand::Rng;
 use nix::libc;
 
 use super::call::{Call, Name, Socket, Transport};
+use super::ground::{Kind, Thing};
 use super::scene::{Scene, is_directory, is_program, is_socket};
 use crate::requests;
 use crate::words::Words;
 use crate::world::pick;
 
 /// A random call.
-pub(super) fn call(rng: &mut Rng, scene: &Scene, words: &Words, paths: &[PathBuf]) -> Call {
+pub(super) fn call(rng: &mut Rng, scene: &Scene, words: &Words, paths: &[PathBuf], ground: &[Thing]) -> Call {
+    if rng.u8(0..6) == 0 && !ground.is_empty() {
+        let thing = pick(rng, ground);
+        return on_ground(rng, thing);
+    }
     match rng.u8(0..20) {
         0..=8 => open(rng, scene, words, paths),
-        9 => Call::OpenMemfd { flags: flags(rng, None) },
+        9 => Call::OpenMemfd { flags: flags(rng, Kind::File) },
         10 => Call::Map { path: name(rng, scene, words, paths, &|path| !is_directory(path)) },
         11 if rng.bool() => Call::MapAnonymous,
         11..=13 => Call::Exec { path: name(rng, scene, words, paths, &is_program) },
@@ -31,13 +36,29 @@ pub(super) fn call(rng: &mut Rng, scene: &Scene, words: &Words, paths: &[PathBuf
 
 fn open(rng: &mut Rng, scene: &Scene, words: &Words, paths: &[PathBuf]) -> Call {
     let path = name(rng, scene, words, paths, &|path| !is_socket(path));
-    Call::Open { flags: flags(rng, Some(&path.path())), path, detour: rng.u8(0..5) == 0 }
+    let kind = match path.path() {
+        path if is_directory(&path) => Kind::Directory,
+        path if is_program(&path) => Kind::Program,
+        _ => Kind::File,
+    };
+    Call::Open { flags: flags(rng, kind), path, detour: rng.u8(0..5) == 0 }
+}
+
+/// What can be done on ground of the process's own.
+fn on_ground(rng: &mut Rng, thing: &Thing) -> Call {
+    let path = Name::new(&thing.path);
+    match thing.kind {
+        Kind::Socket => Call::UnixConnect { socket: Socket::Path(path) },
+        Kind::Program if rng.bool() => Call::Exec { path },
+        Kind::File | Kind::Program if rng.u8(0..6) == 0 => Call::Map { path },
+        kind => Call::Open { flags: flags(rng, kind), path, detour: rng.u8(0..5) == 0 },
+    }
 }
 
 /// Any flags with which opening this works.
-fn flags(rng: &mut Rng, path: Option<&Path>) -> i32 {
+fn flags(rng: &mut Rng, kind: Kind) -> i32 {
     let mut flags = libc::O_NONBLOCK;
-    if path.is_some_and(is_directory) {
+    if kind == Kind::Directory {
         return flags | if rng.bool() { libc::O_DIRECTORY } else { 0 };
     }
     flags |= *pick(rng, &[libc::O_RDONLY, libc::O_RDONLY, libc::O_WRONLY, libc::O_RDWR, libc::O_ACCMODE]);
@@ -48,7 +69,7 @@ fn flags(rng: &mut Rng, path: Option<&Path>) -> i32 {
         }
     }
     // What is executed must stay what it is.
-    if rng.u8(0..4) == 0 && !path.is_some_and(is_program) {
+    if rng.u8(0..4) == 0 && kind != Kind::Program {
         flags |= libc::O_TRUNC;
     }
     flags

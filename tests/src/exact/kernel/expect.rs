@@ -12,8 +12,11 @@ use guard_common::class;
 use guard_common::tables::{Attributes, DEVICE_MINORS, DEVICE_PATHS};
 use guard_tests::raw;
 use nix::libc;
+use nix::unistd::Pid;
 
 use super::call::{Call, Socket, Transport};
+use super::ground;
+use super::worker::Worker;
 
 /// One decision: everything in `actions` on one resource, or at least one of them if `either`.
 #[derive(Clone, Debug)]
@@ -40,17 +43,20 @@ const CHARACTER: u64 = 0o020000;
 
 /// A file as the kernel sees it, found by a path.
 struct Seen {
-    path: PathBuf,
-    /// Where the device usually is, if it is judged by what it is.
-    device: Option<&'static str>,
+    /// Where it is, or where the device usually is, if it is judged by what it is.
+    spot: Spot,
     attributes: Attributes,
 }
 
-/// Follows `path` as open(2) does.
-fn look(path: &Path) -> Option<Seen> {
-    let file = File::from(raw::open_path(path).ok()?);
+/// Follows `path` as open(2) does for a process with this number.
+fn look(path: &Path, pid: Pid) -> Option<Seen> {
+    let outside = ground::seen_from_outside(path, pid);
+    let file = File::from(raw::open_path(outside.as_deref().unwrap_or(path)).ok()?);
     let data = file.metadata().ok()?;
-    let path = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).ok()?;
+    let spot = match ground::spot(path, pid) {
+        Some(spot) => spot,
+        None => Spot::Path(std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).ok()?),
+    };
     let mode = u64::from(data.mode());
     let attributes = Attributes {
         owner: data.uid().into(),
@@ -62,14 +68,13 @@ fn look(path: &Path) -> Option<Seen> {
     let number = (nix::sys::stat::major(data.rdev()), nix::sys::stat::minor(data.rdev()));
     let known = DEVICE_MINORS.iter().position(|minor| number == (1, u64::from(*minor)));
     let device = known.filter(|_| attributes.kind == CHARACTER).map(|index| DEVICE_PATHS[index]);
-    Some(Seen { path, device, attributes })
+    Some(Seen { spot: device.map_or(spot, |device| Spot::Path(device.into())), attributes })
 }
 
 impl Seen {
     fn decision(self, actions: &[Action], either: bool) -> Decision {
-        let spot = Spot::Path(self.device.map_or(self.path, PathBuf::from));
         let directory = self.attributes.kind == DIRECTORY;
-        let resource = if directory { Resource::Dir(spot) } else { Resource::File(spot) };
+        let resource = if directory { Resource::Dir(self.spot) } else { Resource::File(self.spot) };
         Decision { actions: actions.to_vec(), either, resource, attributes: self.attributes }
     }
 
@@ -100,9 +105,10 @@ fn opening(flags: i32, kind: u64) -> Vec<Action> {
     actions
 }
 
-/// The decisions of a call by a process of this user, in the order in which they are made; nothing if it
-/// cannot be told.
-pub(super) fn decisions(call: &Call, user: u32) -> Option<Vec<Decision>> {
+/// The decisions of a call by this process, in the order in which they are made; nothing if it cannot be
+/// told.
+pub(super) fn decisions(call: &Call, worker: &Worker) -> Option<Vec<Decision>> {
+    let look = |path: &Path| look(path, worker.pid());
     let of = |actions: &[Action], resource: Resource, attributes: Attributes| Decision {
         actions: actions.to_vec(),
         either: false,
@@ -117,7 +123,7 @@ pub(super) fn decisions(call: &Call, user: u32) -> Option<Vec<Decision>> {
             vec![seen.decision(&actions, false)]
         }
         Call::OpenMemfd { flags } => {
-            let owner = user.into();
+            let owner = worker.user.into();
             let attributes =
                 Attributes { owner, kind: REGULAR, set_id: 0, fileless: 1, ..Attributes::default() };
             let resource = Resource::File(Spot::Builtin(class::OWN_ANONYMOUS));
@@ -139,7 +145,7 @@ pub(super) fn decisions(call: &Call, user: u32) -> Option<Vec<Decision>> {
                 [opened, decided]
             };
             let mut all = exec(program).to_vec();
-            match interpreter(&path)? {
+            match interpreter(&ground::seen_from_outside(&path, worker.pid()).unwrap_or(path))? {
                 Interpreter::None => {}
                 Interpreter::Script(path) => all.extend(exec(look(&path)?)),
                 Interpreter::Elf(path) => all.push(look(&path)?.decision(&either, true)),
@@ -152,8 +158,8 @@ pub(super) fn decisions(call: &Call, user: u32) -> Option<Vec<Decision>> {
             let resource = Resource::Endpoint(routed(address.ip()), address.port());
             vec![of(&[Action::NetConnect], resource, attributes)]
         }
-        Call::UnixConnect { socket } => vec![unix(socket, Action::UnixConnect)?],
-        Call::UnixSend { socket } => vec![unix(socket, Action::UnixSend)?],
+        Call::UnixConnect { socket } => vec![unix(socket, Action::UnixConnect, &look)?],
+        Call::UnixSend { socket } => vec![unix(socket, Action::UnixSend, &look)?],
         Call::Netlink { route } => {
             let name = if *route { "netlink/route" } else { "netlink/other" };
             vec![of(&[Action::NetRaw], Resource::Protocol(name.to_owned()), Attributes::default())]
@@ -171,9 +177,9 @@ fn routed(address: IpAddr) -> IpAddr {
     }
 }
 
-fn unix(socket: &Socket, action: Action) -> Option<Decision> {
+fn unix(socket: &Socket, action: Action, look: &dyn Fn(&Path) -> Option<Seen>) -> Option<Decision> {
     let (spot, name) = match socket {
-        Socket::Path(path) => (Spot::Path(look(&path.path())?.path), 0),
+        Socket::Path(path) => (look(&path.path())?.spot, 0),
         Socket::Abstract(name) => (Spot::Abstract(name.clone()), 1),
     };
     Some(Decision {

@@ -1,20 +1,22 @@
 //! The comparison in a guest: the real daemon, random bundles, random system calls by labelled
 //! processes, and the same calls by a process without a label to tell Guard's refusals from others.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use fastrand::Rng;
 use guard_agent::host::Host;
 use guard_agent::policy::{Diagnostics, Facts, Oracle, SubjectIds, compile};
-use guard_tests::bundle::Bundle;
+use guard_tests::bundle::{Bundle, permit, within};
 use guard_tests::daemon::Daemon;
+use guard_tests::layout;
 use nix::sched::{CloneFlags, unshare};
 use serde_json::Value;
 
 mod call;
 mod choose;
 mod expect;
+mod ground;
 mod mailbox;
 pub(crate) mod reference;
 mod scene;
@@ -30,6 +32,7 @@ use crate::minimise;
 use crate::model::Model;
 use crate::report;
 use crate::words::Words;
+use crate::world::pick;
 
 /// Calls for one bundle.
 const CALLS: u64 = 120;
@@ -43,6 +46,8 @@ pub(crate) struct Outcome {
     pub(crate) decisions: u64,
     /// Of these, refused ones.
     pub(crate) refused: u64,
+    /// Of these, calls on what is of a built-in class and has a name.
+    pub(crate) on_ground: u64,
     /// Decisions that were reported because the candidate policy set denies them.
     pub(crate) reported: u64,
     /// Bundles.
@@ -60,8 +65,10 @@ pub(crate) fn run(cases: u64, seed: u64) -> Result<Outcome> {
     let daemon = start()?;
     // Nothing that is connected to leads anywhere.
     unshare(CloneFlags::CLONE_NEWNET).context("leave the network")?;
-    let mut stage =
-        Stage { scene, daemon, labelled: Worker::labelled()?, unlabelled: Worker::unlabelled()?, applied: 0 };
+    layout::directory(Path::new(ground::TMPFS))?;
+    let ground = rng.u64(..);
+    let (labelled, unlabelled) = (Worker::labelled(ground)?, Worker::unlabelled_grounded(ground)?);
+    let mut stage = Stage { scene, daemon, labelled, unlabelled, applied: 0 };
     let mut outcome = Outcome::default();
     while outcome.decisions < cases && outcome.counter_example.is_none() {
         let left = CALLS.min(cases - outcome.decisions);
@@ -76,7 +83,11 @@ pub(crate) fn run(cases: u64, seed: u64) -> Result<Outcome> {
 
 fn start() -> Result<Daemon> {
     let bundle = SUBJECTS.iter().fold(Bundle::new("exact"), |bundle, (name, user)| {
-        bundle.toml(&format!("[subjects.{name}]\nselector = {{ user = \"{user}\" }}\ngoverns = [\"*\"]\n"))
+        // Until the first random bundle: they make ground of their own.
+        let own = within(&["guard:own-proc", "guard:own-tmpfs"]);
+        bundle
+            .toml(&format!("[subjects.{name}]\nselector = {{ user = \"{user}\" }}\ngoverns = [\"*\"]\n"))
+            .policy(name, permit("ground", name, &["file.*"], &own))
     });
     Daemon::start("exact", &bundle)
 }
@@ -120,6 +131,8 @@ impl Stage {
         }
         let mut words = Words::small(rng);
         words.paths = self.scene.words_paths(rng);
+        words.names.push((*pick(rng, &ground::NAMES)).to_owned());
+        words.patterns.push((*pick(rng, &ground::PATTERNS)).to_owned());
         words.nets = Words::random(rng).nets;
         words.abstracts = Scene::abstract_names(rng.bool()).iter().map(|name| (*name).to_owned()).collect();
         let host = Host::read().context("read the host")?;
@@ -135,17 +148,20 @@ impl Stage {
         let before = self.reported()?;
         let (mut expected, mut made) = (0, Vec::new());
         let mut paths = self.scene.paths();
+        let ground = ground::things(self.unlabelled.pid());
         while (made.len() as u64) < count {
             if rng.u8(0..12) == 0 {
                 self.scene.change(rng);
                 paths = self.scene.paths();
             }
-            let call = choose::call(rng, &self.scene, &words, &paths);
+            let call = choose::call(rng, &self.scene, &words, &paths, &ground);
+            let is_on_ground = call.path().is_some_and(|path| ground.iter().any(|thing| thing.path == path));
             let who = rng.usize(0..SUBJECTS.len());
             match self.attempt(&oracle, who, &call)? {
                 Tried::NoAnswer => outcome.without_answer += 1,
                 Tried::Same(as_expected) => {
                     outcome.refused += u64::from(as_expected.refused.is_some());
+                    outcome.on_ground += u64::from(is_on_ground);
                     expected += as_expected.would_deny;
                     made.push((who, call));
                     outcome.decisions += 1;
@@ -167,7 +183,7 @@ impl Stage {
     /// Makes one call, first by a process without a label.
     fn attempt(&self, oracle: &Oracle<'_>, who: usize, call: &Call) -> Result<Tried> {
         let worker = &self.labelled[who];
-        let Some(decisions) = expect::decisions(call, worker.user) else { return Ok(Tried::NoAnswer) };
+        let Some(decisions) = expect::decisions(call, worker) else { return Ok(Tried::NoAnswer) };
         let control = self.unlabelled.make(call)?;
         self.scene.drain();
         // A connection fails after it was decided, and everything else may fail before.
@@ -191,7 +207,7 @@ impl Stage {
         let reported = self.reported()? - before;
         Ok(match tried {
             Tried::Same(expected) if expected.would_deny != reported => {
-                let decisions = expect::decisions(call, self.labelled[who].user).unwrap_or_default();
+                let decisions = expect::decisions(call, &self.labelled[who]).unwrap_or_default();
                 let got = expected.refused.unwrap_or_default();
                 let reported = Some(reported);
                 Tried::Different(Box::new(Mismatch { expected, got, control: got, reported, decisions }))

@@ -1,13 +1,20 @@
 //! Processes that do what they are told, each as its own user.
 
-use anyhow::{Context, Result};
+use std::io;
+use std::os::unix::net::UnixListener;
+
+use anyhow::{Context, Result, ensure};
 use guard_tests::attempt::{self, Running};
 use guard_tests::users::{AGENT, CI, FREE, Identity, WEBSRV};
 use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use super::call::Call;
+use super::ground;
 use super::mailbox::Mailbox;
 
+/// The answer of a process whose ground could not be made.
+const NO_GROUND: i32 = -2;
 /// How long a call may take in a busy guest, in seconds.
 const PATIENCE: u32 = 60;
 
@@ -23,9 +30,14 @@ pub(super) struct Worker {
 const LABELLED: [Identity; 3] = [AGENT, CI, WEBSRV];
 
 impl Worker {
-    /// One process for each subject.
-    pub(super) fn labelled() -> Result<Vec<Self>> {
-        LABELLED.into_iter().map(Self::start).collect()
+    /// One process for each subject, on ground of its own.
+    pub(super) fn labelled(seed: u64) -> Result<Vec<Self>> {
+        LABELLED.into_iter().map(|who| Self::grounded(who, seed)).collect()
+    }
+
+    /// A process that no policy is about, on ground of its own.
+    pub(super) fn unlabelled_grounded(seed: u64) -> Result<Self> {
+        Self::grounded(FREE, seed)
     }
 
     /// A process that no policy is about.
@@ -35,17 +47,42 @@ impl Worker {
 
     /// A process of this user.
     pub(super) fn start(who: Identity) -> Result<Self> {
+        Self::start_on(who, || Ok(Vec::new()))
+    }
+
+    fn grounded(who: Identity, seed: u64) -> Result<Self> {
+        let worker = Self::start_on(who, || ground::make(seed))?;
+        // It answers once its ground is there.
+        let answer = worker.make(&Call::MapAnonymous)?;
+        ensure!(answer != NO_GROUND, "user {} cannot make ground of its own", who.uid);
+        Ok(worker)
+    }
+
+    fn start_on(who: Identity, ground: impl Fn() -> io::Result<Vec<UnixListener>>) -> Result<Self> {
         let mailbox = Mailbox::new().context("share memory")?;
         let running = attempt::start(who, || {
+            let ground = ground();
+            if let Err(error) = &ground {
+                eprintln!("exact: user {}: {error}", who.uid);
+            }
             loop {
-                let answer = match serde_json::from_slice::<Call>(&mailbox.order()) {
-                    Ok(call) => call.make(),
-                    Err(_) => -1,
+                let answer = match (serde_json::from_slice::<Call>(&mailbox.order()), &ground) {
+                    (_, Err(_)) => NO_GROUND,
+                    (Ok(call), _) => call.make(),
+                    (Err(_), _) => -1,
                 };
+                for listener in ground.iter().flatten() {
+                    while listener.accept().is_ok() {}
+                }
                 mailbox.answer(answer);
             }
         })?;
         Ok(Self { mailbox, running, user: who.uid })
+    }
+
+    /// Its number.
+    pub(super) fn pid(&self) -> Pid {
+        self.running.pid()
     }
 
     /// Has it make a call; 0 or the error number.
