@@ -102,6 +102,16 @@ pub enum Standing {
     Local,
 }
 
+impl Standing {
+    /// Names of the trusted keys that signed it; none if it is local.
+    pub fn signers(&self) -> &[String] {
+        match self {
+            Self::Signed(by) => by,
+            Self::Local => &[],
+        }
+    }
+}
+
 /// The keys of this host.
 #[derive(Debug)]
 pub struct Trust {

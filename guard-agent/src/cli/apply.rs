@@ -16,11 +16,15 @@ pub(super) async fn run(
     dry_run: bool,
     json: bool,
 ) -> Result<Exit, CliError> {
-    let request = ApplyRequest { directory: absolute(path)?, dry_run };
-    let body = serde_json::to_vec(&request)
-        .map_err(|error| CliError::internal(format!("cannot write the request: {error}")))?;
-    let answer = client.post("/v1/policy/apply", body).await?;
+    let answer = client.post("/v1/policy/apply", request(path, dry_run)?).await?;
     tell(screen, &answer, "applied", json)
+}
+
+/// The body of a request to load the bundle at `path`.
+pub(super) fn request(path: &Path, dry_run: bool) -> Result<Vec<u8>, CliError> {
+    let request = ApplyRequest { directory: absolute(path)?, dry_run };
+    serde_json::to_vec(&request)
+        .map_err(|error| CliError::internal(format!("cannot write the request: {error}")))
 }
 
 /// Prints the daemon's answer to what makes another bundle live. `done` is the word for that.

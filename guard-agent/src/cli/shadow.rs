@@ -1,11 +1,11 @@
 //! `guardctl policy apply --shadow` and `guardctl policy shadow`.
 
-use super::apply::{absolute, tell};
+use super::apply::{request, tell};
 use super::client::Client;
 use super::policy::place;
 use super::screen::{Screen, grouped, note, short};
 use super::{CliError, Exit};
-use crate::api::types::{ApplyRequest, ShadowDifference, ShadowReport, ShadowSet, ShadowStatus};
+use crate::api::types::{ShadowDifference, ShadowReport, ShadowSet, ShadowStatus};
 use crate::events::escape::{block, line};
 use crate::events::time;
 use clap::{Args, Subcommand, ValueEnum};
@@ -99,10 +99,7 @@ pub(super) async fn begin(
     dry_run: bool,
     json: bool,
 ) -> Result<Exit, CliError> {
-    let request = ApplyRequest { directory: absolute(path)?, dry_run };
-    let body = serde_json::to_vec(&request)
-        .map_err(|error| CliError::internal(format!("cannot write the request: {error}")))?;
-    let answer = client.post("/v1/policy/shadow", body).await?;
+    let answer = client.post("/v1/policy/shadow", request(path, dry_run)?).await?;
     let set: ShadowSet = understood(&answer)?;
     if json {
         screen.answer(String::from_utf8_lossy(&answer).trim_end())?;

@@ -232,10 +232,7 @@ fn entry(bundle: &Bundle, source: &Path, standing: &Standing, cause: &Cause<'_>)
         version: bundle.version,
         digest: bundle.digest.clone(),
         source: source.display().to_string(),
-        signed_by: match standing {
-            Standing::Signed(by) => by.clone(),
-            Standing::Local => Vec::new(),
-        },
+        signed_by: standing.signers().to_vec(),
         by: cause.by.to_owned(),
         reason: cause.reason.clone(),
         back_to: cause.back_to,

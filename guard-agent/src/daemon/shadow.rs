@@ -325,10 +325,7 @@ fn entry(bundle: &Bundle, standing: &Standing, source: &Path, by: &str) -> bundl
         version: bundle.version,
         digest: bundle.digest.clone(),
         source: source.display().to_string(),
-        signed_by: match standing {
-            Standing::Signed(by) => by.clone(),
-            Standing::Local => Vec::new(),
-        },
+        signed_by: standing.signers().to_vec(),
         by: by.to_owned(),
     }
 }
