@@ -8,8 +8,20 @@ use std::collections::{HashMap, HashSet};
 /// Where the kernel exposes its types.
 const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 
-/// The values of the offset globals, in the order the object is to be given them.
-pub(super) fn offsets() -> Result<Vec<(&'static str, u32)>, KernelError> {
+/// What the running kernel's types say.
+pub(super) struct Types {
+    /// The values of the offset globals, in the order the object is to be given them.
+    pub(super) offsets: Vec<(&'static str, u32)>,
+    /// How many parameters each LSM hook has that programs can be attached to, by name.
+    pub(super) hooks: HashMap<String, usize>,
+}
+
+/// What the names of the functions begin with that LSM programs are attached to
+/// (`kernel/bpf/bpf_lsm.c`).
+const HOOK_PREFIX: &str = "bpf_lsm_";
+
+/// Reads the kernel's types.
+pub(super) fn types() -> Result<Types, KernelError> {
     let bytes = std::fs::read(VMLINUX).map_err(|cause| KernelError::NoBtf(format!("{VMLINUX}: {cause}")))?;
     let types = TypeInformation::new(&Bytes(bytes))
         .map_err(|cause| KernelError::NoBtf(format!("{VMLINUX}: {cause:?}")))?;
@@ -26,7 +38,21 @@ pub(super) fn offsets() -> Result<Vec<(&'static str, u32)>, KernelError> {
     let in_execve = bits("task_struct", "in_execve")
         .ok_or(KernelError::NoMember { structure: "task_struct", member: "in_execve" })?;
     values.push((IN_EXECVE_GLOBAL, in_execve));
-    Ok(values)
+    Ok(Types { offsets: values, hooks: hooks(&types) })
+}
+
+fn hooks(types: &TypeInformation) -> HashMap<String, usize> {
+    let mut found = HashMap::new();
+    for variant in types.get().values() {
+        let TypeVariant::Func(function) = variant else { continue };
+        let Some(hook) = function.name().as_deref().and_then(|name| name.strip_prefix(HOOK_PREFIX)) else {
+            continue;
+        };
+        if let Some(TypeVariant::FuncProto(prototype)) = types.get().get(function.prototype_tid()) {
+            found.insert(hook.to_owned(), prototype.parameter_list().len());
+        }
+    }
+    found
 }
 
 /// The kernel's types in memory.

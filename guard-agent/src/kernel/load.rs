@@ -5,7 +5,7 @@ use crate::fault;
 use aya::programs::{BtfTracePoint, Iter, Lsm, Program, ProgramError};
 use aya::{Btf, Ebpf, EbpfLoader};
 use nix::libc;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Instant;
@@ -16,9 +16,25 @@ pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_
 /// How a program is attached.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
+    /// To a hook that every supported kernel has.
     Lsm,
+    /// To a hook that only some kernels have.
+    LsmSince,
+    /// To a hook whose prototype changed, where it has this many parameters.
+    LsmWith(usize),
     Tracepoint,
     Iterator,
+}
+
+impl Kind {
+    /// Whether a kernel with these hooks takes a program of this kind.
+    fn fits(self, hook: &str, hooks: &HashMap<String, usize>) -> bool {
+        match self {
+            Self::LsmSince => hooks.contains_key(hook),
+            Self::LsmWith(parameters) => hooks.get(hook) == Some(&parameters),
+            Self::Lsm | Self::Tracepoint | Self::Iterator => true,
+        }
+    }
 }
 
 /// Every program with its hook, in the order of attachment: what spreads labels comes before what
@@ -71,6 +87,8 @@ pub struct Kernel {
     pub(super) outcomes_before: Option<super::outcomes::LiveOutcomes>,
     pub(super) selectors: super::selectors::Installed,
     programs: Vec<ProgramInfo>,
+    /// Names of the hooks that this kernel lets programs be attached to.
+    hooks: BTreeSet<String>,
 }
 
 impl Kernel {
@@ -85,14 +103,16 @@ impl Kernel {
             return Err(KernelError::NoObject);
         }
         // Two readers of the kernel's types, each for what the other does not give.
-        let (offsets, rename_lock, btf) = thread::scope(|scope| {
-            let offsets = scope.spawn(btf::offsets);
+        let (types, rename_lock, btf) = thread::scope(|scope| {
+            let types = scope.spawn(btf::types);
             let rename_lock = scope.spawn(symbols::rename_lock);
             let btf = Btf::from_sys_fs().map_err(|cause| KernelError::NoBtf(cause.to_string()));
             let panicked = |_| Err(KernelError::NoBtf("reading it panicked".to_owned()));
-            (offsets.join().unwrap_or_else(panicked), rename_lock.join().unwrap_or_default(), btf)
+            (types.join().unwrap_or_else(panicked), rename_lock.join().unwrap_or_default(), btf)
         });
-        let (mut offsets, btf) = (offsets?, btf?);
+        let (btf::Types { mut offsets, hooks }, btf) = (types?, btf?);
+        let fitting: Vec<_> =
+            PROGRAMS.iter().copied().filter(|(_, kind, hook)| kind.fits(hook, &hooks)).collect();
         let old = older_than_6_2()?;
         offsets.push(("STORAGE_MAY_BE_BUSY", u32::from(old)));
         offsets.push(("AGENT_TGID", std::process::id()));
@@ -103,17 +123,17 @@ impl Kernel {
         }
         loader.override_global("RENAME_LOCK", &rename_lock, true);
         let mut ebpf = loader.load(OBJECT).map_err(|cause| KernelError::Object(describe(&cause)))?;
-        load_programs(&mut ebpf, &btf)?;
-        let mut programs = Vec::with_capacity(PROGRAMS.len());
-        for (name, kind, hook) in PROGRAMS {
+        load_programs(&mut ebpf, &fitting, &btf)?;
+        let mut programs = Vec::with_capacity(fitting.len());
+        for (name, kind, hook) in fitting {
             if fault::leaves_out(name) {
                 continue;
             }
-            attach_program(&mut ebpf, name, *kind, hook)?;
+            attach_program(&mut ebpf, name, kind, hook)?;
             let info = ebpf.program(name).and_then(|program| program.info().ok());
             programs.push(ProgramInfo {
-                name: (*name).to_owned(),
-                hook: (*hook).to_owned(),
+                name: name.to_owned(),
+                hook: hook.to_owned(),
                 instructions_verified: info.and_then(|info| info.verified_instruction_count()).unwrap_or(0),
                 attached: true,
             });
@@ -129,7 +149,13 @@ impl Kernel {
             outcomes_before: None,
             selectors: Default::default(),
             programs,
+            hooks: hooks.into_keys().collect(),
         })
+    }
+
+    /// Whether this kernel lets programs be attached to an LSM hook.
+    pub fn has_hook(&self, hook: &str) -> bool {
+        self.hooks.contains(hook)
     }
 
     /// The programs and what the verifier said of them.
@@ -140,10 +166,14 @@ impl Kernel {
 
 /// Loads every program, as many at a time as there are processors: nearly all of the time of a start
 /// is the verifier's, and it works on programs independently of each other.
-fn load_programs(ebpf: &mut Ebpf, btf: &Btf) -> Result<(), KernelError> {
+fn load_programs(
+    ebpf: &mut Ebpf,
+    programs: &[(&'static str, Kind, &'static str)],
+    btf: &Btf,
+) -> Result<(), KernelError> {
     let mut found: HashMap<&str, &mut Program> = ebpf.programs_mut().collect();
-    let mut waiting = Vec::with_capacity(PROGRAMS.len());
-    for (name, kind, hook) in PROGRAMS {
+    let mut waiting = Vec::with_capacity(programs.len());
+    for (name, kind, hook) in programs {
         let program = found
             .remove(name)
             .ok_or_else(|| KernelError::Object(format!("the object has no program {name}")))?;
@@ -160,7 +190,7 @@ fn load_programs(ebpf: &mut Ebpf, btf: &Btf) -> Result<(), KernelError> {
         }
         Ok(())
     };
-    let others = thread::available_parallelism().map_or(1, usize::from).min(PROGRAMS.len()) - 1;
+    let others = thread::available_parallelism().map_or(1, usize::from).min(programs.len()) - 1;
     thread::scope(|scope| {
         let threads: Vec<_> = (0..others).map(|_| scope.spawn(work)).collect();
         let own = work();
@@ -180,7 +210,9 @@ fn load_program(
     btf: &Btf,
 ) -> Result<(), KernelError> {
     let result = match kind {
-        Kind::Lsm => <&mut Lsm>::try_from(program).and_then(|program| program.load(hook, btf)),
+        Kind::Lsm | Kind::LsmSince | Kind::LsmWith(_) => {
+            <&mut Lsm>::try_from(program).and_then(|program| program.load(hook, btf))
+        }
         Kind::Tracepoint => {
             <&mut BtfTracePoint>::try_from(program).and_then(|program| program.load(hook, btf))
         }
@@ -205,7 +237,9 @@ fn refused(name: &str, cause: &ProgramError) -> KernelError {
 fn attach_program(ebpf: &mut Ebpf, name: &str, kind: Kind, hook: &str) -> Result<(), KernelError> {
     let Some(program) = ebpf.program_mut(name) else { return Ok(()) };
     let result = match kind {
-        Kind::Lsm => <&mut Lsm>::try_from(program).and_then(|program| program.attach().map(|_| ())),
+        Kind::Lsm | Kind::LsmSince | Kind::LsmWith(_) => {
+            <&mut Lsm>::try_from(program).and_then(|program| program.attach().map(|_| ()))
+        }
         Kind::Tracepoint => {
             <&mut BtfTracePoint>::try_from(program).and_then(|program| program.attach().map(|_| ()))
         }
