@@ -33,8 +33,81 @@ pub const OWN_TMPFS: Class = 10;
 /// Built-in classes whose resources have names, which policy can ask for (`Guard::Name`,
 /// `resource.name`).
 pub const WITH_NAMES: [Class; 5] = [STDIO, TERMINAL, OWN_PROC, OWN_CGROUP, OWN_TMPFS];
+/// Other processes. Which of them is an attribute (`resource.subject`), because labels come and go.
+pub const PROCESS: Class = 11;
+/// The host: what is acted on by privileged operations without an object of their own.
+pub const MACHINE: Class = 12;
+/// The capability with number 0. Every capability is a class of its own.
+pub const FIRST_CAPABILITY: Class = 16;
+/// Classes of capabilities: the kernel keeps a set of them in 64 bits (`include/linux/capability.h`).
+pub const CAPABILITY_CLASSES: u32 = 64;
 /// First class number the compiler may give to paths and networks.
-pub const FIRST_COMPILED: Class = 16;
+pub const FIRST_COMPILED: Class = 96;
+
+/// The capabilities that policy can name, by number (`include/uapi/linux/capability.h`), without the
+/// `CAP_` that the kernel puts before them. A kernel that has more of them gives the others a class
+/// too, which no literal names.
+pub const CAPABILITIES: [&str; 41] = [
+    "chown",
+    "dac_override",
+    "dac_read_search",
+    "fowner",
+    "fsetid",
+    "kill",
+    "setgid",
+    "setuid",
+    "setpcap",
+    "linux_immutable",
+    "net_bind_service",
+    "net_broadcast",
+    "net_admin",
+    "net_raw",
+    "ipc_lock",
+    "ipc_owner",
+    "sys_module",
+    "sys_rawio",
+    "sys_chroot",
+    "sys_ptrace",
+    "sys_pacct",
+    "sys_admin",
+    "sys_boot",
+    "sys_nice",
+    "sys_resource",
+    "sys_time",
+    "sys_tty_config",
+    "mknod",
+    "lease",
+    "audit_write",
+    "audit_control",
+    "setfcap",
+    "mac_override",
+    "mac_admin",
+    "syslog",
+    "wake_alarm",
+    "block_suspend",
+    "audit_read",
+    "perfmon",
+    "bpf",
+    "checkpoint_restore",
+];
+
+/// The class of the capability with this name.
+pub fn capability(name: &str) -> Option<Class> {
+    let number = CAPABILITIES.iter().position(|known| *known == name)?;
+    Some(FIRST_CAPABILITY + number as Class)
+}
+
+/// Whether a class holds one capability.
+pub const fn is_capability(class: Class) -> bool {
+    class >= FIRST_CAPABILITY && class < FIRST_CAPABILITY + CAPABILITY_CLASSES
+}
+
+/// The name of the capability that a class holds; nothing for other classes, and for capabilities that
+/// this version has no name for.
+pub fn capability_name(class: Class) -> Option<&'static str> {
+    let number = class.checked_sub(FIRST_CAPABILITY)?;
+    CAPABILITIES.get(number as usize).copied()
+}
 
 /// One built-in class, as policy names it.
 #[derive(Clone, Copy, Debug)]
@@ -100,3 +173,21 @@ pub const BUILTINS: &[Builtin] = &[
         holds: "routing netlink sockets, which name resolution uses",
     },
 ];
+
+const _: () = assert!(FIRST_CAPABILITY + CAPABILITY_CLASSES <= FIRST_COMPILED);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn capabilities_have_the_numbers_of_the_kernel() {
+        for (name, number) in [("chown", 0), ("net_bind_service", 10), ("sys_admin", 21), ("bpf", 39)] {
+            assert_eq!(capability(name), Some(FIRST_CAPABILITY + number));
+            assert_eq!(capability_name(FIRST_CAPABILITY + number), Some(name));
+        }
+        assert_eq!(capability("cap_chown"), None);
+        assert_eq!((capability_name(MACHINE), capability_name(FIRST_CAPABILITY + 41)), (None, None));
+        assert!(is_capability(FIRST_CAPABILITY + 63) && !is_capability(FIRST_COMPILED));
+    }
+}

@@ -76,6 +76,8 @@ pub fn send(generation: &Generation, label: *mut Label, resource: &Resource, rep
         (*event).port = resource.port;
         (*event).protocol = resource.protocol;
         (*event).address = resource.address;
+        (*event).peer = resource.peer;
+        (*event).peer_tgid = resource.peer_tgid;
         (*event).path_len = 0;
         (*event).flags = if report.loosened { FLAG_WOULD_ALLOW } else { 0 };
         (*event).device = 0;

@@ -11,7 +11,8 @@ use guard_common::tables::Attributes;
 
 use crate::host::{Entry, Host};
 use crate::policy::{
-    Bundle, Diagnostic, FactValue, Facts, Peer, Request, Resource, Spot, file_kind, known_actions, protocol,
+    Bundle, Diagnostic, FactValue, Facts, Listener, Peer, Request, Resource, Spot, file_kind, known_actions,
+    protocol,
 };
 
 /// A question in the user's words.
@@ -91,6 +92,7 @@ impl Words {
             action: self.action.clone(),
             resource,
             attributes,
+            listener: None,
             within: self.within.clone(),
         };
         Ok(Question { request, facts, resolved })
@@ -134,8 +136,8 @@ impl Words {
         }
         facts.session = self.session.iter().cloned().collect();
         if let Some((_, name)) = self.with.iter().find(|(key, _)| key == "listener") {
-            facts.listener =
-                Some(if name == "none" { Peer::Unlabelled } else { Peer::Subject(name.clone()) });
+            let peer = if name == "none" { Peer::Unlabelled } else { Peer::Subject(name.clone()) };
+            facts.listener = Listener::Is(peer);
         }
         if let Some((_, keys)) = self.with.iter().find(|(key, _)| key == "signed_by") {
             facts.signed_by = Some(list(keys));

@@ -167,7 +167,8 @@ impl<'a> Explainer<'a> {
         let action = Action::from_name(name).ok_or_else(|| incomplete("its action is not known"))?;
         let (resource, mut attributes) = resource(record, action)?;
         restore(&mut attributes, record.features, self.tests);
-        Ok(Request { subject, action: name.to_owned(), resource, attributes, within: Vec::new() })
+        let listener = record.resource.listener.clone();
+        Ok(Request { subject, action: name.to_owned(), resource, attributes, listener, within: Vec::new() })
     }
 
     fn placed(&self, mut finding: Finding) -> Finding {
@@ -254,7 +255,14 @@ fn resource(record: &Record, action: Action) -> Result<(Resource, Attributes), D
         // No policy can name it, so its name does not matter.
         Kind::Protocol => Resource::Protocol("other".to_owned()),
         Kind::Machine => Resource::Machine,
-        Kind::Process | Kind::Capability => return Err(incomplete("its resource is not reported")),
+        Kind::Process => {
+            let pid = seen.pid.ok_or_else(|| incomplete("it has no process"))?;
+            Resource::Process { id: pid.to_string(), subject: seen.subject.clone() }
+        }
+        Kind::Capability => {
+            let name = seen.capability.clone();
+            Resource::Capability(name.ok_or_else(|| incomplete("it has no capability"))?)
+        }
     };
     Ok((resource, attributes))
 }

@@ -32,6 +32,7 @@ impl Kind {
         hash.update(event.port.to_le_bytes());
         hash.update(event.protocol.to_le_bytes());
         hash.update(event.address);
+        hash.update(event.peer.to_le_bytes());
         if event.class < FIRST_COMPILED && event.class != UNKNOWN {
             // Compiled classes have other numbers in every generation, and what a generation does
             // not know the next one may.
@@ -111,6 +112,7 @@ mod tests {
         let mut again = first;
         (again.boot_ns, again.generation, again.sequence, again.cpu) = (9, 9, 9, 9);
         (again.tgid, again.tid, again.uid, again.features, again.cgroup) = (9, 9, 9, 9, 9);
+        again.peer_tgid = 9;
         again.class += 5;
         assert_eq!(Kind::of(&first), Kind::of(&again));
         let id = Kind::of(&first).id();
@@ -122,7 +124,7 @@ mod tests {
     fn whatever_policy_can_tell_apart_is_another_kind() {
         let first = event(b"/srv/x");
         type Change = fn(&mut Event);
-        let changes: [Change; 10] = [
+        let changes: [Change; 11] = [
             |event| event.subject += 1,
             |event| event.session += 1,
             |event| event.actions = 2,
@@ -133,6 +135,7 @@ mod tests {
             |event| event.port = 1,
             |event| event.address[15] = 1,
             |event| event.class = 3,
+            |event| event.peer = 17,
         ];
         for (number, change) in changes.iter().enumerate() {
             let mut other = first;

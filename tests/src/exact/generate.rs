@@ -1,13 +1,15 @@
 //! Random bundles: everything that docs/policy.md says compiles.
 
 use fastrand::Rng;
-use guard_agent::policy::{FactValue, Facts, Peer};
+use guard_agent::policy::{FactValue, Facts, Listener, Peer};
 use guard_common::action::{QUIET_FILE, QUIET_PEER, expand};
+use guard_common::class::CAPABILITIES;
 use guard_common::path::PATTERN_MAX;
 use guard_common::tables::ALL_ACTIONS;
 
 use crate::kinds::{self, Kind};
 use crate::model::{Clause, Expr, Model, Policy, SHIPPED, Subject};
+use crate::requests::STRANGER;
 use crate::words::Words;
 use crate::world::pick;
 
@@ -15,7 +17,7 @@ use crate::world::pick;
 pub(crate) const SUBJECTS: [(&str, u32); 3] = [("web", 2001), ("other", 2002), ("third", 2003)];
 const GROUPS: [&str; 2] = ["g", "h"];
 /// Scopes of actions, as lists of groups and actions.
-const SCOPES: [&[&str]; 26] = [
+const SCOPES: [&[&str]; 34] = [
     &["read"],
     &["file.read"],
     &["file.read"],
@@ -40,6 +42,14 @@ const SCOPES: [&[&str]; 26] = [
     &["unix.connect"],
     &["unix.connect", "unix.send"],
     &["file.*", "unix.*"],
+    &["proc.*"],
+    &["proc.signal"],
+    &["proc.signal", "proc.trace"],
+    &["sys.cap"],
+    &["sys.cap"],
+    &["sys.*"],
+    &["sys.mount", "sys.userns"],
+    &["proc.*", "sys.*", "net.*"],
     &["*"],
     &[],
 ];
@@ -49,7 +59,7 @@ const GOVERNS: [&[&str]; 6] = [
     &["read", "net.*", "unix.*"],
     &["file.*", "exec.*"],
     &["exec", "net.connect"],
-    &["mutate"],
+    &["mutate", "proc.*", "sys.*"],
 ];
 
 /// A random bundle.
@@ -98,10 +108,11 @@ pub(crate) fn facts(rng: &mut Rng, words: &Words) -> Facts {
         facts.session.insert("tree".to_owned(), words.tree.clone());
     }
     facts.listener = match rng.u8(0..5) {
-        0 => Some(Peer::Unlabelled),
-        1 => Some(Peer::Subject("web".to_owned())),
-        2 => Some(Peer::Subject("other".to_owned())),
-        _ => None,
+        0 => Listener::Is(Peer::Unlabelled),
+        1 => Listener::Is(Peer::Subject("web".to_owned())),
+        2 => Listener::Told,
+        3 => Listener::Told,
+        _ => Listener::Unknown,
     };
     facts.signed_by = match rng.u8(0..4) {
         0 => Some([].into()),
@@ -114,7 +125,7 @@ pub(crate) fn facts(rng: &mut Rng, words: &Words) -> Facts {
 fn policy(rng: &mut Rng, words: &Words, number: usize) -> Policy {
     let permit = rng.u8(0..100) < 65;
     let scope = *pick(rng, &SCOPES);
-    let (kinds, others) = if scope.is_empty() { kinds::of_scope(&["*"]) } else { kinds::of_scope(scope) };
+    let kinds = if scope.is_empty() { kinds::of_scope(&["*"]) } else { kinds::of_scope(scope) };
     let template = rng.u8(0..10) == 0;
     let mut annotations = Vec::new();
     if rng.u8(0..6) == 0 {
@@ -145,7 +156,7 @@ fn policy(rng: &mut Rng, words: &Words, number: usize) -> Policy {
     let clauses = (0..*pick(rng, &[0, 1, 1, 1, 2]))
         .map(|_| Clause {
             unless: rng.u8(0..5) == 0,
-            condition: condition(rng, &Sort { words, kinds: &kinds, others, permit }, 3),
+            condition: condition(rng, &Sort { words, kinds: &kinds, permit }, 3),
         })
         .collect();
     Policy {
@@ -205,6 +216,7 @@ fn resource(rng: &mut Rng, words: &Words, kinds: &[Kind], permit: bool) -> Strin
         }
         (0 | 1, Kind::Endpoint) => format!("resource in Guard::Net::\"{}\"", pick(rng, &words.nets)),
         (2, Kind::Endpoint) => format!("resource in Guard::DnsName::\"{}\"", pick(rng, &words.hosts)),
+        (0, Kind::Capability) => format!("resource == Guard::Capability::\"{}\"", pick(rng, &CAPABILITIES)),
         (3, _) => format!("resource is {kind_name}"),
         _ => "resource".to_owned(),
     }
@@ -215,8 +227,6 @@ fn resource(rng: &mut Rng, words: &Words, kinds: &[Kind], permit: bool) -> Strin
 struct Sort<'a> {
     words: &'a Words,
     kinds: &'a [Kind],
-    /// The resource can be of a type that no condition speaks of.
-    others: bool,
     permit: bool,
 }
 
@@ -244,13 +254,16 @@ fn leaf(rng: &mut Rng, sort: &Sort<'_>) -> Expr {
         Kind::Unix => on_unix(rng, sort),
         Kind::Memory => "resource == Guard::Memory::\"anonymous\"".to_owned(),
         Kind::Protocol => "resource == Guard::Protocol::\"netlink/route\"".to_owned(),
+        Kind::Process => subject(rng, "subject"),
+        Kind::Capability => on_capability(rng),
+        Kind::Machine => "resource == Guard::Machine::\"this\"".to_owned(),
     };
     let attributes = ["resource.", "resource has", "contains(resource"];
     let of_all = !attributes.iter().any(|part| text.contains(part));
     // Files and directories have these alike.
-    let on_both = sort.kinds == [Kind::File, Kind::Dir] && !sort.others;
+    let on_both = sort.kinds == [Kind::File, Kind::Dir];
     let of_both = ["resource.name", "resource.owner", "resource.kind"].iter().any(|part| text.contains(part));
-    if of_all || on_both && of_both || sort.kinds.len() == 1 && !sort.others {
+    if of_all || on_both && of_both || sort.kinds.len() == 1 {
         return Expr::Leaf(text);
     }
     Expr::Leaf(format!("(resource is {} && {text})", kind.entity_type()))
@@ -333,7 +346,7 @@ fn on_endpoint(rng: &mut Rng, sort: &Sort<'_>) -> String {
         11 => format!("resource.port <= {port}"),
         12 => format!("[{port}, {}].contains(resource.port)", pick(rng, &words.ports)),
         13 => format!("resource.protocol == \"{}\"", pick(rng, &["tcp", "udp", "mptcp", "icmp"])),
-        _ => listener(rng),
+        _ => subject(rng, "listener"),
     }
 }
 
@@ -351,18 +364,31 @@ fn on_unix(rng: &mut Rng, sort: &Sort<'_>) -> String {
             let builtin = *pick(rng, &["guard:own-anonymous", "guard:own-tmpfs"]);
             format!("resource in Guard::Dir::\"{builtin}\"")
         }
-        _ => listener(rng),
+        _ => subject(rng, "listener"),
     }
 }
 
-fn listener(rng: &mut Rng) -> String {
+fn on_capability(rng: &mut Rng) -> String {
+    let (a, b) = (*pick(rng, &CAPABILITIES), *pick(rng, &CAPABILITIES));
+    match rng.bool() {
+        true => format!("resource == Guard::Capability::\"{a}\""),
+        false => format!("[Guard::Capability::\"{a}\", Guard::Capability::\"{b}\"].contains(resource)"),
+    }
+}
+
+/// A test of an attribute that is a subject.
+fn subject(rng: &mut Rng, attribute: &str) -> String {
     let whom = [
-        "resource.listener == principal",
-        "resource.listener == Guard::Subject::\"other\"",
-        "resource.listener in Guard::Group::\"g\"",
+        format!("resource.{attribute} == principal"),
+        format!("principal == resource.{attribute}"),
+        format!("resource.{attribute} == Guard::Subject::\"other\""),
+        format!("resource.{attribute} == Guard::Subject::\"web\""),
+        format!("resource.{attribute} == Guard::Subject::\"{STRANGER}\""),
+        format!("resource.{attribute} in Guard::Group::\"g\""),
+        format!("resource.{attribute} in [Guard::Group::\"g\", Guard::Group::\"h\"]"),
     ];
     match rng.u8(0..4) {
-        0 => "resource has listener".to_owned(),
-        _ => format!("(resource has listener && {})", pick(rng, &whom)),
+        0 => format!("resource has {attribute}"),
+        _ => format!("(resource has {attribute} && {})", pick(rng, &whom)),
     }
 }

@@ -17,6 +17,12 @@ pub(crate) enum Kind {
     Protocol,
     /// `Guard::Unix`
     Unix,
+    /// `Guard::Process`
+    Process,
+    /// `Guard::Capability`
+    Capability,
+    /// `Guard::Machine`
+    Machine,
 }
 
 impl Kind {
@@ -25,7 +31,7 @@ impl Kind {
         format!("Guard::{self:?}")
     }
 
-    /// The types that this action can be about; none if no table is about them in this version.
+    /// The types that this action can be about.
     pub(crate) fn of(action: Action) -> &'static [Self] {
         match action.row().resource {
             Resource::File => &[Self::File],
@@ -35,21 +41,19 @@ impl Kind {
             Resource::Endpoint => &[Self::Endpoint],
             Resource::Protocol => &[Self::Protocol],
             Resource::Unix => &[Self::Unix],
-            Resource::Process | Resource::Capability | Resource::Machine => &[],
+            Resource::Process => &[Self::Process],
+            Resource::Capability => &[Self::Capability],
+            Resource::Machine => &[Self::Machine],
         }
     }
 }
 
-/// The types that a scope of actions is about, and whether it is about others as well.
-pub(crate) fn of_scope(names: &[&str]) -> (Vec<Kind>, bool) {
+/// The types that a scope of actions is about.
+pub(crate) fn of_scope(names: &[&str]) -> Vec<Kind> {
     let bits = names.iter().filter_map(|name| action::expand(name)).fold(0, |all, bits| all | bits);
     let actions = TABLE.iter().map(|row| row.action).filter(|action| bits & action.bit() != 0);
-    let (mut kinds, mut others) = (Vec::new(), false);
-    for action in actions {
-        kinds.extend(Kind::of(action));
-        others |= Kind::of(action).is_empty();
-    }
+    let mut kinds: Vec<Kind> = actions.flat_map(Kind::of).copied().collect();
     kinds.sort();
     kinds.dedup();
-    (kinds, others)
+    kinds
 }

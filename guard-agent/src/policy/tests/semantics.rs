@@ -262,3 +262,116 @@ fn the_digest_covers_every_file_and_nothing_else() {
     assert_ne!(one, digest(&[("guard.toml", TOML), ("b.cedar", "")]));
     assert_ne!(one, digest(&[("guard.toml", TOML), ("a.cedar", "\n")]));
 }
+
+const TWO: &str = "[subjects.web]\nselector = { user = \"web\" }\ngroups = [\"g\"]\ngoverns = [\"*\"]\n\
+    [subjects.other]\nselector = { user = \"ci\" }\ngroups = [\"g\"]\ngoverns = [\"*\"]\n";
+
+/// Whether `web` may signal a process: its own, one of `other`, of a subject unknown to the bundle, and
+/// one without a label.
+fn signals(condition: &str) -> [bool; 4] {
+    let cedar = format!(
+        "@id(\"p\") permit (principal, action == Guard::Action::\"proc.signal\", resource) when {{ {condition} }};"
+    );
+    let toml = format!("{TOML}{TWO}");
+    let compiled = compiled(&Directory::new(&[("guard.toml", &toml), ("web.cedar", &cedar)]));
+    let web = |subject: Option<u32>| {
+        ask(&compiled, "web", "proc.signal", processes(&compiled, "web", subject)).denied == 0
+    };
+    let (own, other) = (number(&compiled, "web"), number(&compiled, "other"));
+    [web(Some(own)), web(Some(other)), web(Some(9999)), web(None)]
+}
+
+#[test]
+fn processes_are_told_apart_by_the_subject_of_their_label() {
+    let has = "resource has subject && resource.subject";
+    assert_eq!(signals("true"), [true; 4]);
+    assert_eq!(signals("resource has subject"), [true, true, true, false]);
+    assert_eq!(signals("!(resource has subject)"), [false, false, false, true]);
+    assert_eq!(signals(&format!("{has} == principal")), [true, false, false, false]);
+    assert_eq!(signals(&format!("{has} == Guard::Subject::\"web\"")), [true, false, false, false]);
+    assert_eq!(signals(&format!("{has} == Guard::Subject::\"other\"")), [false, true, false, false]);
+    assert_eq!(signals(&format!("{has} in Guard::Group::\"g\"")), [true, true, false, false]);
+    assert_eq!(signals(&format!("{has} != principal")), [false, true, true, false]);
+    assert_eq!(
+        signals(&format!("!({has} in [Guard::Subject::\"gone\", Guard::Subject::\"other\"])")),
+        [true, false, true, true]
+    );
+}
+
+/// The test for the asker's own label is one for all, so there can be more subjects than tests.
+#[test]
+fn every_one_of_many_subjects_may_signal_its_own() {
+    let subjects: String = (0..50)
+        .map(|n| format!("[subjects.s{n}]\nselector = {{ unit = \"s{n}.service\" }}\ngoverns = [\"*\"]\n"))
+        .collect();
+    let cedar = "@id(\"p\") permit (principal, action in Guard::Action::\"proc.*\", resource) \
+        when { resource has subject && resource.subject == principal };";
+    let compiled =
+        compiled(&Directory::new(&[("guard.toml", &format!("{TOML}{subjects}")), ("s.cedar", cedar)]));
+    let of = |asker: &str, name: &str| {
+        let found = processes(&compiled, asker, Some(number(&compiled, name)));
+        ask(&compiled, asker, "proc.trace", found).denied == 0
+    };
+    assert!(of("s3", "s3") && of("s49", "s49") && !of("s3", "s4"));
+    assert_eq!(compiled.generation.attributes.len(), 2);
+}
+
+#[test]
+fn capabilities_and_the_machine_are_classes() {
+    let compiled = bundle(
+        "@id(\"caps\") permit (principal, action == Guard::Action::\"sys.cap\", resource) \
+            when { [Guard::Capability::\"chown\", Guard::Capability::\"net_bind_service\"].contains(resource) };\
+         @id(\"mount\") permit (principal, action == Guard::Action::\"sys.mount\", resource == Guard::Machine::\"this\");\
+         @id(\"rest\") permit (principal, action == Guard::Action::\"sys.bpf\", resource is Guard::Machine);",
+    );
+    let of =
+        |action: &str, class: u32| ask(&compiled, "web", action, Found { class, features: 0 }).denied == 0;
+    for (number, name) in class::CAPABILITIES.iter().enumerate() {
+        let allowed = of("sys.cap", class::FIRST_CAPABILITY + number as u32);
+        assert_eq!(allowed, ["chown", "net_bind_service"].contains(name), "{name}");
+    }
+    assert!(!of("sys.cap", class::FIRST_CAPABILITY + 63), "one that has no name yet");
+    assert!(of("sys.mount", class::MACHINE) && of("sys.bpf", class::MACHINE));
+    assert!(!of("sys.userns", class::MACHINE) && !of("sys.cap", class::MACHINE));
+}
+
+#[test]
+fn what_no_policy_can_name_of_processes_and_capabilities_is_refused() {
+    let refused = |action: &str, resource: &str| {
+        errors(&web(&format!(
+            "@id(\"p\") permit (principal, action == Guard::Action::\"{action}\", resource == Guard::{resource});"
+        )))
+    };
+    assert!(refused("sys.cap", "Capability::\"cap_chown\"").contains("there is no capability \"cap_chown\""));
+    assert!(refused("proc.signal", "Process::\"1\"").contains("a process has no name"));
+    assert!(refused("sys.mount", "Machine::\"that\"").contains("policy knows one machine"));
+}
+
+/// As it will be once the kernel tells who listens.
+#[test]
+fn a_listener_that_is_told_is_compared_like_the_subject_of_a_process() {
+    let cedar = "@id(\"p\") permit (principal, action == Guard::Action::\"net.connect\", resource) \
+        when { resource has listener && resource.listener == principal };\
+        @id(\"q\") permit (principal, action == Guard::Action::\"unix.connect\", resource) \
+        unless { resource has listener };";
+    let toml = format!("{TOML}{TWO}");
+    let directory = Directory::new(&[("guard.toml", &toml), ("web.cedar", cedar)]);
+    let bundle = load(&directory.0).unwrap_or_else(|errors| panic!("{errors}"));
+    let facts = Facts { listener: Listener::Told, ..Facts::default() };
+    let compiled = compile_with(&bundle, &host(), &facts, &mut SubjectIds::default()).unwrap();
+    let (own, other) = (number(&compiled, "web"), number(&compiled, "other"));
+    let attributes = |listener: Option<u32>| Attributes {
+        listener: listener.map_or(ABSENT, u64::from),
+        own: own.into(),
+        ..Attributes::default()
+    };
+    let walker = Walker::new(&compiled.generation);
+    for (listener, connects, unix) in
+        [(Some(own), true, false), (Some(other), false, false), (None, false, true)]
+    {
+        let found = walker.endpoint("127.0.0.1".parse().unwrap(), 80, &attributes(listener));
+        assert_eq!(ask(&compiled, "web", "net.connect", found).denied == 0, connects, "{listener:?}");
+        let found = walker.builtin(class::UNNAMED_UNIX, &attributes(listener));
+        assert_eq!(ask(&compiled, "web", "unix.connect", found).denied == 0, unix, "{listener:?}");
+    }
+}

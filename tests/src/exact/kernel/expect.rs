@@ -233,6 +233,7 @@ pub(super) fn expected(
                 action: action.row().name.to_owned(),
                 resource: decision.resource.clone(),
                 attributes: decision.attributes,
+                listener: None,
                 within: Vec::new(),
             })?;
             count += 1;
