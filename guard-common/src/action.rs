@@ -131,15 +131,21 @@ actions! {
     UnixSend = "unix.send", ["unix.*"], Unix, EACCES, "unix_may_send", Enforced;
     UnixBind = "unix.bind", ["unix.*"], Unix, EACCES, "", NotYet;
     UnixAccept = "unix.accept", ["unix.*"], Unix, EACCES, "", NotYet;
-    ProcSignal = "proc.signal", ["proc.*"], Process, EPERM, "", NotYet;
-    ProcTrace = "proc.trace", ["proc.*"], Process, EPERM, "", NotYet;
-    SysCap = "sys.cap", ["sys.*"], Capability, EPERM, "", NotYet;
-    SysMount = "sys.mount", ["sys.*"], Machine, EPERM, "", NotYet;
-    SysUserns = "sys.userns", ["sys.*"], Machine, EPERM, "", NotYet;
-    SysBpf = "sys.bpf", ["sys.*"], Machine, EPERM, "", NotYet;
-    SysModule = "sys.module", ["sys.*"], Machine, EPERM, "", NotYet;
-    SysUring = "sys.uring", ["sys.*"], Machine, EPERM, "", NotYet;
-    SysSetid = "sys.setid", ["sys.*"], Machine, EPERM, "", NotYet;
+    ProcSignal = "proc.signal", ["proc.*"], Process, EPERM,
+        "task_kill, task_setnice, task_setioprio, task_setscheduler, task_setrlimit, task_movememory",
+        Partly("the signal that a file sends to the process which fcntl(F_SETOWN) names is not decided");
+    ProcTrace = "proc.trace", ["proc.*"], Process, EPERM, "ptrace_access_check, ptrace_traceme", Enforced;
+    SysCap = "sys.cap", ["sys.*"], Capability, EPERM, "capable", Enforced;
+    SysMount = "sys.mount", ["sys.*"], Machine, EPERM,
+        "sb_mount, sb_kern_mount, sb_remount, sb_umount, sb_pivotroot, move_mount",
+        Partly("open_tree(2) and mount_setattr(2) are only asked for the capability sys_admin");
+    SysUserns = "sys.userns", ["sys.*"], Machine, EPERM, "userns_create", Enforced;
+    SysBpf = "sys.bpf", ["sys.*"], Machine, EPERM, "bpf, perf_event_open", Enforced;
+    SysModule = "sys.module", ["sys.*"], Machine, EPERM,
+        "kernel_read_file, kernel_load_data, kernel_module_request", Enforced;
+    SysUring = "sys.uring", ["sys.*"], Machine, EPERM, "uring_allowed, else inode_init_security_anon", Enforced;
+    SysSetid = "sys.setid", ["sys.*"], Machine, EPERM,
+        "task_fix_setuid, task_fix_setgid, task_fix_setgroups", Enforced;
 }
 
 /// Action groups: name and the groups it belongs to. `*` holds everything.

@@ -53,8 +53,14 @@ macro_rules! for_each_member {
             CRED_UID, "cred", "uid", false;
             CRED_EUID, "cred", "euid", false;
             CRED_SUID, "cred", "suid", false;
+            CRED_FSUID, "cred", "fsuid", false;
             CRED_GID, "cred", "gid", false;
             CRED_EGID, "cred", "egid", false;
+            CRED_SGID, "cred", "sgid", false;
+            CRED_FSGID, "cred", "fsgid", false;
+            CRED_GROUP_INFO, "cred", "group_info", false;
+            GROUP_INFO_COUNT, "group_info", "ngroups", false;
+            QSTR_NAME, "qstr", "name", false;
             FILE_DENTRY, "file", "f_path.dentry", false;
             FILE_MNT, "file", "f_path.mnt", false;
             FILE_INODE, "file", "f_inode", false;

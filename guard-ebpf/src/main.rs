@@ -14,12 +14,14 @@
 #![allow(internal_features)]
 
 mod atomic;
+mod capability;
 mod cgroups;
 mod directory;
 mod exec;
 mod file;
 mod generation;
 mod identity;
+mod machine;
 mod maps;
 mod memory;
 mod network;
@@ -27,6 +29,7 @@ mod offsets;
 mod own_proc;
 mod own_tmpfs;
 mod path;
+mod process;
 mod record;
 mod resource;
 mod running;

@@ -29,6 +29,22 @@ pub fn judge(generation: &Generation, label: *mut Label, resource: &Resource, re
     answer(generation, label, resource, required, decision)
 }
 
+/// The same for a question that the kernel asks by itself, to choose between two ways that are both
+/// open to the task: the answer counts, but nobody is refused anything, so nothing is reported.
+#[inline(always)]
+pub fn probe(generation: &Generation, label: *mut Label, resource: &Resource, required: u64) -> i32 {
+    // SAFETY: a label is a whole value.
+    let subject = unsafe { (*label).subject };
+    let query = Query { subject, class: resource.class, features: resource.features, required };
+    // SAFETY: the helper has no requirements.
+    let decision = decide(generation, &query, || unsafe { bpf_ktime_get_boot_ns() });
+    count(Counter::Decided);
+    if decision.denied == 0 && decision.outcome != NO_OUTCOME {
+        generation.used(decision.outcome, required);
+    }
+    decision.answer()
+}
+
 /// Denies everything in `required` because Guard cannot decide.
 #[inline(always)]
 pub fn fail(label: *mut Label, required: u64, reason: Reason) -> i32 {

@@ -39,6 +39,7 @@ pub(crate) struct Refusal {
     who: Identity,
     action: &'static str,
     errno: Errno,
+    reported: Option<Errno>,
     place: Option<String>,
     unlabelled: Option<Identity>,
 }
@@ -46,7 +47,7 @@ pub(crate) struct Refusal {
 /// `action` by `who` must be refused with EACCES by policy.
 pub(crate) fn refusal(who: Identity, action: &'static str) -> Refusal {
     let unlabelled = Some(FREE.with(who.capabilities));
-    Refusal { who, action, errno: Errno::EACCES, place: None, unlabelled }
+    Refusal { who, action, errno: Errno::EACCES, reported: None, place: None, unlabelled }
 }
 
 impl Refusal {
@@ -59,6 +60,12 @@ impl Refusal {
     /// The caller must get another error number than EACCES.
     pub(crate) fn with(mut self, errno: Errno) -> Self {
         self.errno = errno;
+        self
+    }
+
+    /// The kernel asks whether the caller may, and tells it another error number than Guard answers.
+    pub(crate) fn answered(mut self, errno: Errno) -> Self {
+        self.reported = Some(errno);
         self
     }
 
@@ -121,7 +128,7 @@ impl<'a> Case<'a> {
             event.is_denial()
                 && event.subject() == refusal.who.name
                 && event.is_about(refusal.action)
-                && event.errno() == format!("{:?}", refusal.errno)
+                && event.errno() == format!("{:?}", refusal.reported.unwrap_or(refusal.errno))
                 && event.reason() == "policy"
                 && refusal.place.as_ref().is_none_or(|place| event.is_at(place))
         })?;

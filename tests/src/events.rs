@@ -55,11 +55,14 @@ impl Event {
     }
 
     /// Whether the resource is the one that `name` describes: the end of its path, of the path on
-    /// its file system or of its abstract name, escaped; or `ADDRESS:PORT`.
+    /// its file system or of its abstract name, escaped; `ADDRESS:PORT`; the id of a process; or the name
+    /// of a capability.
     pub fn is_at(&self, name: &str) -> bool {
         let port = self.0.pointer("/resource/port").and_then(Value::as_u64).unwrap_or_default();
         ["path", "fs_path", "abstract_name"].iter().any(|field| self.resource(field).ends_with(name))
             || format!("{}:{port}", self.resource("address")) == name
+            || self.0.pointer("/resource/pid").is_some_and(|pid| pid.to_string() == name)
+            || self.resource("capability") == name
     }
 }
 

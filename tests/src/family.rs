@@ -11,8 +11,9 @@ use crate::daemon::Daemon;
 use crate::report::{Effort, Report, Verdict};
 use crate::{
     admin, caches, canary, checks, escape, exactness, exec, file, first_hour, generations, hostile, identity,
-    includes, layout, lifecycle, mode, mounts, network, own_tmpfs, path, programs, quickstart, quiet,
-    requirements, running, selector, shadow, stdio, store, systemd, unix, unused, users, why,
+    includes, layout, lifecycle, machine, mode, mounts, network, own_tmpfs, path, process, programs,
+    quickstart, quiet, requirements, running, selector, shadow, stdio, store, systemd, unix, unused, users,
+    why,
 };
 
 /// One test: run once without Guard and once under it.
@@ -92,6 +93,7 @@ const FAMILIES: &[Family] = &[
             quiet::PART,
         ],
     },
+    Family { name: "machine", place: Place::Plain, has_daemon: true, parts: &[process::PART, machine::PART] },
     Family { name: "admin", place: Place::Plain, has_daemon: true, parts: &[admin::PART] },
     Family { name: "quickstart", place: Place::Plain, has_daemon: false, parts: &[quickstart::PART] },
     Family { name: "programs", place: Place::Plain, has_daemon: true, parts: &[programs::PART] },
@@ -175,7 +177,7 @@ pub(crate) fn names(wanted: &Wanted) -> Vec<&'static str> {
 
 /// Runs the wanted tests; whether all passed.
 pub(crate) fn run_all(wanted: &Wanted, full: bool, only_controls: bool) -> Result<bool> {
-    users::create(includes::accounts())?;
+    users::create(includes::accounts().chain(process::ACCOUNTS).chain(machine::ACCOUNTS))?;
     let mut report = Report::default();
     for (family, tests) in wanted.families() {
         run(family, &tests, full, only_controls, &mut report);

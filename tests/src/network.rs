@@ -85,6 +85,7 @@ fn bundle(bundle: Bundle) -> Result<Bundle> {
     let policy = policy
         + &permit("ci-anywhere", "ci", &connect, anywhere)
         + &forbid("ci-loopback", "ci", &connect, &format!("{loopback} && resource.port == {OTHER_PORT}"));
+    let policy = policy + &permit("uring", "agent", &["sys.uring"], "true");
     Ok(bundle.policy("network", policy))
 }
 

@@ -81,6 +81,7 @@ fn bundle(bundle: Bundle) -> Result<Bundle> {
         bundle = bundle.subject(name, &format!("user = \"{uid}\""));
         policy += &permit(&format!("{name}-own"), name, &["file.*", "unix.*"], &own);
         policy += &permit(&format!("{name}-proc"), name, &["file.*"], &within(&["guard:own-proc"]));
+        policy += &permit(&format!("{name}-rights"), name, &["sys.mount", "sys.userns", "sys.cap"], "true");
     }
     policy += &permit("runner-exec", RUNNER.name, &["exec.*"], &own);
     policy += &forbid(

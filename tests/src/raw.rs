@@ -300,6 +300,194 @@ pub fn socket(family: c_int, kind: c_int, protocol: c_int) -> io::Result<OwnedFd
     Ok(unsafe { OwnedFd::from_raw_fd(fd as c_int) })
 }
 
+/// One system call that takes numbers only.
+fn numbers(call: c_long, arguments: [c_long; 6]) -> io::Result<c_long> {
+    let [a, b, c, d, e, f] = arguments;
+    // SAFETY: the callers pass numbers, or addresses that the call takes as numbers of another process.
+    checked(unsafe { libc::syscall(call, a, b, c, d, e, f) })
+}
+
+/// kill(2), of a process, or of a group if negative.
+pub fn kill(pid: libc::pid_t, signal: c_int) -> io::Result<()> {
+    numbers(libc::SYS_kill, [pid.into(), signal.into(), 0, 0, 0, 0]).map(drop)
+}
+
+/// tgkill(2) of the first thread of a process.
+pub fn tgkill(pid: libc::pid_t, signal: c_int) -> io::Result<()> {
+    numbers(libc::SYS_tgkill, [pid.into(), pid.into(), signal.into(), 0, 0, 0]).map(drop)
+}
+
+/// sigqueue(3).
+pub fn sigqueue(pid: libc::pid_t, signal: c_int) -> io::Result<()> {
+    let value = libc::sigval { sival_ptr: std::ptr::null_mut() };
+    // SAFETY: takes numbers only.
+    checked(unsafe { libc::sigqueue(pid, signal, value) }.into()).map(drop)
+}
+
+/// pidfd_open(2).
+pub fn pidfd(pid: libc::pid_t) -> io::Result<OwnedFd> {
+    let fd = numbers(libc::SYS_pidfd_open, [pid.into(), 0, 0, 0, 0, 0])?;
+    // SAFETY: a new descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as c_int) })
+}
+
+/// pidfd_send_signal(2).
+pub fn pidfd_signal(pid: libc::pid_t, signal: c_int) -> io::Result<()> {
+    let fd = pidfd(pid)?;
+    numbers(libc::SYS_pidfd_send_signal, [fd.as_raw_fd().into(), signal.into(), 0, 0, 0, 0]).map(drop)
+}
+
+/// pidfd_getfd(2): the descriptor 0 of another process.
+pub fn pidfd_getfd(pid: libc::pid_t) -> io::Result<()> {
+    let fd = pidfd(pid)?;
+    let got = numbers(libc::SYS_pidfd_getfd, [fd.as_raw_fd().into(), 0, 0, 0, 0, 0])?;
+    // SAFETY: a new descriptor that nobody else owns.
+    drop(unsafe { OwnedFd::from_raw_fd(got as c_int) });
+    Ok(())
+}
+
+/// setpriority(2), sched_setaffinity(2), ioprio_set(2) or prlimit(2) of one process: what changes how it
+/// is run.
+#[derive(Clone, Copy, Debug)]
+pub enum Tuning {
+    /// Its nice value.
+    Nice,
+    /// The processors it may run on: all.
+    Affinity,
+    /// Its priority of input and output.
+    InputOutput,
+    /// How many files it may open.
+    Limit,
+}
+
+/// Tunes a process.
+pub fn tune(pid: libc::pid_t, what: Tuning) -> io::Result<()> {
+    let pid = c_long::from(pid);
+    match what {
+        Tuning::Nice => {
+            numbers(libc::SYS_setpriority, [libc::PRIO_PROCESS as c_long, pid, 5, 0, 0, 0]).map(drop)
+        }
+        Tuning::Affinity => {
+            let all = [u64::MAX; 16];
+            // SAFETY: the mask is given with its size.
+            checked(unsafe {
+                libc::syscall(libc::SYS_sched_setaffinity, pid, size_of_val(&all), all.as_ptr())
+            })
+            .map(drop)
+        }
+        Tuning::InputOutput => {
+            const WHO_PROCESS: c_long = 1;
+            const BEST_EFFORT_7: c_long = 2 << 13 | 7;
+            numbers(libc::SYS_ioprio_set, [WHO_PROCESS, pid, BEST_EFFORT_7, 0, 0, 0]).map(drop)
+        }
+        Tuning::Limit => {
+            let limit = [64u64, 64];
+            // SAFETY: `struct rlimit64` is two words; no old value is asked for.
+            checked(unsafe {
+                let old = std::ptr::null_mut::<c_void>();
+                libc::syscall(libc::SYS_prlimit64, pid, libc::RLIMIT_NOFILE, limit.as_ptr(), old)
+            })
+            .map(drop)
+        }
+    }
+}
+
+/// ptrace(2): becomes the tracer of a process without stopping it, or stops it if `stop`; a tracer that
+/// ends lets go.
+pub fn trace(pid: libc::pid_t, stop: bool) -> io::Result<()> {
+    let request = if stop { libc::PTRACE_ATTACH } else { libc::PTRACE_SEIZE };
+    numbers(libc::SYS_ptrace, [request as c_long, pid.into(), 0, 0, 0, 0]).map(drop)
+}
+
+/// ptrace(2): asks to be traced by the parent.
+pub fn trace_me() -> io::Result<()> {
+    numbers(libc::SYS_ptrace, [libc::PTRACE_TRACEME as c_long, 0, 0, 0, 0, 0]).map(drop)
+}
+
+/// process_vm_readv(2), or process_vm_writev(2) if `write`, of the word at an address that both processes
+/// have mapped: a forked process has this program's memory.
+pub fn process_memory(pid: libc::pid_t, write: bool, address: &AtomicU32) -> io::Result<()> {
+    let mut word = 0u32;
+    let local = libc::iovec { iov_base: (&raw mut word).cast(), iov_len: 4 };
+    let remote = libc::iovec { iov_base: std::ptr::from_ref(address).cast_mut().cast(), iov_len: 4 };
+    let call = if write { libc::SYS_process_vm_writev } else { libc::SYS_process_vm_readv };
+    // SAFETY: the local vector is this word; the remote one is memory of the other process.
+    checked(unsafe { libc::syscall(call, c_long::from(pid), &raw const local, 1, &raw const remote, 1, 0) })
+        .map(drop)
+}
+
+/// move_mount(2) of a detached mount to a directory.
+pub fn move_mount(from: BorrowedFd<'_>, to: &Path) -> io::Result<()> {
+    const FROM_EMPTY_PATH: c_int = 4;
+    let to = c_path(to);
+    // SAFETY: both strings are terminated.
+    checked(unsafe {
+        let empty = c"".as_ptr();
+        libc::syscall(
+            libc::SYS_move_mount,
+            from.as_raw_fd(),
+            empty,
+            libc::AT_FDCWD,
+            to.as_ptr(),
+            FROM_EMPTY_PATH,
+        )
+    })
+    .map(drop)
+}
+
+/// fsopen(2) of a file system type.
+pub fn fsopen(kind: &CStr) -> io::Result<OwnedFd> {
+    // SAFETY: the string is terminated.
+    let fd = checked(unsafe { libc::syscall(libc::SYS_fsopen, kind.as_ptr(), 1) })?;
+    // SAFETY: a new descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as c_int) })
+}
+
+/// finit_module(2) of an open file, or init_module(2) of a few bytes.
+pub fn load_module(file: Option<BorrowedFd<'_>>) -> io::Result<()> {
+    let bytes = [0u8; 64];
+    let options = c"";
+    // SAFETY: the bytes are given with their number, and the string is terminated.
+    checked(unsafe {
+        match file {
+            Some(file) => libc::syscall(libc::SYS_finit_module, file.as_raw_fd(), options.as_ptr(), 0),
+            None => libc::syscall(libc::SYS_init_module, bytes.as_ptr(), bytes.len(), options.as_ptr()),
+        }
+    })
+    .map(drop)
+}
+
+/// perf_event_open(2): a software clock of this process.
+pub fn perf_event() -> io::Result<()> {
+    // `struct perf_event_attr`: type (software), size, config (CPU clock), and nothing else.
+    let mut attribute = [0u64; 16];
+    attribute[0] = 1 | (size_of::<[u64; 16]>() as u64) << 32;
+    // SAFETY: the structure has the size that it says.
+    let fd = checked(unsafe { libc::syscall(libc::SYS_perf_event_open, attribute.as_ptr(), 0, -1, -1, 0) })?;
+    // SAFETY: a new descriptor that nobody else owns.
+    drop(unsafe { OwnedFd::from_raw_fd(fd as c_int) });
+    Ok(())
+}
+
+/// Sets the clock to what it says: settimeofday(2), or clock_adjtime(2) if `adjust`.
+pub fn set_clock(adjust: bool) -> io::Result<()> {
+    if adjust {
+        // SAFETY: all of the structure is zero, but what is asked to be changed: the maximal error.
+        let mut change: libc::timex = unsafe { std::mem::zeroed() };
+        change.modes = libc::ADJ_MAXERROR;
+        // SAFETY: a whole structure.
+        return checked(unsafe { libc::clock_adjtime(libc::CLOCK_REALTIME, &raw mut change) }.into())
+            .map(drop);
+    }
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let time = libc::timeval {
+        tv_sec: now.as_secs() as libc::time_t,
+        tv_usec: now.subsec_micros() as libc::suseconds_t,
+    };
+    // SAFETY: a whole structure, and no time zone.
+    checked(unsafe { libc::settimeofday(&raw const time, std::ptr::null()) }.into()).map(drop)
+}
+
 /// A page of memory that forked processes share.
 pub struct SharedCounters {
     address: *mut c_void,

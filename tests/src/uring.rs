@@ -91,6 +91,11 @@ pub(crate) fn is_there() -> Result<bool> {
     }
 }
 
+/// Makes a ring.
+pub(crate) fn make() -> io::Result<()> {
+    setup(&mut Parameters::default()).map(drop)
+}
+
 /// Connects a socket.
 pub(crate) fn connect(fd: BorrowedFd<'_>, address: &[u8]) -> io::Result<()> {
     submit(Submission {

@@ -20,6 +20,8 @@ enum Kind {
     Lsm,
     /// To a hook that only some kernels have.
     LsmSince,
+    /// To a hook that stands in on kernels without another one.
+    LsmUnless(&'static str),
     /// To a hook whose prototype changed, where it has this many parameters.
     LsmWith(usize),
     Tracepoint,
@@ -31,6 +33,7 @@ impl Kind {
     fn fits(self, hook: &str, hooks: &HashMap<String, usize>) -> bool {
         match self {
             Self::LsmSince => hooks.contains_key(hook),
+            Self::LsmUnless(other) => hooks.contains_key(hook) && !hooks.contains_key(other),
             Self::LsmWith(parameters) => hooks.get(hook) == Some(&parameters),
             Self::Lsm | Self::Tracepoint | Self::Iterator => true,
         }
@@ -58,6 +61,31 @@ const PROGRAMS: &[(&str, Kind, &str)] = &[
     ("socket_connect", Kind::Lsm, "socket_connect"),
     ("unix_stream_connect", Kind::Lsm, "unix_stream_connect"),
     ("unix_may_send", Kind::Lsm, "unix_may_send"),
+    ("task_kill", Kind::Lsm, "task_kill"),
+    ("task_setnice", Kind::Lsm, "task_setnice"),
+    ("task_setioprio", Kind::Lsm, "task_setioprio"),
+    ("task_setscheduler", Kind::Lsm, "task_setscheduler"),
+    ("task_setrlimit", Kind::Lsm, "task_setrlimit"),
+    ("task_movememory", Kind::Lsm, "task_movememory"),
+    ("ptrace_access_check", Kind::Lsm, "ptrace_access_check"),
+    ("ptrace_traceme", Kind::Lsm, "ptrace_traceme"),
+    ("capable", Kind::Lsm, "capable"),
+    ("sb_mount", Kind::Lsm, "sb_mount"),
+    ("sb_kern_mount", Kind::Lsm, "sb_kern_mount"),
+    ("sb_remount", Kind::Lsm, "sb_remount"),
+    ("sb_umount", Kind::Lsm, "sb_umount"),
+    ("sb_pivotroot", Kind::Lsm, "sb_pivotroot"),
+    ("move_mount", Kind::Lsm, "move_mount"),
+    ("userns_create", Kind::Lsm, "userns_create"),
+    ("bpf", Kind::Lsm, "bpf"),
+    ("perf_event_open", Kind::Lsm, "perf_event_open"),
+    ("kernel_read_file", Kind::Lsm, "kernel_read_file"),
+    ("kernel_load_data", Kind::Lsm, "kernel_load_data"),
+    ("kernel_module_request", Kind::Lsm, "kernel_module_request"),
+    ("uring_allowed", Kind::LsmSince, "uring_allowed"),
+    ("inode_init_security_anon", Kind::LsmUnless("uring_allowed"), "inode_init_security_anon"),
+    ("task_fix_setgid", Kind::Lsm, "task_fix_setgid"),
+    ("task_fix_setgroups", Kind::Lsm, "task_fix_setgroups"),
     ("label_running", Kind::Iterator, "task"),
 ];
 
@@ -210,7 +238,7 @@ fn load_program(
     btf: &Btf,
 ) -> Result<(), KernelError> {
     let result = match kind {
-        Kind::Lsm | Kind::LsmSince | Kind::LsmWith(_) => {
+        Kind::Lsm | Kind::LsmSince | Kind::LsmUnless(_) | Kind::LsmWith(_) => {
             <&mut Lsm>::try_from(program).and_then(|program| program.load(hook, btf))
         }
         Kind::Tracepoint => {
@@ -237,7 +265,7 @@ fn refused(name: &str, cause: &ProgramError) -> KernelError {
 fn attach_program(ebpf: &mut Ebpf, name: &str, kind: Kind, hook: &str) -> Result<(), KernelError> {
     let Some(program) = ebpf.program_mut(name) else { return Ok(()) };
     let result = match kind {
-        Kind::Lsm | Kind::LsmSince | Kind::LsmWith(_) => {
+        Kind::Lsm | Kind::LsmSince | Kind::LsmUnless(_) | Kind::LsmWith(_) => {
             <&mut Lsm>::try_from(program).and_then(|program| program.attach().map(|_| ()))
         }
         Kind::Tracepoint => {

@@ -1,0 +1,180 @@
+//! Privileged operations on the host that have no object of their own: mounts, user namespaces, BPF,
+//! kernel modules, io_uring, changes of identity.
+
+use crate::memory::{read, read_at};
+use crate::offsets::*;
+use crate::resource::Resource;
+use crate::task::guarded;
+use crate::verdict::{judge, live};
+use aya_ebpf::macros::lsm;
+use aya_ebpf::programs::LsmContext;
+use guard_common::action::Action;
+use guard_common::class::MACHINE;
+use guard_common::decide::Reason;
+use guard_common::label::Label;
+
+/// Decides `required` on the machine for the running task.
+#[inline(always)]
+fn machine(required: u64) -> i32 {
+    guarded(required, |label| decide(label, required))
+}
+
+#[inline(always)]
+fn decide(label: *mut Label, required: u64) -> Result<i32, Reason> {
+    let (generation, _) = live()?;
+    Ok(judge(&generation, label, &Resource::of_class(MACHINE), required))
+}
+
+/// mount(2), whatever it does: a new file system, a bind, a remount, a move, a change of propagation.
+#[lsm(hook = "sb_mount")]
+pub fn sb_mount(_: LsmContext) -> i32 {
+    machine(Action::SysMount.bit())
+}
+
+/// What mount(2) mounts anew, and fsmount(2), where `sb_mount` is not asked. Mounts that the kernel
+/// makes by itself do not come here.
+#[lsm(hook = "sb_kern_mount")]
+pub fn sb_kern_mount(_: LsmContext) -> i32 {
+    machine(Action::SysMount.bit())
+}
+
+/// fsconfig(2) with `FSCONFIG_CMD_RECONFIGURE`, and mount(2) with `MS_REMOUNT` once more.
+#[lsm(hook = "sb_remount")]
+pub fn sb_remount(_: LsmContext) -> i32 {
+    machine(Action::SysMount.bit())
+}
+
+#[lsm(hook = "sb_umount")]
+pub fn sb_umount(_: LsmContext) -> i32 {
+    machine(Action::SysMount.bit())
+}
+
+#[lsm(hook = "sb_pivotroot")]
+pub fn sb_pivotroot(_: LsmContext) -> i32 {
+    machine(Action::SysMount.bit())
+}
+
+/// move_mount(2): where something from fsmount(2) or open_tree(2) comes into a mount namespace.
+#[lsm(hook = "move_mount")]
+pub fn move_mount(_: LsmContext) -> i32 {
+    machine(Action::SysMount.bit())
+}
+
+#[lsm(hook = "userns_create")]
+pub fn userns_create(_: LsmContext) -> i32 {
+    machine(Action::SysUserns.bit())
+}
+
+/// Every command of bpf(2). Newer kernels pass a fourth argument; none is looked at.
+#[lsm(hook = "bpf")]
+pub fn bpf(_: LsmContext) -> i32 {
+    machine(Action::SysBpf.bit())
+}
+
+/// perf_event_open(2), which is where programs are attached to whatever the machine does. Its arguments
+/// differ between kernels; none is looked at.
+#[lsm(hook = "perf_event_open")]
+pub fn perf_event_open(_: LsmContext) -> i32 {
+    machine(Action::SysBpf.bit())
+}
+
+/// `READING_FIRMWARE` and `LOADING_FIRMWARE` (`include/linux/kernel_read_file.h`): what a device is given
+/// is not run by the kernel. The other numbers differ between kernels.
+const FIRMWARE: u64 = 1;
+
+/// finit_module(2), kexec_file_load(2), and what else the kernel reads from a file to act by it.
+#[lsm(hook = "kernel_read_file")]
+pub fn kernel_read_file(ctx: LsmContext) -> i32 {
+    let what: u64 = ctx.arg(1);
+    if what & 0xffff_ffff == FIRMWARE { 0 } else { machine(Action::SysModule.bit()) }
+}
+
+/// init_module(2) and kexec_load(2), whose data do not come from a file.
+#[lsm(hook = "kernel_load_data")]
+pub fn kernel_load_data(ctx: LsmContext) -> i32 {
+    let what: u64 = ctx.arg(0);
+    if what & 0xffff_ffff == FIRMWARE { 0 } else { machine(Action::SysModule.bit()) }
+}
+
+/// A module that the kernel would load because the task uses what it provides: a protocol, a file
+/// system, a binary format.
+#[lsm(hook = "kernel_module_request")]
+pub fn kernel_module_request(_: LsmContext) -> i32 {
+    machine(Action::SysModule.bit())
+}
+
+/// io_uring_setup(2), on kernels that ask for it (6.15 and later).
+#[lsm(hook = "uring_allowed")]
+pub fn uring_allowed(_: LsmContext) -> i32 {
+    machine(Action::SysUring.bit())
+}
+
+/// The first eight bytes of the name of a ring's inode (`io_uring_get_file` in `io_uring/io_uring.c`).
+const RING: u64 = u64::from_ne_bytes(*b"[io_urin");
+
+/// io_uring_setup(2) on older kernels: no ring without a file, and its inode is asked for by name.
+#[lsm(hook = "inode_init_security_anon")]
+pub fn inode_init_security_anon(ctx: LsmContext) -> i32 {
+    guarded(Action::SysUring.bit(), |label| {
+        let name: u64 = read(ctx.arg(1), &QSTR_NAME)?;
+        // Every such name is longer than eight bytes, or ends in memory that can be read.
+        if read_at::<u64>(name)? != RING {
+            return Ok(0);
+        }
+        decide(label, Action::SysUring.bit())
+    })
+}
+
+/// Decides a change of user ids for a labelled task.
+#[inline(always)]
+pub fn set_user(new: u64, old: u64) -> i32 {
+    guarded(Action::SysSetid.bit(), |label| {
+        if same(new, old, &CRED_UID)?
+            && same(new, old, &CRED_EUID)?
+            && same(new, old, &CRED_SUID)?
+            && same(new, old, &CRED_FSUID)?
+        {
+            return Ok(0);
+        }
+        decide(label, Action::SysSetid.bit())
+    })
+}
+
+#[lsm(hook = "task_fix_setgid")]
+pub fn task_fix_setgid(ctx: LsmContext) -> i32 {
+    guarded(Action::SysSetid.bit(), |label| {
+        let (new, old): (u64, u64) = (ctx.arg(0), ctx.arg(1));
+        if same(new, old, &CRED_GID)?
+            && same(new, old, &CRED_EGID)?
+            && same(new, old, &CRED_SGID)?
+            && same(new, old, &CRED_FSGID)?
+        {
+            return Ok(0);
+        }
+        decide(label, Action::SysSetid.bit())
+    })
+}
+
+/// setgroups(2). Who has no supplementary groups and asks for none changes nothing; every other list
+/// counts as a change, also the one that the task has.
+#[lsm(hook = "task_fix_setgroups")]
+pub fn task_fix_setgroups(ctx: LsmContext) -> i32 {
+    guarded(Action::SysSetid.bit(), |label| {
+        if groups(ctx.arg(0))? == 0 && groups(ctx.arg(1))? == 0 {
+            return Ok(0);
+        }
+        decide(label, Action::SysSetid.bit())
+    })
+}
+
+#[inline(always)]
+fn same(new: u64, old: u64, id: &'static u32) -> Result<bool, Reason> {
+    Ok(read::<u32>(new, id)? == read::<u32>(old, id)?)
+}
+
+/// How many supplementary groups credentials have.
+#[inline(always)]
+fn groups(cred: u64) -> Result<u32, Reason> {
+    let list: u64 = read(cred, &CRED_GROUP_INFO)?;
+    read(list, &GROUP_INFO_COUNT)
+}
