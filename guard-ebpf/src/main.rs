@@ -13,10 +13,13 @@
 #![feature(core_intrinsics)]
 #![allow(internal_features)]
 
+mod address;
+mod arrival;
 mod atomic;
 mod cgroups;
 mod directory;
 mod exec;
+mod families;
 mod file;
 mod generation;
 mod identity;
@@ -30,7 +33,10 @@ mod path;
 mod record;
 mod resource;
 mod running;
+mod sctp;
 mod select;
+mod shared;
+mod sockets;
 mod task;
 mod unix;
 mod verdict;
