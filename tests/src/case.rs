@@ -39,6 +39,8 @@ pub(crate) struct Refusal {
     who: Identity,
     action: &'static str,
     errno: Errno,
+    /// What the caller hears, if not that.
+    heard: Option<Errno>,
     place: Option<String>,
     unlabelled: Option<Identity>,
 }
@@ -46,7 +48,7 @@ pub(crate) struct Refusal {
 /// `action` by `who` must be refused with EACCES by policy.
 pub(crate) fn refusal(who: Identity, action: &'static str) -> Refusal {
     let unlabelled = Some(FREE.with(who.capabilities));
-    Refusal { who, action, errno: Errno::EACCES, place: None, unlabelled }
+    Refusal { who, action, errno: Errno::EACCES, heard: None, place: None, unlabelled }
 }
 
 impl Refusal {
@@ -59,6 +61,12 @@ impl Refusal {
     /// The caller must get another error number than EACCES.
     pub(crate) fn with(mut self, errno: Errno) -> Self {
         self.errno = errno;
+        self
+    }
+
+    /// The caller notices in another way than by the denial's error number: what was to come does not.
+    pub(crate) fn heard_as(mut self, errno: Errno) -> Self {
+        self.heard = Some(errno);
         self
     }
 
@@ -108,12 +116,12 @@ impl<'a> Case<'a> {
         };
         let mark = daemon.events.mark()?;
         let outcome = attempt(refusal.who, &action)?;
+        let errno = refusal.heard.unwrap_or(refusal.errno);
         ensure!(
-            outcome == Outcome::Failed(refusal.errno),
-            "{} by {} should be refused with {}: {outcome:?}",
+            outcome == Outcome::Failed(errno),
+            "{} by {} should be refused with {errno}: {outcome:?}",
             refusal.action,
             refusal.who.name,
-            refusal.errno
         );
         self.canaries_are_untouched()?;
         let what = format!("{} of {:?} refused to {}", refusal.action, refusal.place, refusal.who.name);
