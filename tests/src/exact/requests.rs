@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use fastrand::Rng;
 use guard_agent::policy::{Request, Resource, Spot};
 use guard_common::action::{Action, TABLE};
-use guard_common::class::{self, CAPABILITIES};
+use guard_common::class::{self, CAPABILITIES, PROTOCOLS};
 use guard_common::tables::Attributes;
 
 use crate::generate::SUBJECTS;
