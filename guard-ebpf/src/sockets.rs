@@ -50,6 +50,17 @@ pub fn create(sock: *const c_void) -> *mut SocketLabel {
     unsafe { bpf_sk_storage_get(SOCKETS.as_ptr(), sock.cast_mut(), core::ptr::null_mut(), flags).cast() }
 }
 
+/// The subject whose a socket is, or [`NO_SUBJECT`].
+#[inline(always)]
+pub fn subject_of(sock: *const c_void) -> u32 {
+    let kept = find(sock);
+    if kept.is_null() {
+        return NO_SUBJECT;
+    }
+    // SAFETY: a non-null result of the helper points to a whole value.
+    unsafe { core::ptr::read_volatile(&raw const (*kept).subject) }
+}
+
 /// Makes a socket that of the running task, which has this label.
 #[inline(always)]
 pub fn claim(sock: *const c_void, label: *mut Label) -> Result<(), Reason> {

@@ -11,6 +11,7 @@ use crate::offsets::*;
 use crate::own_tmpfs;
 use crate::path;
 use crate::resource::Resource;
+use crate::sockets;
 use crate::task::guarded;
 use crate::verdict::{judge, live};
 use aya_ebpf::macros::lsm;
@@ -19,7 +20,7 @@ use core::ffi::c_void;
 use guard_common::action::Action;
 use guard_common::class::{OWN_ANONYMOUS, UNKNOWN};
 use guard_common::decide::Reason;
-use guard_common::label::Label;
+use guard_common::label::{Label, NO_SUBJECT};
 use guard_common::tables::Header;
 
 /// `S_IFSOCK`, the kind of every unix socket.
@@ -129,6 +130,13 @@ fn decide(sock: *const c_void, label: *mut Label, action: Action) -> Result<i32,
     let (generation, header) = live()?;
     let mut resource = Resource::of_class(UNKNOWN);
     resource.attributes.kind = S_IFSOCK;
+    let listener = sockets::subject_of(sock);
+    if listener != NO_SUBJECT {
+        resource.attributes.listener = listener as u64;
+        resource.peer = listener;
+    }
+    // SAFETY: the label of the running task.
+    resource.attributes.own = unsafe { (*label).subject } as u64;
     let dentry: u64 = read(sock as u64, &UNIX_DENTRY)?;
     if dentry != 0 {
         resource.attributes.abstract_name = 0;

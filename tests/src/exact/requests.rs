@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use fastrand::Rng;
 use guard_agent::policy::{Request, Resource, Spot};
 use guard_common::action::{Action, TABLE};
-use guard_common::class::{self, CAPABILITIES, PROTOCOLS};
+use guard_common::class::{self, CAPABILITIES};
 use guard_common::tables::Attributes;
 
 use crate::generate::SUBJECTS;
@@ -71,7 +71,7 @@ fn resource(rng: &mut Rng, world: &World, words: &Words, kind: Kind) -> (Resourc
         }
         Kind::Memory => Resource::Memory,
         Kind::Protocol => {
-            let names = PROTOCOLS.map(|(_, name)| name);
+            let names = class::PROTOCOLS.map(|(_, name)| name);
             Resource::Protocol((*pick(rng, &[names.as_slice(), &["token-ring"]].concat())).to_owned())
         }
         Kind::Process => Resource::Process { id: rng.u32(1..9).to_string(), subject: subject(rng) },
