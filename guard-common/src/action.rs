@@ -97,6 +97,12 @@ use Coverage::{Enforced, NotYet, Partly};
 
 const AT_OPEN: Coverage = Partly("decided when the file is opened, not again on each use");
 
+const ACCEPT: Coverage = Partly(
+    "a request is dropped; what was waiting when an inherited socket was taken over is refused on its first use only",
+);
+const RECEIVE: Coverage =
+    Partly("a datagram is dropped when it arrives; what an inherited socket holds when it is taken over is not decided");
+
 actions! {
     FileRead = "file.read", ["read"], File, EACCES, "file_open", AT_OPEN;
     FileWrite = "file.write", ["mutate"], File, EACCES, "file_open", AT_OPEN;
@@ -118,19 +124,20 @@ actions! {
     Exec = "exec", ["exec.*"], File, EACCES, "bprm_creds_for_exec, bprm_check_security", Enforced;
     ExecMap = "exec.map", ["exec.*"], FileOrMemory, EACCES, "mmap_file, file_open",
         Partly("decided for mmap; a later mprotect(PROT_EXEC) is not");
-    NetConnect = "net.connect", ["net.out"], Endpoint, EACCES, "socket_connect",
-        Partly("decided for connect(2); TCP fast open by sendmsg is not");
-    NetSend = "net.send", ["net.out"], Endpoint, EACCES, "", NotYet;
-    NetBind = "net.bind", ["net.in"], Endpoint, EACCES, "", NotYet;
-    NetListen = "net.listen", ["net.in"], Endpoint, EACCES, "", NotYet;
-    NetAccept = "net.accept", ["net.in"], Endpoint, EACCES, "", NotYet;
-    NetReceive = "net.receive", ["net.in"], Endpoint, EACCES, "", NotYet;
-    NetRaw = "net.raw", ["net.*"], Protocol, EACCES, "socket_connect",
-        Partly("decided for connect(2) on families other than IPv4, IPv6 and unix");
+    NetConnect = "net.connect", ["net.out"], Endpoint, EACCES,
+        "socket_connect, socket_sendmsg, sctp_bind_connect", Enforced;
+    NetSend = "net.send", ["net.out"], Endpoint, EACCES, "socket_sendmsg", Enforced;
+    NetBind = "net.bind", ["net.in"], Endpoint, EACCES, "socket_bind, sctp_bind_connect", Enforced;
+    NetListen = "net.listen", ["net.in"], Endpoint, EACCES, "socket_listen", Enforced;
+    NetAccept = "net.accept", ["net.in"], Endpoint, EACCES,
+        "inet_conn_request, sock_graft, socket_sock_rcv_skb", ACCEPT;
+    NetReceive = "net.receive", ["net.in"], Endpoint, EACCES, "socket_sock_rcv_skb", RECEIVE;
+    NetRaw = "net.raw", ["net.*"], Protocol, EACCES,
+        "socket_create, socket_connect, socket_bind, socket_listen, socket_sendmsg, socket_setsockopt", Enforced;
     UnixConnect = "unix.connect", ["unix.*"], Unix, EACCES, "unix_stream_connect", Enforced;
     UnixSend = "unix.send", ["unix.*"], Unix, EACCES, "unix_may_send", Enforced;
-    UnixBind = "unix.bind", ["unix.*"], Unix, EACCES, "", NotYet;
-    UnixAccept = "unix.accept", ["unix.*"], Unix, EACCES, "", NotYet;
+    UnixBind = "unix.bind", ["unix.*"], Unix, EACCES, "path_mknod, socket_bind", Enforced;
+    UnixAccept = "unix.accept", ["unix.*"], Unix, EACCES, "socket_accept", Enforced;
     ProcSignal = "proc.signal", ["proc.*"], Process, EPERM,
         "task_kill, task_setnice, task_setioprio, task_setscheduler, task_setrlimit, task_movememory",
         Partly("the signal that a file sends to the process which fcntl(F_SETOWN) names is not decided");

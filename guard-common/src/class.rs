@@ -41,8 +41,6 @@ pub const MACHINE: Class = 12;
 pub const FIRST_CAPABILITY: Class = 16;
 /// Classes of capabilities: the kernel keeps a set of them in 64 bits (`include/linux/capability.h`).
 pub const CAPABILITY_CLASSES: u32 = 64;
-/// First class number the compiler may give to paths and networks.
-pub const FIRST_COMPILED: Class = 96;
 
 /// The capabilities that policy can name, by number (`include/uapi/linux/capability.h`), without the
 /// `CAP_` that the kernel puts before them. A kernel that has more of them gives the others a class
@@ -109,6 +107,164 @@ pub fn capability_name(class: Class) -> Option<&'static str> {
     CAPABILITIES.get(number as usize).copied()
 }
 
+/// First of the classes of protocols, see [`PROTOCOLS`]; two more have lower numbers.
+pub const FIRST_PROTOCOL: Class = 96;
+/// Classes kept for protocols.
+pub const PROTOCOL_CLASSES: u32 = 64;
+/// First class number the compiler may give to paths and networks.
+pub const FIRST_COMPILED: Class = FIRST_PROTOCOL + PROTOCOL_CLASSES;
+
+/// Packets below IP, of every kind (AF_PACKET).
+pub const PACKET: Class = FIRST_PROTOCOL;
+/// Raw IPv4 and IPv6 sockets (SOCK_RAW).
+pub const RAW: Class = FIRST_PROTOCOL + 1;
+/// IP options and IPv6 routing headers, which lead packets to another host than the one addressed.
+pub const SOURCE_ROUTE: Class = FIRST_PROTOCOL + 2;
+/// Multipath TCP: the kernel connects it to further addresses that the peer names.
+pub const MPTCP: Class = FIRST_PROTOCOL + 3;
+/// SCTP: the peer names further addresses of its own.
+pub const SCTP: Class = FIRST_PROTOCOL + 4;
+/// DCCP.
+pub const DCCP: Class = FIRST_PROTOCOL + 5;
+/// L2TP over IP.
+pub const L2TP: Class = FIRST_PROTOCOL + 6;
+/// SMC, as a family and as a protocol of TCP sockets.
+pub const SMC: Class = FIRST_PROTOCOL + 7;
+/// The host of a virtual machine, or its guests (AF_VSOCK).
+pub const VSOCK: Class = FIRST_PROTOCOL + 8;
+/// Packets straight from a network card (AF_XDP).
+pub const XDP: Class = FIRST_PROTOCOL + 9;
+/// The kernel's ciphers (AF_ALG).
+pub const ALG: Class = FIRST_PROTOCOL + 10;
+/// IPsec keys (PF_KEY).
+pub const KEY: Class = FIRST_PROTOCOL + 11;
+/// Bluetooth.
+pub const BLUETOOTH: Class = FIRST_PROTOCOL + 12;
+/// Controller area networks.
+pub const CAN: Class = FIRST_PROTOCOL + 13;
+/// TIPC.
+pub const TIPC: Class = FIRST_PROTOCOL + 14;
+/// RDS.
+pub const RDS: Class = FIRST_PROTOCOL + 15;
+/// RxRPC, of the Andrew file system.
+pub const RXRPC: Class = FIRST_PROTOCOL + 16;
+/// Sockets of the whole network namespace, to list and to destroy.
+pub const NETLINK_SOCK_DIAG: Class = FIRST_PROTOCOL + 17;
+/// IPsec policies and states.
+pub const NETLINK_XFRM: Class = FIRST_PROTOCOL + 18;
+/// The audit system.
+pub const NETLINK_AUDIT: Class = FIRST_PROTOCOL + 19;
+/// Events of processes.
+pub const NETLINK_CONNECTOR: Class = FIRST_PROTOCOL + 20;
+/// Packet filters, connection tracking and logs.
+pub const NETLINK_NETFILTER: Class = FIRST_PROTOCOL + 21;
+/// Events of devices.
+pub const NETLINK_UEVENT: Class = FIRST_PROTOCOL + 22;
+/// Generic netlink: WireGuard, nl80211, taskstats and others.
+pub const NETLINK_GENERIC: Class = FIRST_PROTOCOL + 23;
+/// Configuration of the kernel's ciphers.
+pub const NETLINK_CRYPTO: Class = FIRST_PROTOCOL + 24;
+
+/// The protocols that policy can name and that need a right of their own to make a socket of: class and
+/// name. Sockets of all other protocols without addresses are [`OTHER_PROTOCOL`].
+pub const PROTOCOLS: [(Class, &str); 26] = [
+    (NETLINK_ROUTE, "netlink/route"),
+    (PACKET, "packet"),
+    (RAW, "raw"),
+    (SOURCE_ROUTE, "source-route"),
+    (MPTCP, "mptcp"),
+    (SCTP, "sctp"),
+    (DCCP, "dccp"),
+    (L2TP, "l2tp"),
+    (SMC, "smc"),
+    (VSOCK, "vsock"),
+    (XDP, "xdp"),
+    (ALG, "alg"),
+    (KEY, "key"),
+    (BLUETOOTH, "bluetooth"),
+    (CAN, "can"),
+    (TIPC, "tipc"),
+    (RDS, "rds"),
+    (RXRPC, "rxrpc"),
+    (NETLINK_SOCK_DIAG, "netlink/sock-diag"),
+    (NETLINK_XFRM, "netlink/xfrm"),
+    (NETLINK_AUDIT, "netlink/audit"),
+    (NETLINK_CONNECTOR, "netlink/connector"),
+    (NETLINK_NETFILTER, "netlink/netfilter"),
+    (NETLINK_UEVENT, "netlink/kobject-uevent"),
+    (NETLINK_GENERIC, "netlink/generic"),
+    (NETLINK_CRYPTO, "netlink/crypto"),
+];
+
+/// The class of the protocol with this name; [`OTHER_PROTOCOL`] if it has none of its own.
+pub fn protocol(name: &str) -> Class {
+    PROTOCOLS.iter().find(|(_, known)| *known == name).map_or(OTHER_PROTOCOL, |(class, _)| *class)
+}
+
+/// The name of the protocol that a class holds.
+pub fn protocol_name(class: Class) -> Option<&'static str> {
+    PROTOCOLS.iter().find(|(known, _)| *known == class).map(|(_, name)| *name)
+}
+
+/// Whether a class holds sockets of protocols without addresses.
+pub const fn is_protocol(class: Class) -> bool {
+    class == NETLINK_ROUTE || class == OTHER_PROTOCOL || class >= FIRST_PROTOCOL && class < FIRST_COMPILED
+}
+
+/// Of which class `net.raw` must be permitted to make or name a socket; [`UNKNOWN`] if it need not be,
+/// because everything that such a socket can reach is decided by its address: unix sockets, and TCP, UDP,
+/// UDP-Lite and the echo requests of ICMP.
+///
+/// `family`, `kind` and `protocol` are the arguments of socket(2), without the flags in `kind`
+/// (`include/linux/socket.h`, `include/linux/net.h`, `include/uapi/linux/in.h`, `include/uapi/linux/netlink.h`).
+#[inline(always)]
+pub const fn of_socket(family: u32, kind: u32, protocol: u32) -> Class {
+    match family {
+        1 => UNKNOWN,
+        2 | 10 => of_internet_socket(family, kind, protocol),
+        15 => KEY,
+        16 => match protocol {
+            0 => NETLINK_ROUTE,
+            4 => NETLINK_SOCK_DIAG,
+            6 => NETLINK_XFRM,
+            9 => NETLINK_AUDIT,
+            11 => NETLINK_CONNECTOR,
+            12 => NETLINK_NETFILTER,
+            15 => NETLINK_UEVENT,
+            16 => NETLINK_GENERIC,
+            21 => NETLINK_CRYPTO,
+            _ => OTHER_PROTOCOL,
+        },
+        17 => PACKET,
+        21 => RDS,
+        29 => CAN,
+        30 => TIPC,
+        31 => BLUETOOTH,
+        33 => RXRPC,
+        38 => ALG,
+        40 => VSOCK,
+        43 => SMC,
+        44 => XDP,
+        _ => OTHER_PROTOCOL,
+    }
+}
+
+#[inline(always)]
+const fn of_internet_socket(family: u32, kind: u32, protocol: u32) -> Class {
+    match (kind, protocol) {
+        (1, 0 | 6) | (2, 0 | 17 | 136) => UNKNOWN,
+        (2, 1) if family == 2 => UNKNOWN,
+        (2, 58) if family == 10 => UNKNOWN,
+        (2, 115) => L2TP,
+        (1, 256) => SMC,
+        (1, 262) => MPTCP,
+        (1, 132) | (5, 0 | 132) => SCTP,
+        (3, _) => RAW,
+        (6, _) => DCCP,
+        _ => OTHER_PROTOCOL,
+    }
+}
+
 /// One built-in class, as policy names it.
 #[derive(Clone, Copy, Debug)]
 pub struct Builtin {
@@ -172,6 +328,156 @@ pub const BUILTINS: &[Builtin] = &[
         id: "netlink/route",
         holds: "routing netlink sockets, which name resolution uses",
     },
+    Builtin {
+        class: PACKET,
+        entity_type: "Protocol",
+        id: "packet",
+        holds: "packets below IP, of every kind (AF_PACKET)",
+    },
+    Builtin {
+        class: RAW,
+        entity_type: "Protocol",
+        id: "raw",
+        holds: "raw IPv4 and IPv6 sockets (SOCK_RAW)",
+    },
+    Builtin {
+        class: SOURCE_ROUTE,
+        entity_type: "Protocol",
+        id: "source-route",
+        holds: "IP options and IPv6 routing headers, which lead packets to another host than the one addressed",
+    },
+    Builtin {
+        class: MPTCP,
+        entity_type: "Protocol",
+        id: "mptcp",
+        holds: "multipath TCP: the kernel connects it to further addresses that the peer names",
+    },
+    Builtin {
+        class: SCTP,
+        entity_type: "Protocol",
+        id: "sctp",
+        holds: "SCTP: the peer names further addresses of its own",
+    },
+    Builtin {
+        class: DCCP,
+        entity_type: "Protocol",
+        id: "dccp",
+        holds: "DCCP",
+    },
+    Builtin {
+        class: L2TP,
+        entity_type: "Protocol",
+        id: "l2tp",
+        holds: "L2TP over IP",
+    },
+    Builtin {
+        class: SMC,
+        entity_type: "Protocol",
+        id: "smc",
+        holds: "SMC, as a family and as a protocol of TCP sockets",
+    },
+    Builtin {
+        class: VSOCK,
+        entity_type: "Protocol",
+        id: "vsock",
+        holds: "the host of a virtual machine, or its guests (AF_VSOCK)",
+    },
+    Builtin {
+        class: XDP,
+        entity_type: "Protocol",
+        id: "xdp",
+        holds: "packets straight from a network card (AF_XDP)",
+    },
+    Builtin {
+        class: ALG,
+        entity_type: "Protocol",
+        id: "alg",
+        holds: "the kernel's ciphers (AF_ALG)",
+    },
+    Builtin {
+        class: KEY,
+        entity_type: "Protocol",
+        id: "key",
+        holds: "IPsec keys (PF_KEY)",
+    },
+    Builtin {
+        class: BLUETOOTH,
+        entity_type: "Protocol",
+        id: "bluetooth",
+        holds: "Bluetooth",
+    },
+    Builtin {
+        class: CAN,
+        entity_type: "Protocol",
+        id: "can",
+        holds: "controller area networks",
+    },
+    Builtin {
+        class: TIPC,
+        entity_type: "Protocol",
+        id: "tipc",
+        holds: "TIPC",
+    },
+    Builtin {
+        class: RDS,
+        entity_type: "Protocol",
+        id: "rds",
+        holds: "RDS",
+    },
+    Builtin {
+        class: RXRPC,
+        entity_type: "Protocol",
+        id: "rxrpc",
+        holds: "RxRPC, of the Andrew file system",
+    },
+    Builtin {
+        class: NETLINK_SOCK_DIAG,
+        entity_type: "Protocol",
+        id: "netlink/sock-diag",
+        holds: "sockets of the whole network namespace, to list and to destroy",
+    },
+    Builtin {
+        class: NETLINK_XFRM,
+        entity_type: "Protocol",
+        id: "netlink/xfrm",
+        holds: "IPsec policies and states",
+    },
+    Builtin {
+        class: NETLINK_AUDIT,
+        entity_type: "Protocol",
+        id: "netlink/audit",
+        holds: "the audit system",
+    },
+    Builtin {
+        class: NETLINK_CONNECTOR,
+        entity_type: "Protocol",
+        id: "netlink/connector",
+        holds: "events of processes",
+    },
+    Builtin {
+        class: NETLINK_NETFILTER,
+        entity_type: "Protocol",
+        id: "netlink/netfilter",
+        holds: "packet filters, connection tracking and logs",
+    },
+    Builtin {
+        class: NETLINK_UEVENT,
+        entity_type: "Protocol",
+        id: "netlink/kobject-uevent",
+        holds: "events of devices",
+    },
+    Builtin {
+        class: NETLINK_GENERIC,
+        entity_type: "Protocol",
+        id: "netlink/generic",
+        holds: "generic netlink: WireGuard, nl80211, taskstats and others",
+    },
+    Builtin {
+        class: NETLINK_CRYPTO,
+        entity_type: "Protocol",
+        id: "netlink/crypto",
+        holds: "configuration of the kernel's ciphers",
+    },
 ];
 
 const _: () = assert!(FIRST_CAPABILITY + CAPABILITY_CLASSES <= FIRST_COMPILED);
@@ -189,5 +495,41 @@ mod tests {
         assert_eq!(capability("cap_chown"), None);
         assert_eq!((capability_name(MACHINE), capability_name(FIRST_CAPABILITY + 41)), (None, None));
         assert!(is_capability(FIRST_CAPABILITY + 63) && !is_capability(FIRST_COMPILED));
+    }
+}
+
+const _: () = assert!(FIRST_PROTOCOL + PROTOCOLS.len() as u32 <= FIRST_COMPILED);
+
+#[cfg(test)]
+mod protocol_tests {
+    use super::*;
+
+    #[test]
+    fn every_named_protocol_is_one_built_in_class() {
+        for (class, name) in PROTOCOLS {
+            let builtin = BUILTINS.iter().find(|builtin| builtin.class == class);
+            assert_eq!(builtin.map(|builtin| (builtin.entity_type, builtin.id)), Some(("Protocol", name)));
+            assert_eq!((protocol(name), protocol_name(class), is_protocol(class)), (class, Some(name), true));
+        }
+        assert_eq!(protocol("token-ring"), OTHER_PROTOCOL);
+        assert_eq!(protocol_name(OTHER_PROTOCOL), None);
+    }
+
+    #[test]
+    fn only_what_is_decided_by_address_or_name_is_free() {
+        let is_free = |family, kind, number| match (kind, number) {
+            (1, 0 | 6) | (2, 0 | 17 | 136) => family == 2 || family == 10,
+            (2, 1) => family == 2,
+            (2, 58) => family == 10,
+            _ => false,
+        };
+        for family in (0..64).filter(|family| *family != 1) {
+            for kind in 0..16 {
+                for number in 0..512 {
+                    let class = of_socket(family, kind, number);
+                    assert_eq!(class == UNKNOWN, is_free(family, kind, number), "{family} {kind} {number}");
+                }
+            }
+        }
     }
 }

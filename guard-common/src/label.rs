@@ -22,9 +22,41 @@ pub struct Label {
     pub prepared: u32,
     /// The session; 0 = none. The canary carries its nonce here.
     pub session: u64,
+    /// The process that is decided about, where it is not the running one; else zeros.
+    pub process: Process,
     /// Where the path walk of this task keeps its intermediate state.
     pub walk: Walk,
 }
+
+/// A process, as events name it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Process {
+    /// Thread-group id in the initial PID namespace, or 0.
+    pub tgid: u32,
+    /// Real user id in the initial user namespace.
+    pub uid: u32,
+    /// Command name, as it called itself.
+    pub comm: [u8; 16],
+}
+
+/// Whose a socket is: what arrives at it is decided for this label, because whoever runs then has nothing
+/// to do with it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SocketLabel {
+    /// The session.
+    pub session: u64,
+    /// The subject, or [`NO_SUBJECT`] if nothing but `flags` is known.
+    pub subject: u32,
+    /// [`SOCKET_REFUSED`].
+    pub flags: u32,
+    /// The process that made it or listens on it.
+    pub process: Process,
+}
+
+/// The connection was accepted from a peer that policy does not let in: nothing passes over it.
+pub const SOCKET_REFUSED: u32 = 1;
 
 /// A request of the agent to label one running process, keyed by thread-group id.
 #[repr(C)]
@@ -69,5 +101,7 @@ pub struct UnitName {
 const _: () = {
     assert!(size_of::<LabelRequest>() == 24);
     assert!(size_of::<Maker>() == 16);
-    assert!(size_of::<Label>() == 16 + size_of::<Walk>());
+    assert!(size_of::<Process>() == 24);
+    assert!(size_of::<SocketLabel>() == 40);
+    assert!(size_of::<Label>() == 40 + size_of::<Walk>());
 };

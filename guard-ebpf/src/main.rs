@@ -13,11 +13,14 @@
 #![feature(core_intrinsics)]
 #![allow(internal_features)]
 
+mod address;
+mod arrival;
 mod atomic;
 mod capability;
 mod cgroups;
 mod directory;
 mod exec;
+mod families;
 mod file;
 mod generation;
 mod identity;
@@ -33,7 +36,10 @@ mod process;
 mod record;
 mod resource;
 mod running;
+mod sctp;
 mod select;
+mod shared;
+mod sockets;
 mod task;
 mod unix;
 mod verdict;

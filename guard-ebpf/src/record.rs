@@ -41,7 +41,8 @@ pub struct Report {
     pub shadow: u64,
 }
 
-/// Sends one event. `label` may be null for a task without one.
+/// Sends one event. `label` may be null for a task without one; it names the process if that is not the
+/// running one.
 #[inline(always)]
 pub fn send(generation: &Generation, label: *mut Label, resource: &Resource, report: &Report) {
     let Some(sequence) = SEQUENCE.get_ptr_mut(0) else { return };
@@ -87,6 +88,14 @@ pub fn send(generation: &Generation, label: *mut Label, resource: &Resource, rep
         if !label.is_null() {
             (*event).subject = (*label).subject;
             (*event).session = (*label).session;
+            if (*label).process.tgid != 0 {
+                // Whoever runs has nothing to do with it.
+                (*event).tgid = (*label).process.tgid;
+                (*event).tid = (*label).process.tgid;
+                (*event).uid = (*label).process.uid;
+                (*event).cgroup = 0;
+                (*event).comm = (*label).process.comm;
+            }
             if resource.has_path {
                 (*event).device = (*label).walk.device;
                 path::gather(&raw mut (*label).walk);

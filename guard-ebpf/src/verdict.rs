@@ -45,6 +45,17 @@ pub fn probe(generation: &Generation, label: *mut Label, resource: &Resource, re
     decision.answer()
 }
 
+/// Decides like [`judge`], and records only what is denied: the operation was recorded before.
+#[inline(always)]
+pub fn refuse(generation: &Generation, label: *mut Label, resource: &Resource, required: u64) -> i32 {
+    // SAFETY: the label of the running task.
+    let subject = unsafe { (*label).subject };
+    let query = Query { subject, class: resource.class, features: resource.features, required };
+    // SAFETY: the helper has no requirements.
+    let decision = decide(generation, &query, || unsafe { bpf_ktime_get_boot_ns() });
+    if decision.denied == 0 { 0 } else { answer(generation, label, resource, required, decision) }
+}
+
 /// Denies everything in `required` because Guard cannot decide.
 #[inline(always)]
 pub fn fail(label: *mut Label, required: u64, reason: Reason) -> i32 {

@@ -39,7 +39,8 @@ pub(crate) struct Refusal {
     who: Identity,
     action: &'static str,
     errno: Errno,
-    reported: Option<Errno>,
+    /// What the caller hears, if not that.
+    heard: Option<Errno>,
     place: Option<String>,
     unlabelled: Option<Identity>,
 }
@@ -47,7 +48,7 @@ pub(crate) struct Refusal {
 /// `action` by `who` must be refused with EACCES by policy.
 pub(crate) fn refusal(who: Identity, action: &'static str) -> Refusal {
     let unlabelled = Some(FREE.with(who.capabilities));
-    Refusal { who, action, errno: Errno::EACCES, reported: None, place: None, unlabelled }
+    Refusal { who, action, errno: Errno::EACCES, heard: None, place: None, unlabelled }
 }
 
 impl Refusal {
@@ -63,9 +64,9 @@ impl Refusal {
         self
     }
 
-    /// The kernel asks whether the caller may, and tells it another error number than Guard answers.
-    pub(crate) fn answered(mut self, errno: Errno) -> Self {
-        self.reported = Some(errno);
+    /// The caller notices in another way than by the denial's error number: what was to come does not.
+    pub(crate) fn heard_as(mut self, errno: Errno) -> Self {
+        self.heard = Some(errno);
         self
     }
 
@@ -115,12 +116,12 @@ impl<'a> Case<'a> {
         };
         let mark = daemon.events.mark()?;
         let outcome = attempt(refusal.who, &action)?;
+        let errno = refusal.heard.unwrap_or(refusal.errno);
         ensure!(
-            outcome == Outcome::Failed(refusal.errno),
-            "{} by {} should be refused with {}: {outcome:?}",
+            outcome == Outcome::Failed(errno),
+            "{} by {} should be refused with {errno}: {outcome:?}",
             refusal.action,
             refusal.who.name,
-            refusal.errno
         );
         self.canaries_are_untouched()?;
         let what = format!("{} of {:?} refused to {}", refusal.action, refusal.place, refusal.who.name);
@@ -128,7 +129,7 @@ impl<'a> Case<'a> {
             event.is_denial()
                 && event.subject() == refusal.who.name
                 && event.is_about(refusal.action)
-                && event.errno() == format!("{:?}", refusal.reported.unwrap_or(refusal.errno))
+                && event.errno() == format!("{:?}", refusal.errno)
                 && event.reason() == "policy"
                 && refusal.place.as_ref().is_none_or(|place| event.is_at(place))
         })?;

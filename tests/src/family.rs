@@ -10,10 +10,10 @@ use crate::case::Case;
 use crate::daemon::Daemon;
 use crate::report::{Effort, Report, Verdict};
 use crate::{
-    admin, caches, canary, checks, escape, exactness, exec, file, first_hour, generations, hostile, identity,
-    includes, layout, lifecycle, machine, mode, mounts, network, own_tmpfs, path, process, programs,
-    quickstart, quiet, requirements, running, selector, shadow, stdio, store, systemd, unix, unused, users,
-    why,
+    admin, caches, canary, checks, escape, exactness, exec, families, file, first_hour, generations, hostile,
+    identity, includes, layout, lifecycle, listening, machine, mode, mounts, network, own_tmpfs, path, process,
+    programs, quickstart, quiet, requirements, running, selector, sending, shadow, stdio, store, systemd, unix,
+    unused, users, why,
 };
 
 /// One test: run once without Guard and once under it.
@@ -88,6 +88,9 @@ const FAMILIES: &[Family] = &[
             mounts::PART,
             own_tmpfs::PART,
             network::PART,
+            sending::PART,
+            listening::PART,
+            families::PART,
             unix::PART,
             stdio::PART,
             quiet::PART,

@@ -222,7 +222,7 @@ fn lacking(capability: &'static str, bit: u64) -> Refusal {
 fn a_capability_that_policy_does_not_permit_is_lacking(case: &Case<'_>) -> Result<()> {
     // A port of the first 1024: the kernel has a number of its own for who may not.
     let port = || TcpListener::bind(("127.0.0.1", 97)).map(drop);
-    let refusal = lacking("net_bind_service", NET_BIND_SERVICE).with(Errno::EACCES).answered(Errno::EPERM);
+    let refusal = lacking("net_bind_service", NET_BIND_SERVICE).with(Errno::EPERM).heard_as(Errno::EACCES);
     case.refused(refusal, port)?;
     case.allowed(NONE.with(NET_BIND_SERVICE), port)?;
     for adjust in [false, true] {

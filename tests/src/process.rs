@@ -277,7 +277,7 @@ fn the_memory_of_others_is_refused(case: &Case<'_>) -> Result<()> {
             })?;
             Ok(())
         };
-        let refusal = refused(OWN, "proc.trace", &free).with(Errno::EACCES).answered(Errno::EPERM);
+        let refusal = refused(OWN, "proc.trace", &free).with(Errno::EPERM).heard_as(Errno::EACCES);
         case.refused(refusal, || open(&free)).with_context(|| name.to_owned())?;
         case.allowed(OWN, || open(&own)).with_context(|| name.to_owned())?;
     }
@@ -291,7 +291,7 @@ fn descriptors_of_others_are_refused(case: &Case<'_>) -> Result<()> {
     // What the links in a procfs lead to.
     for link in ["cwd", "root", "exe", "fd/0"] {
         let look = |victim: &Victim| fs::read_link(format!("/proc/{}/{link}", victim.pid())).map(drop);
-        let refusal = refused(OWN, "proc.trace", &free).with(Errno::EACCES).answered(Errno::EPERM);
+        let refusal = refused(OWN, "proc.trace", &free).with(Errno::EPERM).heard_as(Errno::EACCES);
         case.refused(refusal, || look(&free)).with_context(|| link.to_owned())?;
         case.allowed(OWN, || look(&own)).with_context(|| link.to_owned())?;
     }

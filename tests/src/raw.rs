@@ -292,6 +292,95 @@ pub fn connect(fd: BorrowedFd<'_>, address: &[u8]) -> io::Result<()> {
     .map(drop)
 }
 
+/// Binds a socket to the raw bytes of an address.
+pub fn bind(fd: BorrowedFd<'_>, address: &[u8]) -> io::Result<()> {
+    // SAFETY: the kernel copies as many bytes as the slice has.
+    checked(unsafe {
+        libc::bind(fd.as_raw_fd(), address.as_ptr().cast(), address.len() as libc::socklen_t) as c_long
+    })
+    .map(drop)
+}
+
+/// Lets a socket wait for connections.
+pub fn listen(fd: BorrowedFd<'_>) -> io::Result<()> {
+    const BACKLOG: c_int = 16;
+    // SAFETY: takes numbers only.
+    checked(unsafe { libc::listen(fd.as_raw_fd(), BACKLOG) } as c_long).map(drop)
+}
+
+/// Accepts a connection.
+pub fn accept(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    // SAFETY: no address is asked for.
+    let new = checked(unsafe {
+        libc::accept4(fd.as_raw_fd(), std::ptr::null_mut(), std::ptr::null_mut(), libc::SOCK_CLOEXEC) as c_long
+    })?;
+    // SAFETY: a new descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(new as c_int) })
+}
+
+/// Sets an option of a socket to raw bytes.
+pub fn set_option(fd: BorrowedFd<'_>, level: c_int, name: c_int, value: &[u8]) -> io::Result<()> {
+    // SAFETY: the kernel copies as many bytes as the slice has.
+    checked(unsafe {
+        let length = value.len() as libc::socklen_t;
+        libc::setsockopt(fd.as_raw_fd(), level, name, value.as_ptr().cast(), length) as c_long
+    })
+    .map(drop)
+}
+
+/// Sends bytes to the raw bytes of an address (sendto(2)).
+pub fn send_to(fd: BorrowedFd<'_>, data: &[u8], flags: c_int, address: &[u8]) -> io::Result<()> {
+    // SAFETY: the kernel copies as many bytes as the slices have.
+    checked(unsafe {
+        let length = address.len() as libc::socklen_t;
+        let (fd, data_length) = (fd.as_raw_fd(), data.len());
+        libc::sendto(fd, data.as_ptr().cast(), data_length, flags, address.as_ptr().cast(), length) as c_long
+    })
+    .map(drop)
+}
+
+/// One message, as the kernel reads it: the parts that it points to outlive it.
+pub struct Message<'a> {
+    header: Box<libc::mmsghdr>,
+    _data: Box<libc::iovec>,
+    parts: std::marker::PhantomData<&'a [u8]>,
+}
+
+impl<'a> Message<'a> {
+    /// A message with the raw bytes of an address and of control messages.
+    pub fn new(data: &'a [u8], address: &'a [u8], control: &'a [u8]) -> Self {
+        let mut part =
+            Box::new(libc::iovec { iov_base: data.as_ptr().cast_mut().cast(), iov_len: data.len() });
+        // SAFETY: all zeros is a valid value of this structure of numbers and pointers.
+        let mut header: Box<libc::mmsghdr> = Box::new(unsafe { std::mem::zeroed() });
+        header.msg_hdr.msg_name = address.as_ptr().cast_mut().cast();
+        header.msg_hdr.msg_namelen = address.len() as libc::socklen_t;
+        header.msg_hdr.msg_iov = &raw mut *part;
+        header.msg_hdr.msg_iovlen = 1;
+        header.msg_hdr.msg_control = control.as_ptr().cast_mut().cast();
+        header.msg_hdr.msg_controllen = control.len();
+        Self { header, _data: part, parts: std::marker::PhantomData }
+    }
+
+    /// The address of its `struct msghdr`.
+    pub fn address(&self) -> u64 {
+        (&raw const self.header.msg_hdr) as u64
+    }
+
+    /// Sends it with sendmsg(2).
+    pub fn send(&self, fd: BorrowedFd<'_>, flags: c_int) -> io::Result<()> {
+        // SAFETY: the header and what it points to live as long as `self`; the kernel only reads them.
+        checked(unsafe { libc::sendmsg(fd.as_raw_fd(), &raw const self.header.msg_hdr, flags) } as c_long)
+            .map(drop)
+    }
+
+    /// Sends it with sendmmsg(2).
+    pub fn send_as_one_of_many(&mut self, fd: BorrowedFd<'_>, flags: c_int) -> io::Result<()> {
+        // SAFETY: as in `send`; the kernel writes the length of what it sent into the header.
+        checked(unsafe { libc::sendmmsg(fd.as_raw_fd(), &raw mut *self.header, 1, flags) } as c_long).map(drop)
+    }
+}
+
 /// A socket.
 pub fn socket(family: c_int, kind: c_int, protocol: c_int) -> io::Result<OwnedFd> {
     // SAFETY: takes numbers only.

@@ -9,10 +9,14 @@ use anyhow::Result;
 use nix::errno::Errno;
 use nix::libc;
 
-use crate::raw::c_path;
+use crate::raw::{Message, c_path};
 
+const OP_SENDMSG: u8 = 9;
 const OP_CONNECT: u8 = 16;
 const OP_OPENAT: u8 = 18;
+const OP_SOCKET: u8 = 45;
+const OP_BIND: u8 = 56;
+const OP_LISTEN: u8 = 57;
 const IOSQE_ASYNC: u8 = 16;
 const ENTER_GETEVENTS: u32 = 1;
 const OFFSET_SUBMISSIONS: libc::off_t = 0;
@@ -106,6 +110,49 @@ pub(crate) fn connect(fd: BorrowedFd<'_>, address: &[u8]) -> io::Result<()> {
         ..Submission::default()
     })
     .map(drop)
+}
+
+/// Sends a message.
+pub(crate) fn send(fd: BorrowedFd<'_>, message: &Message<'_>, flags: i32) -> io::Result<()> {
+    submit(Submission {
+        opcode: OP_SENDMSG,
+        fd: fd.as_raw_fd(),
+        address: message.address(),
+        length: 1,
+        operation_flags: flags as u32,
+        ..Submission::default()
+    })
+    .map(drop)
+}
+
+/// Makes a socket.
+pub(crate) fn socket(family: i32, kind: i32, protocol: i32) -> io::Result<OwnedFd> {
+    let fd = submit(Submission {
+        opcode: OP_SOCKET,
+        fd: family,
+        offset: kind as u64,
+        length: protocol as u32,
+        ..Submission::default()
+    })?;
+    // SAFETY: a new descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Binds a socket (new in 6.11).
+pub(crate) fn bind(fd: BorrowedFd<'_>, address: &[u8]) -> io::Result<()> {
+    submit(Submission {
+        opcode: OP_BIND,
+        fd: fd.as_raw_fd(),
+        address: address.as_ptr() as u64,
+        offset: address.len() as u64,
+        ..Submission::default()
+    })
+    .map(drop)
+}
+
+/// Lets a socket wait for connections (new in 6.11).
+pub(crate) fn listen(fd: BorrowedFd<'_>) -> io::Result<()> {
+    submit(Submission { opcode: OP_LISTEN, fd: fd.as_raw_fd(), length: 16, ..Submission::default() }).map(drop)
 }
 
 /// Opens a file for reading, in a worker thread of the kernel if `force_async`.

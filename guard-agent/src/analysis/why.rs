@@ -10,7 +10,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
 use guard_common::action::{Action, Resource as Kind};
-use guard_common::class::{ANONYMOUS_MEMORY, FIRST_COMPILED, NETLINK_ROUTE, UNKNOWN};
+use guard_common::class::{ANONYMOUS_MEMORY, FIRST_COMPILED, UNKNOWN, protocol_name};
 use guard_common::decide::Reason;
 use guard_common::tables::{Attribute, AttributeTest, Attributes};
 use serde::Serialize;
@@ -251,9 +251,8 @@ fn resource(record: &Record, action: Action) -> Result<(Resource, Attributes), D
             attributes.protocol = number.unwrap_or(attributes.protocol);
             Resource::Endpoint(address, seen.port.unwrap_or(0))
         }
-        Kind::Protocol if record.class == NETLINK_ROUTE => Resource::Protocol("netlink/route".to_owned()),
-        // No policy can name it, so its name does not matter.
-        Kind::Protocol => Resource::Protocol("other".to_owned()),
+        // What no policy can name has any name.
+        Kind::Protocol => Resource::Protocol(protocol_name(record.class).unwrap_or("other").to_owned()),
         Kind::Machine => Resource::Machine,
         Kind::Process => {
             let pid = seen.pid.ok_or_else(|| incomplete("it has no process"))?;

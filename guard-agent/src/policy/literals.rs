@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use cedar_policy_core::ast::EntityUID;
-use guard_common::class::{BUILTINS, CAPABILITIES, MACHINE, capability};
+use guard_common::class::{BUILTINS, CAPABILITIES, MACHINE, PROTOCOLS, capability};
 use guard_common::path::{MAX_COMPONENTS, PATTERN_MAX};
 
 use super::formula::Atom;
@@ -97,7 +97,7 @@ pub(super) fn atom(uid: &EntityUID, within: bool, session: &BTreeMap<String, Str
                 }
                 ("Protocol", _) => wrong(
                     format!("this version does not tell \"{id}\" from other protocols"),
-                    "write Guard::Protocol::\"netlink/route\", or leave the resource open to mean all of them",
+                    format!("known: {}; leave the resource open to mean all of them", protocols()),
                 ),
                 ("Unix", Some(name)) if !name.is_empty() => Ok(Atom::Abstract(name.to_owned())),
                 _ => {
@@ -206,6 +206,11 @@ pub(super) fn name_pattern(elements: &[Option<char>]) -> Result<Option<Atom>, Wr
         return Ok(None);
     }
     Ok(Some(Atom::Pattern { prefix, suffix, exact: false }))
+}
+
+/// The names that `Guard::Protocol` can have.
+fn protocols() -> String {
+    PROTOCOLS.map(|(_, name)| name).join(" ")
 }
 
 /// Help for [`protocol`].

@@ -192,10 +192,10 @@ impl Judge<'_> {
             },
             Resource::Endpoint(address, port) => self.walker.endpoint(*address, *port, attributes),
             Resource::Memory => builtin(class::ANONYMOUS_MEMORY),
-            Resource::Protocol(name) if name == "netlink/route" => builtin(class::NETLINK_ROUTE),
             Resource::Process { .. } => builtin(class::PROCESS),
             Resource::Capability(name) => builtin(class::capability(name).unwrap_or(class::UNKNOWN)),
             Resource::Machine => builtin(class::MACHINE),
+            Resource::Protocol(name) => builtin(class::protocol(name)),
             _ => builtin(class::OTHER_PROTOCOL),
         }
     }

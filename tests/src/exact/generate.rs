@@ -3,7 +3,7 @@
 use fastrand::Rng;
 use guard_agent::policy::{FactValue, Facts, Listener, Peer};
 use guard_common::action::{QUIET_FILE, QUIET_PEER, expand};
-use guard_common::class::CAPABILITIES;
+use guard_common::class::{CAPABILITIES, PROTOCOLS};
 use guard_common::path::PATTERN_MAX;
 use guard_common::tables::ALL_ACTIONS;
 
@@ -253,7 +253,10 @@ fn leaf(rng: &mut Rng, sort: &Sort<'_>) -> Expr {
         Kind::Endpoint => on_endpoint(rng, sort),
         Kind::Unix => on_unix(rng, sort),
         Kind::Memory => "resource == Guard::Memory::\"anonymous\"".to_owned(),
-        Kind::Protocol => "resource == Guard::Protocol::\"netlink/route\"".to_owned(),
+        Kind::Protocol => {
+            let names = PROTOCOLS.map(|(_, name)| name);
+            format!("resource == Guard::Protocol::\"{}\"", pick(rng, &names))
+        }
         Kind::Process => subject(rng, "subject"),
         Kind::Capability => on_capability(rng),
         Kind::Machine => "resource == Guard::Machine::\"this\"".to_owned(),

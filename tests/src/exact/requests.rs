@@ -70,7 +70,10 @@ fn resource(rng: &mut Rng, world: &World, words: &Words, kind: Kind) -> (Resourc
             Resource::Endpoint(address(rng, &words.nets), port(rng, &words.ports))
         }
         Kind::Memory => Resource::Memory,
-        Kind::Protocol => Resource::Protocol((*pick(rng, &["netlink/route", "packet"])).to_owned()),
+        Kind::Protocol => {
+            let names = class::PROTOCOLS.map(|(_, name)| name);
+            Resource::Protocol((*pick(rng, &[names.as_slice(), &["token-ring"]].concat())).to_owned())
+        }
         Kind::Process => Resource::Process { id: rng.u32(1..9).to_string(), subject: subject(rng) },
         Kind::Capability => Resource::Capability((*pick(rng, &CAPABILITIES)).to_owned()),
         Kind::Machine => Resource::Machine,

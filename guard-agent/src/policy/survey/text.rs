@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
-use guard_common::class::{BUILTINS, MACHINE, PROCESS, UNNAMED_UNIX, capability_name, is_capability};
+use guard_common::class::{
+    BUILTINS, MACHINE, PROCESS, UNNAMED_UNIX, capability_name, is_capability, is_protocol,
+};
 
 use super::region::Where;
 use super::{Condition, Survey};
@@ -62,6 +64,15 @@ impl Survey<'_> {
         }
         texts.extend(self.networks(&wanted, among));
         texts.extend(self.capabilities(&wanted, among));
+        let protocol = |number: &&usize| {
+            matches!(self.regions[**number].spot, Where::Builtin(class) if is_protocol(class))
+        };
+        let mut protocols = among.iter().filter(protocol).peekable();
+        let every_protocol =
+            protocols.peek().is_some() && protocols.all(|number| wanted.contains(number));
+        if every_protocol {
+            texts.push("any protocol".to_owned());
+        }
         for number in among.iter().filter(|number| wanted.contains(number)) {
             match &self.regions[*number].spot {
                 Where::Abstract(name) => texts.push(format!("@{name}")),
@@ -73,6 +84,7 @@ impl Survey<'_> {
                 Where::Builtin(PROCESS) => texts.push("processes".to_owned()),
                 Where::Builtin(MACHINE) => texts.push("the machine".to_owned()),
                 Where::Builtin(class) if is_capability(*class) => {}
+                Where::Builtin(class) if every_protocol && is_protocol(*class) => {}
                 Where::Builtin(class) => texts.push(
                     BUILTINS
                         .iter()

@@ -13,7 +13,7 @@ use nix::libc::{self, c_int};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, SockaddrStorage, UnixAddr,
-    connect, sendto, socket,
+    bind, connect, sendto, socket,
 };
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork};
@@ -69,8 +69,12 @@ pub(super) enum Call {
     UnixConnect { socket: Socket },
     /// `sendto` a unix datagram socket.
     UnixSend { socket: Socket },
-    /// `connect` of a netlink socket.
+    /// `socket` and `connect` of netlink.
     Netlink { route: bool },
+    /// `sendto` an address, by UDP.
+    Send { address: SocketAddr },
+    /// `bind` to an address.
+    Bind { address: SocketAddr, transport: Transport },
 }
 
 /// Added to an error number that has nothing to do with what is tried.
@@ -114,9 +118,7 @@ impl Call {
             Self::MapAnonymous => there(raw::map_page(None, libc::PROT_READ | libc::PROT_EXEC)),
             Self::Exec { path } => exec(&path.path()),
             Self::Connect { address, transport } => {
-                let kind = if *transport == Transport::Tcp { SockType::Stream } else { SockType::Datagram };
-                let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
-                let socket = socket(family, kind, flags(), None).map_err(Failure::Before)?;
+                let socket = internet(address, *transport)?;
                 connect(socket.as_raw_fd(), &SockaddrStorage::from(*address)).map_err(Failure::There)
             }
             Self::UnixConnect { socket: name } => {
@@ -134,8 +136,18 @@ impl Call {
                 let protocol =
                     if *route { SockProtocol::NetlinkRoute } else { SockProtocol::NetlinkKObjectUEvent };
                 let socket = socket(AddressFamily::Netlink, SockType::Raw, flags(), protocol)
-                    .map_err(Failure::Before)?;
+                    .map_err(Failure::There)?;
                 connect(socket.as_raw_fd(), &NetlinkAddr::new(0, 0)).map_err(Failure::There)
+            }
+            Self::Send { address } => {
+                let socket = internet(address, Transport::Udp)?;
+                sendto(socket.as_raw_fd(), b"x", &SockaddrStorage::from(*address), MsgFlags::empty())
+                    .map(drop)
+                    .map_err(Failure::There)
+            }
+            Self::Bind { address, transport } => {
+                let socket = internet(address, *transport)?;
+                bind(socket.as_raw_fd(), &SockaddrStorage::from(*address)).map_err(Failure::There)
             }
         }
     }
@@ -167,6 +179,12 @@ fn through_proc(fd: &OwnedFd) -> PathBuf {
 
 fn flags() -> SockFlag {
     SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK
+}
+
+fn internet(address: &SocketAddr, transport: Transport) -> Result<OwnedFd, Failure> {
+    let kind = if transport == Transport::Tcp { SockType::Stream } else { SockType::Datagram };
+    let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    socket(family, kind, flags(), None).map_err(Failure::Before)
 }
 
 fn unix(kind: SockType) -> Result<OwnedFd, Failure> {
