@@ -27,6 +27,7 @@ mod scale;
 mod scratch;
 mod setup;
 mod test;
+mod threats;
 mod verifier;
 mod vm;
 
@@ -48,6 +49,7 @@ enum Task {
     Vm(vm::Args),
     Run(run::Args),
     Test(test::Args),
+    Threats(threats::Args),
     Exact(exact::Args),
     Lint(lint::Args),
     Scale(scale::Args),
@@ -62,6 +64,7 @@ fn main() -> ExitCode {
         Task::Build(args) => build::run(&args).map(|()| ExitCode::SUCCESS),
         Task::Run(args) => run::run(&args),
         Task::Test(args) => test::run(&args),
+        Task::Threats(args) => threats::run(&args),
         Task::Scale(args) => scale::run(&args),
         Task::Bench(args) => bench::run(&args),
         Task::Exact(args) => exact::run(&args),
