@@ -104,10 +104,10 @@ fn the_agents_own_files_are_refused(case: &Case<'_>) -> Result<()> {
     // Without a daemon there are only stand-ins: what must be shown is that file modes would allow it.
     let directory = case.daemon().map_or_else(|| path("agent"), |daemon| daemon.directory().to_owned());
     let files: [PathBuf; 3] = ["bundle/guard.toml", "agent.toml", "state/events.db"].map(|name| directory.join(name));
+    if case.daemon().is_none() {
+        files.iter().try_for_each(|file| layout::file(file, b"nothing\n"))?;
+    }
     for file in &files {
-        if case.daemon().is_none() {
-            layout::file(file, b"nothing\n")?;
-        }
         let open = |write: bool| fs::File::options().read(true).write(write).open(file).map(drop);
         let before = file.metadata().with_context(|| file.display().to_string())?.permissions();
         let parent = directory.join("state");

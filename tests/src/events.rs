@@ -102,7 +102,8 @@ impl Accounted {
         }
     }
 
-    fn read(&mut self) -> Result<()> {
+    /// Counts what there is so far.
+    pub fn read(&mut self) -> Result<()> {
         let mut file = File::open(&self.path).context("open the events")?;
         file.seek(SeekFrom::Start(self.offset)).context("seek in the events")?;
         let mut text = String::new();

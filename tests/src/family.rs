@@ -12,7 +12,7 @@ use crate::daemon::Daemon;
 use crate::report::{Effort, Report, Verdict};
 use crate::threats::Entry;
 use crate::{
-    admin, caches, canary, checks, credentials, deputies, doors, escape, exactness, exec, file, first_hour, flood,
+    admin, caches, canary, checks, coverage, credentials, deputies, doors, escape, exactness, exec, file, first_hour, flood,
     generations, hostile, identity, image, includes, interpreter, layout, lifecycle, mode, mounts, network,
     own_tmpfs, path, programs, quickstart, quiet, requirements, ring, running, selector, shadow, stdio, store,
     systemd, unix, unused, users, why,
@@ -135,6 +135,7 @@ const FAMILIES: &[Family] = &[
             shadow::PART,
             unused::PART,
             checks::PART,
+            coverage::PART,
             hostile::PART,
         ],
     },

@@ -56,7 +56,7 @@ fn bundle(bundle: Bundle) -> Result<Bundle> {
     );
     let policy = permit("scripter-programs", "scripter", &["file.read", "exec"], &one_of(&programs))
         + &permit("scripter-libraries", "scripter", &["read"], &within(&libraries))
-        + &permit("scripter-open", "scripter", &["file.*", "dir.*"], &within(&[path("open")]))
+        + &permit("scripter-open", "scripter", &["file.*", "dir.list"], &within(&[path("open")]))
         + &permit("scripter-run", "scripter", &["read", "exec.*"], &within(&[path("starter/run")]))
         + &permit("scripter-read", "scripter", &["read"], &within(&[path("starter/data")]));
     Ok(bundle.toml(&subject).policy("interpreter", policy))
@@ -164,7 +164,7 @@ fn what_a_permitted_program_starts_is_judged_by_itself(case: &Case<'_>) -> Resul
     let run = |name: &str, program: PathBuf| {
         let words = starter(name, &program).map_err(io::Error::other)?;
         let mut command = Command::new(name);
-        command.args(words).env("LC_ALL", "C").env("GIT_CONFIG_GLOBAL", "/dev/null").env("HOME", path("open"));
+        command.args(words).current_dir(path("open/archive")).env("LC_ALL", "C").env("GIT_CONFIG_GLOBAL", "/dev/null").env("HOME", path("open"));
         let output = command.stdin(Stdio::null()).stdout(Stdio::null()).output()?;
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         // Each says in its own way that it could not; the event tells what Guard refused.

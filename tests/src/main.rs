@@ -19,6 +19,7 @@ mod caches;
 mod canary;
 mod case;
 mod checks;
+mod coverage;
 mod credentials;
 mod deputies;
 mod doors;

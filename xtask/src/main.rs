@@ -15,6 +15,7 @@ mod command;
 mod exact;
 mod guest;
 mod guest_packages;
+mod interference;
 mod kernels;
 mod linker;
 mod lint;
@@ -50,6 +51,7 @@ enum Task {
     Run(run::Args),
     Test(test::Args),
     Threats(threats::Args),
+    Interference(interference::Args),
     Exact(exact::Args),
     Lint(lint::Args),
     Scale(scale::Args),
@@ -65,6 +67,7 @@ fn main() -> ExitCode {
         Task::Run(args) => run::run(&args),
         Task::Test(args) => test::run(&args),
         Task::Threats(args) => threats::run(&args),
+        Task::Interference(args) => interference::run(&args),
         Task::Scale(args) => scale::run(&args),
         Task::Bench(args) => bench::run(&args),
         Task::Exact(args) => exact::run(&args),

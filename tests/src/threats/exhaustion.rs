@@ -36,12 +36,14 @@ pub(super) const CHAPTER: Chapter = Chapter {
         answered(
             "OB-5",
             "run a kernel that refuses a program",
-            "Nothing is enforced in part: the agent ends, and names what is missing",
+            "A program that is refused ends the agent, which names it; a hook that a kernel does not have is told, and a subject \
+             can want nothing or no bundle then",
             &[
                 "a_program_that_is_not_attached_is_noticed",
                 "a_kernel_without_type_information_is_named",
                 "a_kernel_that_is_too_old_is_named",
                 "without_the_bpf_lsm_the_missing_parameter_is_named",
+                "what_a_kernel_lacks_is_told_and_the_rest_is_enforced",
             ],
         ),
         answered(
