@@ -114,6 +114,7 @@ fn whole(opened: &Opened) -> Result<(), Diagnostics> {
         mounts: parse_mounts(MOUNTS),
         resolvers: Vec::new(),
         protected: Vec::new(),
+        undecided: 0,
         lookup: Arc::new(Fixed::default()),
     };
     let bundle = parse(opened)?;

@@ -10,6 +10,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::coverage::{self, Hooks};
+
 mod answers;
 
 pub use answers::Answers;
@@ -72,6 +74,8 @@ pub struct Host {
     pub resolvers: Vec<IpAddr>,
     /// Programs that no selector may cover, by canonical path, and what each of them is.
     pub protected: Vec<(PathBuf, &'static str)>,
+    /// Bits of the actions that this kernel has no hook for.
+    pub undecided: u64,
     /// Look-ups of paths and accounts.
     pub lookup: Arc<dyn Lookup>,
 }
@@ -123,7 +127,10 @@ impl Host {
         );
         protected.sort();
         protected.dedup_by(|a, b| a.0 == b.0);
-        Ok(Self { mounts: parse_mounts(&mountinfo), resolvers, protected, lookup: Arc::new(Live) })
+        // What cannot be read is left to the attempt to load the programs.
+        let undecided = Hooks::running().map_or(0, |hooks| coverage::undecided(&|hook| hooks.has(hook)));
+        let mounts = parse_mounts(&mountinfo);
+        Ok(Self { mounts, resolvers, protected, undecided, lookup: Arc::new(Live) })
     }
 }
 

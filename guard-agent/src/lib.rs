@@ -9,6 +9,7 @@ pub mod api;
 pub mod bundle;
 pub mod cli;
 pub mod config;
+pub mod coverage;
 pub mod daemon;
 pub mod doctor;
 pub mod events;

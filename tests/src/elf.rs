@@ -56,6 +56,78 @@ fn build(base: u64, status: u8, interpreter: Option<&str>) -> Vec<u8> {
     image
 }
 
+/// What a 32-bit program asks of the kernel.
+#[derive(Clone, Copy, Debug)]
+pub enum Call<'a> {
+    /// To open a file for reading.
+    Open(&'a str),
+    /// To become another program, without arguments.
+    Execute(&'a str),
+    /// To connect a TCP socket to an IPv4 address (`struct sockaddr_in`).
+    Connect([u8; 16]),
+}
+
+/// A static i386 program that makes one call, and exits with 0 or the error number that it met.
+pub fn i386(call: Call<'_>) -> Vec<u8> {
+    const HEADER_32: usize = 52;
+    const PROGRAM_HEADER_32: usize = 32;
+    let code_at = HEADER_32 + PROGRAM_HEADER_32;
+    let data: Vec<u8> = match call {
+        Call::Open(path) | Call::Execute(path) => [path.as_bytes(), b"\0"].concat(),
+        Call::Connect(address) => address.to_vec(),
+    };
+    let code = |data_at: u32| {
+        let mut code = match call {
+            // mov eax, 5 (open); xor ecx, ecx
+            Call::Open(_) => vec![0xb8, 5, 0, 0, 0, 0x31, 0xc9],
+            // mov eax, 11 (execve); xor ecx, ecx; xor edx, edx
+            Call::Execute(_) => vec![0xb8, 11, 0, 0, 0, 0x31, 0xc9, 0x31, 0xd2],
+            // mov eax, 359 (socket); mov ebx, 2 (AF_INET); mov ecx, 1 (SOCK_STREAM); xor edx, edx;
+            // int 0x80; mov edi, eax; mov eax, 362 (connect); mov edx, 16
+            Call::Connect(_) => [
+                &[0xb8, 0x67, 1, 0, 0, 0xbb, 2, 0, 0, 0, 0xb9, 1, 0, 0, 0, 0x31, 0xd2, 0xcd, 0x80][..],
+                &[0x89, 0xc7, 0xb8, 0x6a, 1, 0, 0, 0xba, 16, 0, 0, 0],
+            ]
+            .concat(),
+        };
+        match call {
+            Call::Open(_) | Call::Execute(_) => {
+                // mov ebx, data
+                code.push(0xbb);
+                code.extend(data_at.to_le_bytes());
+            }
+            Call::Connect(_) => {
+                // mov ebx, edi; mov ecx, data
+                code.extend([0x89, 0xfb, 0xb9]);
+                code.extend(data_at.to_le_bytes());
+            }
+        }
+        // int 0x80; xor ebx, ebx; test eax, eax; jns +4; neg eax; mov ebx, eax; mov eax, 1 (exit); int 0x80
+        code.extend([0xcd, 0x80, 0x31, 0xdb, 0x85, 0xc0, 0x79, 4, 0xf7, 0xd8, 0x89, 0xc3]);
+        code.extend([0xb8, 1, 0, 0, 0, 0xcd, 0x80]);
+        code
+    };
+    let base = PROGRAM_BASE as u32;
+    let data_at = code_at + code(0).len();
+    let size = (data_at + data.len()) as u32;
+
+    let mut image = vec![0x7f, b'E', b'L', b'F', 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    image.extend([2u16.to_le_bytes(), 3u16.to_le_bytes()].concat());
+    for word in [1, base + code_at as u32, HEADER_32 as u32, 0, 0] {
+        image.extend(word.to_le_bytes());
+    }
+    for half in [HEADER_32 as u16, PROGRAM_HEADER_32 as u16, 1, 40, 0, 0] {
+        image.extend(half.to_le_bytes());
+    }
+    // One segment over the whole file, to read and execute.
+    for word in [1, 0, base, base, size, size, 5, 0x1000] {
+        image.extend(word.to_le_bytes());
+    }
+    image.extend(code(base + data_at as u32));
+    image.extend(data);
+    image
+}
+
 fn program_header(image: &mut Vec<u8>, base: u64, kind: u32, flags: u32, offset: u64, size: u64, align: u64) {
     image.extend(kind.to_le_bytes());
     image.extend(flags.to_le_bytes());

@@ -36,7 +36,7 @@ pub(crate) const PART: Part = Part {
 
 /// A cgroup that its users may delegate, and one that selects another subject.
 const OTHER: &str = "/sys/fs/cgroup/guard-tests-other";
-const SELECTED: &str = "/sys/fs/cgroup/guard-tests-box";
+pub(crate) const SELECTED: &str = "/sys/fs/cgroup/guard-tests-box";
 
 fn prepare() -> Result<()> {
     layout::create()?;
@@ -146,7 +146,7 @@ fn a_process_that_moves_to_another_cgroup_keeps_the_label(case: &Case<'_>) -> Re
 }
 
 /// Does something in a child that begins its life in a cgroup.
-fn in_child_of(cgroup: &str, action: impl Fn() -> io::Result<()>) -> io::Result<()> {
+pub(crate) fn in_child_of(cgroup: &str, action: impl Fn() -> io::Result<()>) -> io::Result<()> {
     let broken = |error: io::Error| io::Error::other(format!("cannot clone into {cgroup}: {error}"));
     let directory = File::open(cgroup).map_err(broken)?;
     let clone = || match raw::fork_into(directory.as_fd()).map_err(broken)? {

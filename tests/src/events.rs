@@ -77,6 +77,54 @@ impl std::fmt::Display for Event {
     }
 }
 
+/// Counts denials from some event on, those that were reported and those that the daemon knows were lost.
+pub struct Accounted {
+    path: PathBuf,
+    offset: u64,
+    /// Denials with an event.
+    pub reported: u64,
+    /// Events that found no room.
+    pub lost: u64,
+}
+
+impl Accounted {
+    /// Waits until both together are as many as expected; false if they are not in time.
+    pub fn reaches(&mut self, expected: u64, wait: Duration) -> Result<bool> {
+        let watch = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).context("inotify")?;
+        watch.add_watch(&self.path, AddWatchFlags::IN_MODIFY).context("watch the events")?;
+        let deadline = Instant::now() + wait;
+        loop {
+            self.read()?;
+            let left = deadline.saturating_duration_since(Instant::now());
+            if self.reported + self.lost >= expected || left.is_zero() {
+                return Ok(self.reported + self.lost >= expected);
+            }
+            let timeout = PollTimeout::try_from(left).context("time-out")?;
+            poll(&mut [PollFd::new(watch.as_fd(), PollFlags::POLLIN)], timeout).context("poll")?;
+            let _ = watch.read_events();
+        }
+    }
+
+    /// Counts what there is so far.
+    pub fn read(&mut self) -> Result<()> {
+        let mut file = File::open(&self.path).context("open the events")?;
+        file.seek(SeekFrom::Start(self.offset)).context("seek in the events")?;
+        let mut text = String::new();
+        file.read_to_string(&mut text).context("read the events")?;
+        let complete = text.rfind('\n').map_or("", |end| &text[..=end]);
+        self.offset += complete.len() as u64;
+        for line in complete.lines() {
+            let value: Value =
+                serde_json::from_str(line).with_context(|| format!("an event is not JSON: {line}"))?;
+            match value.get("lost").and_then(Value::as_u64) {
+                Some(lost) => self.lost += lost,
+                None => self.reported += u64::from(Event(value).is_denial()),
+            }
+        }
+        Ok(())
+    }
+}
+
 /// The file that holds the events.
 pub struct Events {
     path: PathBuf,
@@ -94,6 +142,11 @@ impl Events {
     /// Where the next event will begin.
     pub fn mark(&self) -> Result<u64> {
         Ok(self.path.metadata().context("look at the events")?.len())
+    }
+
+    /// A count of denials from now on.
+    pub fn accounted(&self) -> Result<Accounted> {
+        Ok(Accounted { path: self.path.clone(), offset: self.mark()?, reported: 0, lost: 0 })
     }
 
     /// Complete events from `mark` on.

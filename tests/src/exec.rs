@@ -117,7 +117,7 @@ fn run_descriptor(fd: BorrowedFd<'_>) -> io::Result<()> {
 }
 
 /// Runs `exec`, which returns only if it fails, in a child.
-fn run_in_child(
+pub(crate) fn run_in_child(
     fork: impl Fn() -> io::Result<ForkResult>,
     exec: impl Fn() -> io::Result<()>,
 ) -> io::Result<()> {

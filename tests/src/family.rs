@@ -1,6 +1,7 @@
 //! Families of tests that share one daemon, and how they are run: everything once without Guard,
 //! then everything again under it.
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use anyhow::{Context, Error, Result};
@@ -9,11 +10,12 @@ use crate::bundle::Bundle;
 use crate::case::Case;
 use crate::daemon::Daemon;
 use crate::report::{Effort, Report, Verdict};
+use crate::threats::Entry;
 use crate::{
-    admin, caches, canary, checks, escape, exactness, exec, families, file, first_hour, generations, hostile,
-    identity, includes, layout, lifecycle, listening, machine, mode, mounts, network, own_tmpfs, path, process,
-    programs, quickstart, quiet, requirements, running, selector, sending, shadow, stdio, store, systemd, unix,
-    unused, users, why,
+    admin, caches, canary, checks, coverage, credentials, deputies, doors, escape, exactness, exec, families, file,
+    first_hour, flood, generations, hostile, identity, image, includes, interpreter, layout, lifecycle, listening,
+    machine, mode, mounts, network, own_tmpfs, path, process, programs, quickstart, quiet, requirements, ring,
+    running, selector, sending, shadow, stdio, store, systemd, unix, unused, users, why,
 };
 
 /// One test: run once without Guard and once under it.
@@ -81,9 +83,13 @@ const FAMILIES: &[Family] = &[
         parts: &[
             identity::PART,
             escape::PART,
+            credentials::PART,
             selector::PART,
             exec::PART,
+            image::PART,
+            interpreter::PART,
             file::PART,
+            doors::PART,
             path::PART,
             mounts::PART,
             own_tmpfs::PART,
@@ -91,9 +97,12 @@ const FAMILIES: &[Family] = &[
             sending::PART,
             listening::PART,
             families::PART,
+            ring::PART,
             unix::PART,
             stdio::PART,
             quiet::PART,
+            deputies::PART,
+            flood::PART,
         ],
     },
     Family { name: "machine", place: Place::Plain, has_daemon: true, parts: &[process::PART, machine::PART] },
@@ -130,6 +139,7 @@ const FAMILIES: &[Family] = &[
             shadow::PART,
             unused::PART,
             checks::PART,
+            coverage::PART,
             hostile::PART,
         ],
     },
@@ -153,13 +163,20 @@ pub(crate) struct Wanted {
     pub(crate) place: Place,
     /// Only parts and tests whose name contains this.
     pub(crate) filter: String,
+    /// Only tests that answer one of these entries of the catalogue, and a report by entry.
+    pub(crate) entries: Option<Vec<&'static Entry>>,
 }
 
 impl Wanted {
     fn tests(&self, family: &Family) -> Vec<Test> {
         let named = |name: &str| name.contains(&self.filter);
+        let answers = |test: &Test| match &self.entries {
+            Some(entries) => entries.iter().any(|entry| entry.tests.contains(&test.name)),
+            None => true,
+        };
         let all = family.parts.iter().flat_map(|part| part.tests.iter().map(|test| (part.name, test)));
         all.filter(|(part, test)| (!self.smoke || test.smoke) && (named(part) || named(test.name)))
+            .filter(|(_, test)| answers(test))
             .map(|(_, test)| *test)
             .collect()
     }
@@ -173,9 +190,22 @@ impl Wanted {
     }
 }
 
-/// Names of the wanted tests.
+/// Names of the wanted tests; if entries of the catalogue are wanted, of those that have tests here.
 pub(crate) fn names(wanted: &Wanted) -> Vec<&'static str> {
-    wanted.families().flat_map(|(_, tests)| tests).map(|test| test.name).collect()
+    let tests: Vec<&str> = wanted.families().flat_map(|(_, tests)| tests).map(|test| test.name).collect();
+    match &wanted.entries {
+        Some(entries) => {
+            let here = entries.iter().filter(|entry| entry.tests.iter().any(|test| tests.contains(test)));
+            here.map(|entry| entry.id).collect()
+        }
+        None => tests,
+    }
+}
+
+/// Names of all tests, for whatever guest.
+pub(crate) fn every_test() -> BTreeSet<&'static str> {
+    let parts = FAMILIES.iter().flat_map(|family| family.parts);
+    parts.flat_map(|part| part.tests).map(|test| test.name).collect()
 }
 
 /// Runs the wanted tests; whether all passed.
@@ -184,6 +214,9 @@ pub(crate) fn run_all(wanted: &Wanted, full: bool, only_controls: bool) -> Resul
     let mut report = Report::default();
     for (family, tests) in wanted.families() {
         run(family, &tests, full, only_controls, &mut report);
+    }
+    for entry in wanted.entries.iter().flatten() {
+        report.entry(entry.id, entry.tests);
     }
     Ok(report.finish())
 }
@@ -253,5 +286,19 @@ fn fail_all(family: &Family, tests: &[Test], error: &Error, report: &mut Report)
     for test in tests {
         let reason = format!("the family {} could not be set up", family.name);
         report.add(test.name, Verdict::Failed(reason), Effort::default());
+    }
+}
+
+#[cfg(test)]
+mod unit {
+    use super::*;
+
+    #[test]
+    fn names_of_tests_are_unique() {
+        let parts = FAMILIES.iter().flat_map(|family| family.parts);
+        let mut seen = BTreeSet::new();
+        for test in parts.flat_map(|part| part.tests) {
+            assert!(seen.insert(test.name), "two tests are called {}", test.name);
+        }
     }
 }

@@ -19,6 +19,10 @@ mod caches;
 mod canary;
 mod case;
 mod checks;
+mod coverage;
+mod credentials;
+mod deputies;
+mod doors;
 mod escape;
 mod exactness;
 mod exec;
@@ -27,10 +31,13 @@ mod family;
 mod file;
 mod first_hour;
 mod flip;
+mod flood;
 mod generations;
 mod hostile;
 mod identity;
+mod image;
 mod includes;
+mod interpreter;
 mod lifecycle;
 mod listening;
 mod machine;
@@ -47,6 +54,7 @@ mod quickstart;
 mod quiet;
 mod report;
 mod requirements;
+mod ring;
 mod running;
 mod selector;
 mod sending;
@@ -55,6 +63,7 @@ mod stdio;
 mod step;
 mod store;
 mod systemd;
+mod threats;
 mod transcript;
 mod unix;
 mod unused;
@@ -84,7 +93,10 @@ struct Args {
     /// Run only the controls: every attack without Guard, where it must work.
     #[arg(long)]
     controls: bool,
-    /// Print the names of the tests instead of running them.
+    /// Run the tests that answer one entry of the catalogue of threats, or all of them, and report by entry.
+    #[arg(long, value_name = "ENTRY", conflicts_with_all = ["smoke", "filter"])]
+    threat: Option<String>,
+    /// Print the names of the tests, or of the entries if --threat is given, instead of running them.
     #[arg(long)]
     list: bool,
     /// Run only tests whose name, or whose part's name, contains this.
@@ -100,14 +112,32 @@ enum Inner {
         #[command(subcommand)]
         step: step::Step,
     },
+    /// Print the catalogue of threats for other programs.
+    #[command(hide = true)]
+    Catalogue,
+    /// Write the page that shows the catalogue, with the results that standard input gives.
+    #[command(hide = true)]
+    Page {
+        /// The page.
+        page: std::path::PathBuf,
+    },
 }
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    if let Some(Inner::Step { step }) = &args.inner {
-        return step.run();
-    }
-    match select_and_run(&args) {
+    let result = match &args.inner {
+        Some(Inner::Step { step }) => return step.run(),
+        Some(Inner::Catalogue) => threats::check(&family::every_test()).map(|()| {
+            threats::print();
+            true
+        }),
+        Some(Inner::Page { page }) => std::io::read_to_string(std::io::stdin())
+            .map_err(Into::into)
+            .and_then(|run| threats::write(page, &run))
+            .map(|()| true),
+        None => select_and_run(&args),
+    };
+    match result {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -127,7 +157,9 @@ fn select_and_run(args: &Args) -> Result<bool> {
             _ => family::Place::Plain,
         },
         filter: args.filter.clone().unwrap_or_default(),
+        entries: args.threat.as_deref().map(threats::find).transpose()?,
     };
+    threats::check(&family::every_test())?;
     if args.list {
         for name in family::names(&wanted) {
             println!("{name}");

@@ -54,6 +54,12 @@ pub fn wait_for_every_processor() -> io::Result<()> {
     checked(unsafe { libc::syscall(libc::SYS_membarrier, libc::MEMBARRIER_CMD_GLOBAL, 0, 0) }).map(drop)
 }
 
+/// Changes the user ids of the calling thread and of no other (the C library changes all of them).
+pub fn set_thread_uid(uid: u32) -> io::Result<()> {
+    // SAFETY: takes numbers only.
+    checked(unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) }).map(drop)
+}
+
 /// Sets the effective or file-system user id only.
 pub fn set_fs_uid(uid: u32) {
     // SAFETY: takes a number only.
@@ -68,6 +74,25 @@ pub fn openat2(path: &Path, flags: c_int, resolve: u64) -> io::Result<OwnedFd> {
     let fd = checked(unsafe {
         libc::syscall(libc::SYS_openat2, libc::AT_FDCWD, path.as_ptr(), how.as_ptr(), size_of_val(&how))
     })?;
+    // SAFETY: a new descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as c_int) })
+}
+
+/// The calls for opening that the C library no longer uses, for reading: open(2), and creat(2), which
+/// truncates.
+pub fn old_open(path: &Path) -> io::Result<OwnedFd> {
+    let path = c_path(path);
+    // SAFETY: the string is terminated; without O_CREAT no mode is read.
+    let fd = checked(unsafe { libc::syscall(libc::SYS_open, path.as_ptr(), libc::O_RDONLY) })?;
+    // SAFETY: a new descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as c_int) })
+}
+
+/// creat(2).
+pub fn creat(path: &Path) -> io::Result<OwnedFd> {
+    let path = c_path(path);
+    // SAFETY: the string is terminated.
+    let fd = checked(unsafe { libc::syscall(libc::SYS_creat, path.as_ptr(), 0o666) })?;
     // SAFETY: a new descriptor that nobody else owns.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as c_int) })
 }
@@ -96,6 +121,20 @@ pub fn open_tree_clone(path: &Path) -> io::Result<OwnedFd> {
     let fd = checked(unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), flags) })?;
     // SAFETY: a new descriptor that nobody else owns.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as c_int) })
+}
+
+/// Makes the mount at `path` writable, whatever it was (mount_setattr(2)).
+pub fn make_writable(path: &Path) -> io::Result<()> {
+    const MOUNT_ATTR_RDONLY: u64 = 1;
+    // `struct mount_attr`: what to set, what to clear, propagation, user namespace.
+    let attributes = [0, MOUNT_ATTR_RDONLY, 0, 0];
+    let path = c_path(path);
+    // SAFETY: the string is terminated; the structure is four 64-bit words.
+    checked(unsafe {
+        let (attributes, size) = (attributes.as_ptr(), size_of_val(&attributes));
+        libc::syscall(libc::SYS_mount_setattr, libc::AT_FDCWD, path.as_ptr(), 0, attributes, size)
+    })
+    .map(drop)
 }
 
 /// A new tmpfs that is mounted nowhere (fsopen(2), fsconfig(2)); it ends with the descriptor.
@@ -137,8 +176,13 @@ struct Handle {
     data: [u8; 128],
 }
 
-/// Opens `path` by its file handle instead of its name; `directory` is any on the same mount.
+/// Opens `path` for reading by its file handle instead of its name; `directory` is any on the same mount.
 pub fn open_by_handle(directory: &File, path: &Path) -> io::Result<OwnedFd> {
+    open_by_handle_with(directory, path, libc::O_RDONLY)
+}
+
+/// The same with any flags.
+pub fn open_by_handle_with(directory: &File, path: &Path, flags: c_int) -> io::Result<OwnedFd> {
     let path = c_path(path);
     let mut handle = Handle { bytes: 128, kind: 0, data: [0; 128] };
     let mut mount_id: c_int = 0;
@@ -155,7 +199,7 @@ pub fn open_by_handle(directory: &File, path: &Path) -> io::Result<OwnedFd> {
     })?;
     // SAFETY: the kernel filled the handle.
     let fd = checked(unsafe {
-        libc::syscall(libc::SYS_open_by_handle_at, directory.as_raw_fd(), &raw mut handle, libc::O_RDONLY)
+        libc::syscall(libc::SYS_open_by_handle_at, directory.as_raw_fd(), &raw mut handle, flags)
     })?;
     // SAFETY: a new descriptor that nobody else owns.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as c_int) })
@@ -178,6 +222,50 @@ pub fn execveat(fd: BorrowedFd<'_>, path: &CStr, flags: c_int) -> io::Result<()>
         )
     })
     .map(drop)
+}
+
+/// execve(2) with arguments that are none, very many, or in memory that cannot be read; returns only on
+/// failure.
+pub fn execve_with(path: &Path, arguments: Arguments) -> io::Error {
+    let path = c_path(path);
+    let environment = [std::ptr::null::<libc::c_char>()];
+    let mut list: Vec<*const libc::c_char> = match arguments {
+        Arguments::None => Vec::new(),
+        Arguments::Many => vec![c"--".as_ptr(); 5000],
+        Arguments::Forgotten => vec![forgotten_page()],
+    };
+    list.push(std::ptr::null());
+    // SAFETY: the string, the array and its strings are terminated: a page of zeros is an empty string.
+    unsafe { libc::execve(path.as_ptr(), list.as_ptr(), environment.as_ptr()) };
+    io::Error::last_os_error()
+}
+
+/// Arguments of a program, of kinds that are hard to read for whoever looks before the kernel does.
+#[derive(Clone, Copy, Debug)]
+pub enum Arguments {
+    /// Not even a name.
+    None,
+    /// Thousands.
+    Many,
+    /// On a page that is not in memory.
+    Forgotten,
+}
+
+/// A page that the kernel will have to bring back, as zeros.
+fn forgotten_page() -> *const libc::c_char {
+    let protection = libc::PROT_READ | libc::PROT_WRITE;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    // SAFETY: a new mapping at an address of the kernel's choice, to which nothing refers yet; it lives as
+    // long as the process.
+    unsafe {
+        let page = libc::mmap(std::ptr::null_mut(), 4096, protection, flags, -1, 0);
+        if page == libc::MAP_FAILED {
+            return std::ptr::null();
+        }
+        page.cast::<u8>().write(b'x');
+        libc::madvise(page, 4096, libc::MADV_DONTNEED);
+        page.cast()
+    }
 }
 
 /// What a child that shares our memory executes.
@@ -255,6 +343,17 @@ pub fn fork_into(cgroup: BorrowedFd<'_>) -> io::Result<libc::pid_t> {
     arguments[4] = libc::SIGCHLD as u64;
     arguments[10] = cgroup.as_raw_fd() as u64;
     // SAFETY: without CLONE_VM this is fork; this program has one thread.
+    checked(unsafe { libc::syscall(libc::SYS_clone3, arguments.as_ptr(), size_of_val(&arguments)) })
+        .map(|pid| pid as libc::pid_t)
+}
+
+/// A new process with an id of our choice (clone3(2)), which takes CAP_CHECKPOINT_RESTORE.
+pub fn fork_with_id(pid: libc::pid_t) -> io::Result<libc::pid_t> {
+    let mut arguments = [0u64; 11];
+    arguments[4] = libc::SIGCHLD as u64;
+    arguments[8] = (&raw const pid) as u64;
+    arguments[9] = 1;
+    // SAFETY: without CLONE_VM this is fork; this program has one thread; the id outlives the call.
     checked(unsafe { libc::syscall(libc::SYS_clone3, arguments.as_ptr(), size_of_val(&arguments)) })
         .map(|pid| pid as libc::pid_t)
 }

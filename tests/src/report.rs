@@ -1,5 +1,6 @@
 //! One line per test, and a last line with the counts.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Add;
 use std::time::Duration;
@@ -76,11 +77,19 @@ fn grouped(number: u64) -> String {
 pub(crate) struct Report {
     passed: usize,
     failed: usize,
+    /// By name: whether it passed, or nothing if it cannot run here.
+    tests: BTreeMap<String, Option<bool>>,
 }
 
 impl Report {
     /// Prints a test's line.
     pub(crate) fn add(&mut self, name: &str, verdict: Verdict, effort: Effort) {
+        let passed = match verdict {
+            Verdict::Passed => Some(true),
+            Verdict::Failed(_) => Some(false),
+            Verdict::NotHere(_) => None,
+        };
+        self.tests.insert(name.to_owned(), passed);
         match verdict {
             Verdict::Passed => {
                 self.passed += 1;
@@ -91,6 +100,21 @@ impl Report {
                 println!("FAIL {name}: {}", reason.replace('\n', " | "));
             }
             Verdict::NotHere(reason) => println!("NOT HERE {name}: {reason}"),
+        }
+    }
+
+    /// Prints the line of an entry of the catalogue, as its tests were; nothing if none of them ran.
+    pub(crate) fn entry(&self, id: &str, tests: &[&str]) {
+        let ran: Vec<_> =
+            tests.iter().filter_map(|test| Some((*test, *self.tests.get(*test)?))).collect();
+        let failed: Vec<&str> =
+            ran.iter().filter(|(_, passed)| *passed == Some(false)).map(|(test, _)| *test).collect();
+        if !failed.is_empty() {
+            println!("entry {id} failed: {}", failed.join(", "));
+        } else if ran.iter().any(|(_, passed)| *passed == Some(true)) {
+            println!("entry {id} passed");
+        } else if !ran.is_empty() {
+            println!("entry {id} not-here");
         }
     }
 

@@ -2,7 +2,7 @@
 //! exit status is 0 or the errno that it met.
 
 use std::io;
-use std::os::unix::net::UnixDatagram;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, ExitStatus};
 
@@ -38,6 +38,11 @@ pub(crate) enum Step {
         /// The file.
         path: PathBuf,
     },
+    /// Connects to a unix socket.
+    Connect {
+        /// Its name.
+        path: PathBuf,
+    },
     /// Tells the service manager that the service is ready, and the journal something (sd_notify(3)).
     Notify,
 }
@@ -69,6 +74,7 @@ impl Step {
             Self::Write { path, text } => {
                 io::Write::write_all(&mut std::fs::File::options().write(true).open(path)?, text.as_bytes())
             }
+            Self::Connect { path } => UnixStream::connect(path).map(drop),
             Self::Notify => {
                 let socket = UnixDatagram::unbound()?;
                 let manager = std::env::var_os("NOTIFY_SOCKET").ok_or_else(|| io::Error::other("unset"))?;

@@ -1,6 +1,8 @@
 //! With systemd as PID 1: a packaged, hardened service, selected by its unit.
 
 use std::fs;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
@@ -23,6 +25,7 @@ pub(crate) const PART: Part = Part {
             a_transient_unit_is_selected_by_its_name,
             other_units_are_not_labelled,
             a_service_that_notifies_its_manager_needs_the_sockets,
+            sockets_of_the_service_manager_are_refused,
         ],
     ),
 };
@@ -47,6 +50,9 @@ ReadWritePaths=/run /var/log/nginx /var/lib/nginx
 fn prepare() -> Result<()> {
     nginx::prepare()?;
     layout::directory(&path("programs"))?;
+    let socket = path("open/own.sock");
+    let _ = fs::remove_file(&socket);
+    std::mem::forget(UnixListener::bind(&socket).context("bind a socket")?);
     layout::program(&helper(), &fs::read("/proc/self/exe").context("read this program")?)?;
     // The packaged unit knows only the packaged configuration file.
     fs::copy(nginx::configuration(), "/etc/nginx/nginx.conf").context("configure nginx")?;
@@ -58,8 +64,10 @@ fn prepare() -> Result<()> {
 
 fn bundle(bundle: Bundle) -> Result<Bundle> {
     let programs = within(&[path("programs")]);
+    let own_socket = format!("resource == Guard::Unix::\"{}\"", path("open/own.sock").display());
     let policy = permit("probe-programs", "probe", &["read", "exec.*"], &programs)
-        + &permit("probe-open", "probe", &["file.*"], &within(&[path("open")]));
+        + &permit("probe-open", "probe", &["file.*"], &within(&[path("open")]))
+        + &permit("probe-socket", "probe", &["unix.connect"], &own_socket);
     let bundle = bundle.subject("probe", "unit = \"guard-probe.service\"").policy("probe", policy);
     let bundle =
         [(TELLS, "\"service/systemd\""), (MUTE, "")].into_iter().fold(bundle, |bundle, (name, include)| {
@@ -98,16 +106,30 @@ fn a_hardened_nginx_unit_serves_one_tree_and_not_another(case: &Case<'_>) -> Res
     systemctl("stop")
 }
 
-fn probe(unit: &str, file: &std::path::Path) -> std::io::Result<()> {
+fn probe(unit: &str, file: &Path) -> std::io::Result<()> {
+    probe_step(unit, "read", file)
+}
+
+fn probe_step(unit: &str, verb: &str, file: &Path) -> std::io::Result<()> {
     let unit = format!("--unit={unit}");
     let arguments = ["--quiet", "--wait", "--collect", "--service-type=exec", &unit];
     let status = Command::new("systemd-run")
         .args(arguments)
         .arg(helper())
-        .args(["step", "read"])
+        .args(["step", verb])
         .arg(file)
         .status()?;
     step::result(status)
+}
+
+fn sockets_of_the_service_manager_are_refused(case: &Case<'_>) -> Result<()> {
+    const UNIT: &str = "guard-probe.service";
+    let who = AS_ROOT.becoming("probe");
+    for socket in ["/run/systemd/private", "/run/dbus/system_bus_socket"] {
+        let refused = refusal(who, "unix.connect").at(socket).only_labelled();
+        case.refused(refused, || probe_step(UNIT, "connect", Path::new(socket))).context(socket)?;
+    }
+    case.allowed(who, || probe_step(UNIT, "connect", &path("open/own.sock")))
 }
 
 fn a_transient_unit_is_selected_by_its_name(case: &Case<'_>) -> Result<()> {

@@ -21,6 +21,8 @@ pub const AGENT: Identity = Identity::new("agent", 2001);
 pub const CI: Identity = Identity::new("ci", 2002);
 /// The user of the web server.
 pub const WEBSRV: Identity = Identity::new("websrv", 2003);
+/// A subject that may run interpreters and other programs that start programs.
+pub const SCRIPTER: Identity = Identity::new("scripter", 2004);
 /// A user that no policy names.
 pub const FREE: Identity = Identity::new("free", 2999);
 /// Root; attempts made as root are reported as the subject that what they execute selects.
@@ -78,7 +80,7 @@ pub fn create(more: impl Iterator<Item = Identity>) -> Result<()> {
     let mut passwd = fs::read_to_string("/etc/passwd").context("read /etc/passwd")?;
     let mut group = fs::read_to_string("/etc/group").context("read /etc/group")?;
     let mut shadow = fs::read_to_string("/etc/shadow").context("read /etc/shadow")?;
-    for Identity { name, uid, .. } in [AGENT, CI, WEBSRV, FREE].into_iter().chain(more) {
+    for Identity { name, uid, .. } in [AGENT, CI, WEBSRV, SCRIPTER, FREE].into_iter().chain(more) {
         if passwd.lines().any(|line| line.starts_with(&format!("{name}:"))) {
             continue;
         }

@@ -11,8 +11,8 @@ use crate::command::say;
 use crate::paths;
 
 /// What the guest itself uses (shell of the initramfs, modules, file systems, systemd) and what the
-/// tests and the quickstart start in it.
-const PACKAGES: [&str; 24] = [
+/// tests, the quickstart and the workloads of `cargo xtask interference` start in it.
+const PACKAGES: [&str; 26] = [
     "acl",
     "btrfs-progs",
     "bubblewrap",
@@ -30,8 +30,10 @@ const PACKAGES: [&str; 24] = [
     "nodejs",
     "openssh-server",
     "openssl",
+    "postgresql",
     "procps",
     "python3",
+    "stress-ng",
     "sudo",
     "systemd-container",
     "systemd-sysv",

@@ -61,6 +61,16 @@ pub(crate) enum Selection {
     One(Series),
 }
 
+impl Selection {
+    /// The series it stands for.
+    pub(crate) fn series(&self) -> Vec<Series> {
+        match self {
+            Self::All => Series::all(),
+            Self::One(series) => vec![series.clone()],
+        }
+    }
+}
+
 impl FromStr for Selection {
     type Err = String;
 

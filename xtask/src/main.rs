@@ -15,6 +15,7 @@ mod command;
 mod exact;
 mod guest;
 mod guest_packages;
+mod interference;
 mod kernels;
 mod linker;
 mod lint;
@@ -27,6 +28,7 @@ mod scale;
 mod scratch;
 mod setup;
 mod test;
+mod threats;
 mod verifier;
 mod vm;
 
@@ -48,6 +50,8 @@ enum Task {
     Vm(vm::Args),
     Run(run::Args),
     Test(test::Args),
+    Threats(threats::Args),
+    Interference(interference::Args),
     Exact(exact::Args),
     Lint(lint::Args),
     Scale(scale::Args),
@@ -62,6 +66,8 @@ fn main() -> ExitCode {
         Task::Build(args) => build::run(&args).map(|()| ExitCode::SUCCESS),
         Task::Run(args) => run::run(&args),
         Task::Test(args) => test::run(&args),
+        Task::Threats(args) => threats::run(&args),
+        Task::Interference(args) => interference::run(&args),
         Task::Scale(args) => scale::run(&args),
         Task::Bench(args) => bench::run(&args),
         Task::Exact(args) => exact::run(&args),

@@ -1,5 +1,6 @@
 //! The admin API: HTTP and JSON over a unix socket.
 
+mod coverage;
 mod events;
 mod extract;
 mod mode;

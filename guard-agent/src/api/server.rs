@@ -1,7 +1,7 @@
 //! The server's side.
 
 use super::types::Failure;
-use super::{events, mode, policy, report, why};
+use super::{coverage, events, mode, policy, report, why};
 use crate::daemon::Shared;
 use crate::kernel::peer_process;
 use axum::Json;
@@ -62,6 +62,7 @@ impl Connected<IncomingStream<'_, UnixListener>> for Peer {
 pub async fn serve(listener: UnixListener, shared: Shared) -> io::Result<()> {
     let router = Router::new()
         .route("/v1/status", get(status))
+        .merge(coverage::routes())
         .merge(events::routes())
         .merge(policy::routes())
         .merge(mode::routes())

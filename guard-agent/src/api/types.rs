@@ -5,9 +5,10 @@
 use crate::analysis::can::Finding;
 use crate::analysis::can::Named;
 use crate::bundle::{Ended, Entry, Hold, Shadow};
+use crate::coverage::ActionCoverage;
 use crate::daemon::{ModeChange, ModeSetting};
 use crate::events::{BundleRecord, Missing, Record};
-use crate::policy::Mode;
+use crate::policy::{Mode, Unenforceable};
 use crate::store::StoreStatus;
 use serde::{Deserialize, Serialize};
 
@@ -211,6 +212,41 @@ pub struct SubjectStatus {
     pub mode_set: Option<ModeSetting>,
     /// Governed actions that this version decides at no operation.
     pub not_enforced: Vec<String>,
+    /// Governed actions that this version decides and this kernel has no hook for.
+    #[serde(default)]
+    pub unenforceable: Vec<String>,
+    /// What its bundle wants then.
+    #[serde(default)]
+    pub when_unenforceable: Unenforceable,
+}
+
+/// Answer to `GET /v1/coverage`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CoverageReport {
+    /// [`CoverageReport::SCHEMA`].
+    pub schema: String,
+    /// Release of the kernel.
+    pub kernel: String,
+    /// Every action.
+    pub actions: Vec<ActionCoverage>,
+    /// Subjects of the live bundle.
+    pub subjects: Vec<SubjectCoverage>,
+}
+
+impl CoverageReport {
+    /// The schema of the answer.
+    pub const SCHEMA: &str = "guard.coverage/1";
+}
+
+/// What a kernel lacks for one subject.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SubjectCoverage {
+    /// The subject.
+    pub subject: String,
+    /// Governed actions that this version decides and this kernel has no hook for.
+    pub unenforceable: Vec<String>,
+    /// What its bundle wants then.
+    pub when_unenforceable: Unenforceable,
 }
 
 /// One program.

@@ -8,6 +8,7 @@ mod apply;
 mod bundle;
 mod check;
 mod client;
+mod coverage;
 mod doctor;
 mod events;
 mod exit;
@@ -62,6 +63,8 @@ pub struct Cli {
 enum Command {
     /// Is this host enforcing, what, and since when?
     Status(Json),
+    /// What is decided on this kernel, action by action?
+    Coverage(Json),
     /// Policy bundles.
     #[command(subcommand)]
     Policy(Policy),
@@ -164,7 +167,7 @@ impl Cli {
     /// Whether the answer is to be JSON.
     fn json(&self) -> bool {
         match &self.command {
-            Command::Status(output) => output.json,
+            Command::Status(output) | Command::Coverage(output) => output.json,
             Command::Policy(Policy::Check(bundle) | Policy::Apply(Apply { bundle, .. })) => {
                 bundle.output.json
             }
@@ -190,6 +193,7 @@ impl Cli {
         let client = Client::new(self.socket);
         match self.command {
             Command::Status(output) => wait(status::run(&client, &screen, output.json)),
+            Command::Coverage(output) => wait(coverage::run(&client, &screen, output.json)),
             Command::Policy(Policy::Check(bundle)) => {
                 check::run(&bundle.directory, &screen, bundle.output.json)
             }
@@ -240,6 +244,7 @@ mod tests {
     fn the_documented_commands_are_understood() {
         for line in [
             "guardctl status --json",
+            "guardctl coverage --json",
             "guardctl policy check examples/quickstart/policy",
             "guardctl policy apply . --json --socket /tmp/x.sock",
             "guardctl policy apply x.tar.zst --dry-run",

@@ -179,6 +179,8 @@ mod tests {
             bundle_mode: "enforce".to_owned(),
             mode_set: None,
             not_enforced: not_enforced.iter().map(|action| (*action).to_owned()).collect(),
+            unenforceable: Vec::new(),
+            when_unenforceable: crate::policy::Unenforceable::default(),
         };
         Status {
             schema: "guard.status/1".to_owned(),

@@ -6,17 +6,20 @@ use super::modes::{Modes, Now};
 use super::names::Watch;
 use super::shadow::{Beside, Shadow, ShadowError};
 use super::unused::Watched;
-use crate::api::types::{BundleStatus, Counters, PolicyStatus, ProgramStatus, Status, SubjectStatus};
+use crate::api::types::{
+    BundleStatus, Counters, CoverageReport, PolicyStatus, ProgramStatus, Status, SubjectCoverage, SubjectStatus,
+};
 use crate::bundle::{Denied, Refusal, Shelf, ShelfError, Standing, Trust, TrustConfig, TrustError, replace};
+use crate::coverage;
 use crate::events::{BundleRecord, time};
 use crate::host::Host;
 use crate::kernel::{Kernel, KernelError};
-use crate::policy::{self, Bundle, Compiled, Diagnostics, SubjectIds};
+use crate::policy::{self, Bundle, Compiled, Diagnostics, SubjectIds, Unenforceable};
 use crate::store::Store;
 use crate::tables::Selector;
 use guard_common::action::{Coverage, TABLE};
 use guard_common::event::Counter;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -307,6 +310,37 @@ impl Engine {
         status
     }
 
+    /// What is decided on this kernel, by the programs that are attached.
+    pub fn coverage(&self) -> CoverageReport {
+        let attached = self.attached();
+        let has = |hook: &str| attached.contains(hook);
+        let subjects = self.live.iter().flat_map(|live| live.bundle.subjects());
+        CoverageReport {
+            schema: CoverageReport::SCHEMA.to_owned(),
+            kernel: release(),
+            actions: coverage::of(&has),
+            subjects: subjects
+                .map(|subject| SubjectCoverage {
+                    subject: subject.name.clone(),
+                    unenforceable: names(subject.unenforceable(coverage::undecided(&has))),
+                    when_unenforceable: subject.unenforceable,
+                })
+                .collect(),
+        }
+    }
+
+    /// The hooks that have a program attached.
+    fn attached(&self) -> BTreeSet<String> {
+        let programs = self.kernel.programs().into_iter().filter(|program| program.attached);
+        programs.map(|program| program.hook).collect()
+    }
+
+    /// Bits of the actions that nothing attached decides.
+    fn undecided(&self) -> u64 {
+        let attached = self.attached();
+        coverage::undecided(&|hook| attached.contains(hook))
+    }
+
     /// The state of enforcement.
     ///
     /// # Errors
@@ -314,7 +348,7 @@ impl Engine {
     pub fn status(&self) -> Result<Status, KernelError> {
         let now = Now::read();
         let subjects: Vec<SubjectStatus> =
-            self.live.iter().flat_map(|live| subjects(live, &self.modes, &now)).collect();
+            self.live.iter().flat_map(|live| subjects(live, &self.modes, &now, self.undecided())).collect();
         let mut degraded = Vec::new();
         if self.since.is_none() {
             degraded.push("enforcement is not proven yet".to_owned());
@@ -334,6 +368,16 @@ impl Engine {
         }
         let expired = self.live.as_ref().and_then(|live| live.bundle.release.expired(jiff::Timestamp::now()));
         degraded.extend(expired);
+        degraded.extend(subjects.iter().filter(|subject| !subject.unenforceable.is_empty()).map(|subject| {
+            let what = subject.unenforceable.join(" ");
+            match subject.when_unenforceable {
+                Unenforceable::Deny => format!(
+                    "{}: this kernel has no hook for {what}; all that it governs is denied",
+                    subject.name
+                ),
+                _ => format!("{}: this kernel has no hook for {what}, which it governs", subject.name),
+            }
+        }));
         let policy = self.policy_status(&mut degraded);
         let counters = self.kernel.counters()?;
         let count = |counter: Counter| counters[counter as usize];
@@ -342,7 +386,6 @@ impl Engine {
             degraded
                 .push(format!("{failed} processes were killed because no label could be attached to them"));
         }
-        let kernel = nix::sys::utsname::uname().map(|name| name.release().to_string_lossy().into_owned());
         Ok(Status {
             schema: "guard.status/1".to_owned(),
             state: if degraded.is_empty() { "enforcing" } else { "degraded" }.to_owned(),
@@ -350,7 +393,7 @@ impl Engine {
             since: self.since.map(rfc3339).unwrap_or_default(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
-            kernel: kernel.unwrap_or_default(),
+            kernel: release(),
             generation: self.live.as_ref().map_or(0, |live| live.generation),
             bundle: self.bundle_status(),
             policy,
@@ -386,6 +429,17 @@ impl Engine {
     }
 }
 
+/// Release of the running kernel.
+fn release() -> String {
+    let name = nix::sys::utsname::uname().map(|name| name.release().to_string_lossy().into_owned());
+    name.unwrap_or_default()
+}
+
+/// Names of actions, by their bits.
+fn names(actions: u64) -> Vec<String> {
+    coverage::names(actions).into_iter().map(str::to_owned).collect()
+}
+
 /// Compiles a bundle for this host as it is now, with the numbers its subjects have or get.
 pub(super) fn compile(bundle: &Bundle, ids: &SubjectIds) -> Result<(Compiled, SubjectIds), ApplyError> {
     let host = Host::read().map_err(ApplyError::Host)?;
@@ -406,7 +460,7 @@ fn selected_cgroup(selectors: &[(Selector, u32)], path: &Path) -> Option<u32> {
 }
 
 /// The subjects of a bundle, in the modes that are in force.
-fn subjects(live: &Live, modes: &Modes, now: &Now) -> Vec<SubjectStatus> {
+fn subjects(live: &Live, modes: &Modes, now: &Now, undecided: u64) -> Vec<SubjectStatus> {
     let mut found = Vec::new();
     for subject in live.bundle.subjects() {
         let number = live.compiled.names.subjects.iter().find(|(_, name)| **name == subject.name);
@@ -421,6 +475,8 @@ fn subjects(live: &Live, modes: &Modes, now: &Now) -> Vec<SubjectStatus> {
             bundle_mode: subject.mode.name().to_owned(),
             mode_set: set,
             not_enforced: not_yet.map(|row| row.name.to_owned()).collect(),
+            unenforceable: names(subject.unenforceable(undecided)),
+            when_unenforceable: subject.unenforceable,
         });
     }
     found

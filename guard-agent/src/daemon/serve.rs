@@ -2,7 +2,7 @@
 
 use super::engine::{ApplyError, Engine};
 use super::mode::ModeError;
-use crate::api::types::{Applied, History, ModeRequest, ModeSet, RollbackRequest, ShadowSet, Status};
+use crate::api::types::{Applied, CoverageReport, History, ModeRequest, ModeSet, RollbackRequest, ShadowSet, Status};
 use crate::events::{MountPoint, Renderer};
 use crate::kernel::{KernelError, LabelReader};
 use crate::store::Store;
@@ -184,6 +184,11 @@ impl Shared {
         engine.recompile()?;
         self.refresh_renderer(&engine);
         Ok(())
+    }
+
+    /// What is decided on this kernel.
+    pub fn coverage(&self) -> CoverageReport {
+        self.engine().coverage()
     }
 
     /// The state of enforcement.

@@ -17,6 +17,7 @@ pub use facts::Facts;
 pub use lsm::boot_parameter;
 pub use report::Report;
 
+use crate::coverage::{self, Hooks};
 use std::path::Path;
 
 /// Whether the programs can be loaded at all on this host, as far as that can be read.
@@ -38,7 +39,10 @@ pub fn run(root: &Path, attempt: Option<&dyn Fn() -> Result<(), String>>) -> Rep
     let facts = Facts::read(root);
     let mut checks = examine(&facts);
     checks.push(checks::attempt(&facts, &problems(&checks), attempt));
-    Report { checks }
+    // A kernel whose types cannot be read is judged by the checks; it is not said to lack what nobody looked for.
+    let hooks = Hooks::read(root);
+    let coverage = coverage::of(&|hook| hooks.as_ref().is_none_or(|hooks| hooks.has(hook)));
+    Report { checks, coverage }
 }
 
 #[cfg(test)]

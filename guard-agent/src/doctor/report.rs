@@ -1,8 +1,8 @@
 //! What the doctor says.
 
 use super::{Check, State};
+use crate::coverage::{ActionCoverage, Extent};
 use crate::events::wrapped;
-use guard_common::action::{Coverage, TABLE};
 use serde::Serialize;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -12,6 +12,8 @@ use std::collections::BTreeMap;
 pub struct Report {
     /// In the order in which they were made.
     pub checks: Vec<Check>,
+    /// What would be decided on this kernel, by the hooks that it has.
+    pub coverage: Vec<ActionCoverage>,
 }
 
 impl Report {
@@ -28,12 +30,16 @@ impl Report {
 
     /// The report as one JSON value, schema `guard.doctor/1`.
     pub fn to_json(&self) -> serde_json::Value {
-        let coverage: Vec<_> = TABLE
+        let coverage: Vec<_> = self
+            .coverage
             .iter()
-            .map(|row| match row.coverage {
-                Coverage::Enforced => json!({ "action": row.name, "coverage": "enforced" }),
-                Coverage::Partly(why) => json!({ "action": row.name, "coverage": "partly", "why": why }),
-                Coverage::NotYet => json!({ "action": row.name, "coverage": "not-yet" }),
+            .map(|action| match (action.coverage, action.why.join("; ")) {
+                (Extent::Enforced, _) => json!({ "action": action.action, "coverage": "enforced" }),
+                (Extent::Partly, why) => json!({ "action": action.action, "coverage": "partly", "why": why }),
+                (Extent::NotOnThisKernel, why) => {
+                    json!({ "action": action.action, "coverage": "not-on-this-kernel", "why": why })
+                }
+                (Extent::NotInThisVersion, _) => json!({ "action": action.action, "coverage": "not-yet" }),
             })
             .collect();
         json!({
@@ -58,7 +64,7 @@ impl Report {
             lines.extend(check.fix.iter().map(|step| format!("      {step}")));
         }
         lines.push(String::new());
-        lines.extend(coverage());
+        lines.extend(coverage(&self.coverage));
         lines.push(String::new());
         lines.push(self.summary());
         lines.join("\n")
@@ -73,24 +79,24 @@ impl Report {
     }
 }
 
-/// What this version decides, by the action table.
-fn coverage() -> Vec<String> {
+/// What would be decided.
+fn coverage(actions: &[ActionCoverage]) -> Vec<String> {
     const INDENT: usize = 12;
-    let names = |wanted: &dyn Fn(&Coverage) -> bool| {
-        let rows = TABLE.iter().filter(|row| wanted(&row.coverage));
-        wrapped(&rows.map(|row| row.name).collect::<Vec<_>>(), INDENT, 100)
+    let names = |wanted: Extent| {
+        let rows = actions.iter().filter(|action| action.coverage == wanted);
+        wrapped(&rows.map(|action| action.action.as_str()).collect::<Vec<_>>(), INDENT, 100)
     };
     let mut lines = vec![
-        "actions of this version".to_owned(),
-        format!("  enforced  {}", names(&|coverage| matches!(coverage, Coverage::Enforced))),
+        "actions of this version on this kernel".to_owned(),
+        format!("  enforced  {}", names(Extent::Enforced)),
     ];
-    let mut partly: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    for row in TABLE {
-        if let Coverage::Partly(why) = row.coverage {
-            partly.entry(why).or_default().push(row.name);
+    for (extent, title) in [(Extent::Partly, "partly  "), (Extent::NotOnThisKernel, "not here")] {
+        let mut found: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+        for action in actions.iter().filter(|action| action.coverage == extent) {
+            found.entry(action.why.join("; ")).or_default().push(&action.action);
         }
+        lines.extend(found.iter().map(|(why, actions)| format!("  {title}  {}: {why}", actions.join(" "))));
     }
-    lines.extend(partly.iter().map(|(why, actions)| format!("  partly    {}: {why}", actions.join(" "))));
-    lines.push(format!("  not yet   {}", names(&|coverage| matches!(coverage, Coverage::NotYet))));
+    lines.push(format!("  not yet   {}", names(Extent::NotInThisVersion)));
     lines
 }

@@ -26,7 +26,7 @@ fn report(facts: &Facts, load: Result<(), &str>) -> Report {
     let mut checks = examine(facts);
     let load = || load.map_err(str::to_owned);
     checks.push(checks::attempt(facts, &problems(&checks), Some(&load)));
-    Report { checks }
+    Report { checks, coverage: crate::coverage::of(&|_| true) }
 }
 
 #[test]

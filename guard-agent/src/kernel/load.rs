@@ -102,6 +102,11 @@ const PROGRAMS: &[(&str, Kind, &str)] = &[
     ("label_running", Kind::Iterator, "task"),
 ];
 
+/// Whether no test wants the kernel to lack its hook.
+fn is_here((_, _, hook): &(&str, Kind, &str)) -> bool {
+    !crate::coverage::is_left_out(hook)
+}
+
 /// What is known of one loaded program.
 #[derive(Clone, Debug)]
 pub struct ProgramInfo {
@@ -153,7 +158,7 @@ impl Kernel {
         });
         let (btf::Types { mut offsets, hooks }, btf) = (types?, btf?);
         let fitting: Vec<_> =
-            PROGRAMS.iter().copied().filter(|(_, kind, hook)| kind.fits(hook, &hooks)).collect();
+            PROGRAMS.iter().copied().filter(|(_, kind, hook)| kind.fits(hook, &hooks)).filter(is_here).collect();
         let old = older_than_6_2()?;
         offsets.push(("STORAGE_MAY_BE_BUSY", u32::from(old)));
         offsets.push(("AGENT_TGID", std::process::id()));

@@ -157,6 +157,7 @@ mod tests {
             mounts: crate::host::parse_mounts(mount.as_bytes()),
             resolvers: vec!["10.0.0.53".parse().unwrap()],
             protected: Vec::new(),
+            undecided: 0,
             lookup: Arc::new(Fixed::default()),
         }
     }

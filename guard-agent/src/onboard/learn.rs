@@ -223,6 +223,7 @@ mod tests {
             mounts: crate::host::parse_mounts(mounts.as_bytes()),
             resolvers: Vec::new(),
             protected: Vec::new(),
+            undecided: 0,
             lookup: Arc::new(Fixed::default()),
         }
     }

@@ -261,6 +261,7 @@ mod tests {
             mounts: crate::host::parse_mounts(b"1 1 8:1 / / rw - ext4 /dev/sda rw\n"),
             resolvers: Vec::new(),
             protected: Vec::new(),
+            undecided: 0,
             lookup: Arc::new(Fixed::default()),
         };
         let mut files = Files::new(Path::new("bundle"));

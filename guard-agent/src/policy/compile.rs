@@ -28,6 +28,7 @@ use super::posture::{Instant, Posture, Program};
 use super::rules;
 use super::selectors;
 use super::shadow;
+use super::manifest::Unenforceable;
 use super::subjects::{CANARY, Mode};
 use super::trie::Trie;
 use super::walk::Walker;
@@ -160,9 +161,9 @@ pub(super) fn front(
     for subject in &bundle.subjects {
         ids.assign(&subject.name);
     }
-    let mut rules = rules::translate(bundle, facts, &mut found);
+    let mut rules = rules::translate(bundle, host, facts, &mut found);
     let own = rules.atoms.iter().count() as AtomId;
-    let names = shadow.map(|shadow| shadow::add(&mut rules, bundle, shadow, facts, &mut found));
+    let names = shadow.map(|shadow| shadow::add(&mut rules, bundle, shadow, host, facts, &mut found));
     let formulas = rules.by_subject.iter().flatten().map(|rule| &rule.formula);
     let groups = merge::representatives(&rules.atoms, formulas);
     if groups.iter().enumerate().any(|(id, group)| id != *group as usize) {
@@ -225,6 +226,7 @@ pub fn compile_beside(
         mounts: host.mounts.clone(),
         resolvers: host.resolvers.clone(),
         protected: host.protected.clone(),
+        undecided: host.undecided,
         lookup: Arc::<Asked>::clone(&asked),
     };
     let mounts = Mounts::new(&host.mounts);
@@ -252,7 +254,7 @@ pub fn compile_beside(
         }
     }
     generation.finish();
-    coverage(bundle, &mut found);
+    coverage(bundle, host, &mut found);
     let mut notes = refuse_if_errors(found)?;
     // Errors first, then warnings and notes; within each in the order of the bundle.
     notes.sort_by_key(|note| note.severity);
@@ -357,9 +359,25 @@ fn too_large(bundle: &Bundle, shadow: Option<&Bundle>, subject: &str, error: &To
     }
 }
 
-/// Notes which governed actions nothing decides in this version.
-fn coverage(bundle: &Bundle, found: &mut Vec<Diagnostic>) {
+/// Notes which governed actions nothing decides in this version, and says what follows from those that
+/// this kernel has no hook for.
+fn coverage(bundle: &Bundle, host: &Host, found: &mut Vec<Diagnostic>) {
     for subject in &bundle.subjects {
+        let missing = subject.unenforceable(host.undecided);
+        if missing != 0 {
+            let names = crate::coverage::names(missing).join(" ");
+            let said = format!("{}: this kernel has no hook for these governed actions: {names}", subject.name);
+            found.push(match subject.unenforceable {
+                Unenforceable::Accept => Diagnostic::warning("unenforceable", said),
+                Unenforceable::Deny => Diagnostic::warning(
+                    "unenforceable",
+                    format!("{said}; all that it governs is denied, as its unenforceable = \"deny\" wants"),
+                ),
+                Unenforceable::Stop => Diagnostic::error("unenforceable", said).help(
+                    "boot a kernel that has them, do not govern them, or write unenforceable = \"accept\" or \"deny\"",
+                ),
+            });
+        }
         let open: Vec<_> = TABLE
             .iter()
             .filter(|row| row.coverage == Coverage::NotYet && subject.governs & row.action.bit() != 0)

@@ -117,8 +117,8 @@ impl EffectiveSet {
             }
         }
         for subject in &bundle.subjects {
-            match generated(subject) {
-                Ok(policy) => this.policies.extend(policy),
+            match generated(subject, host.undecided) {
+                Ok(policies) => this.policies.extend(policies),
                 Err(error) => found.push(*error),
             }
         }
@@ -145,7 +145,8 @@ impl EffectiveSet {
         for policy in self.policies.iter().filter(concerns) {
             let origin = match &policy.origin {
                 Some(origin) => format!("{}:{}", origin.file(), origin.line()),
-                None => "generated: actions that the subject does not govern".to_owned(),
+                None if policy.permit => "generated: actions that the subject does not govern".to_owned(),
+                None => "generated: this kernel cannot enforce all that the subject governs".to_owned(),
             };
             let rewritten = if policy.rewritten { ", rewritten to fail closed" } else { "" };
             text.push_str(&format!("// {}{rewritten}\n{}\n", origin.replace('\n', " "), policy.policy));
@@ -393,36 +394,55 @@ pub(super) fn generated_id(subject: &str) -> String {
     format!("generated/ungoverned@{subject}")
 }
 
-/// The permit for what a subject does not govern.
-fn generated(subject: &SubjectDefinition) -> Result<Option<EffectivePolicy>, Box<Diagnostic>> {
-    let free = ALL_ACTIONS & !subject.governs;
+/// The name of the forbid for a subject whose policy this kernel cannot enforce.
+pub(super) fn unenforceable_id(subject: &str) -> String {
+    format!("generated/unenforceable@{subject}")
+}
+
+/// The permit for what a subject does not govern, and the forbid of all that it governs where this kernel
+/// cannot enforce that.
+fn generated(subject: &SubjectDefinition, undecided: u64) -> Result<Vec<EffectivePolicy>, Box<Diagnostic>> {
+    let denied = if subject.is_denied(undecided) { subject.governs } else { 0 };
+    [
+        (generated_id(&subject.name), true, ALL_ACTIONS & !subject.governs),
+        (unenforceable_id(&subject.name), false, denied),
+    ]
+    .into_iter()
+    .filter(|(_, _, actions)| *actions != 0)
+    .map(|(id, permit, actions)| one_generated(subject, id, permit, actions))
+    .collect()
+}
+
+fn one_generated(
+    subject: &SubjectDefinition,
+    id: String,
+    permit: bool,
+    bits: u64,
+) -> Result<EffectivePolicy, Box<Diagnostic>> {
     let actions: Vec<_> = TABLE
         .iter()
-        .filter(|row| free & row.action.bit() != 0)
+        .filter(|row| bits & row.action.bit() != 0)
         .map(|row| format!("Guard::Action::\"{}\"", row.name))
         .collect();
-    if actions.is_empty() {
-        return Ok(None);
-    }
-    let id = generated_id(&subject.name);
     let text = format!(
-        "@id(\"{id}\") permit (principal == Guard::Subject::\"{}\", action in [{}], resource);",
+        "@id(\"{id}\") {} (principal == Guard::Subject::\"{}\", action in [{}], resource);",
+        if permit { "permit" } else { "forbid" },
         subject.name,
         actions.join(", ")
     );
     let policy = parse_policy(Some(PolicyID::from_string(&id)), &text)
         .map_err(|error| Box::new(Diagnostic::error("internal", format!("cannot generate {id}: {error}"))))?;
-    Ok(Some(EffectivePolicy {
+    Ok(EffectivePolicy {
         id,
-        permit: true,
+        permit,
         monitor: false,
         subject: Some(subject.name.clone()),
         reason: None,
         approval: None,
         origin: None,
         rewritten: false,
-        actions: free,
+        actions: bits,
         quiet: 0,
         policy,
-    }))
+    })
 }

@@ -11,7 +11,7 @@ use guard_common::class::{Class, UNKNOWN};
 
 use super::bundle::Bundle;
 use super::classes::{Classes, substitute};
-use super::effective::generated_id;
+use super::effective::{generated_id, unenforceable_id};
 use super::features::Features;
 use super::formula::{AtomId, Atoms};
 use super::ids::SubjectIds;
@@ -101,7 +101,8 @@ impl Explanations {
     fn policy(&self, rule: &Rule, subject: &str) -> String {
         match rule.policy {
             Some(number) => self.policies[number].clone(),
-            None => generated_id(subject),
+            None if rule.permit => generated_id(subject),
+            None => unenforceable_id(subject),
         }
     }
 }

@@ -120,6 +120,7 @@ pub(super) struct Subject {
     pub(super) groups: Vec<Spanned<String>>,
     pub(super) governs: Option<Vec<Spanned<String>>>,
     pub(super) fail_mode: Option<Spanned<FailMode>>,
+    pub(super) unenforceable: Option<Unenforceable>,
     #[serde(default)]
     pub(super) include: Vec<Spanned<String>>,
     pub(super) session: Option<Spanned<BTreeMap<String, SessionVariable>>>,
@@ -163,6 +164,19 @@ pub enum FailMode {
     Keep,
     /// Denials become reports.
     Audit,
+}
+
+/// What a subject gets on a kernel that lacks what enforcing its policy takes.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Unenforceable {
+    /// What the kernel decides stays decided; the rest is said.
+    #[default]
+    Accept,
+    /// Nothing of what it governs is permitted.
+    Deny,
+    /// The bundle is refused.
+    Stop,
 }
 
 /// Which processes a subject's label is attached to, as `guard.toml` says it.

@@ -203,6 +203,7 @@ mod tests {
             mounts: Vec::new(),
             resolvers: Vec::new(),
             protected: Vec::new(),
+            undecided: 0,
             lookup: Arc::new(Fixed { entries, ..Fixed::default() }),
         }
     }

@@ -19,6 +19,7 @@ use super::policies::{Policy, eid};
 use super::subjects::SubjectDefinition;
 use super::translate::{Names, Translator};
 use super::world::{Facts, Listener, Mentions};
+use crate::host::Host;
 
 /// The rules of every subject, and every atom they mention.
 #[derive(Debug, Default)]
@@ -43,9 +44,9 @@ impl Rules {
 }
 
 /// Translates the effective policy set. Errors and notes go to `found`.
-pub(super) fn translate(bundle: &Bundle, facts: &Facts, found: &mut Vec<Diagnostic>) -> Rules {
+pub(super) fn translate(bundle: &Bundle, host: &Host, facts: &Facts, found: &mut Vec<Diagnostic>) -> Rules {
     let mut atoms = Atoms::default();
-    let by_subject = translate_into(&mut atoms, bundle, facts, found);
+    let by_subject = translate_into(&mut atoms, bundle, host, facts, found);
     Rules { atoms, by_subject }
 }
 
@@ -54,16 +55,18 @@ pub(super) fn translate(bundle: &Bundle, facts: &Facts, found: &mut Vec<Diagnost
 pub(super) fn translate_into(
     atoms: &mut Atoms,
     bundle: &Bundle,
+    host: &Host,
     facts: &Facts,
     found: &mut Vec<Diagnostic>,
 ) -> Vec<Vec<Arc<Rule>>> {
-    translate_some(atoms, bundle, facts, &|_| true, found)
+    translate_some(atoms, bundle, host, facts, &|_| true, found)
 }
 
 /// The same, of the subjects that are `wanted` only; the others have no rules.
 pub(super) fn translate_some(
     atoms: &mut Atoms,
     bundle: &Bundle,
+    host: &Host,
     facts: &Facts,
     wanted: &impl Fn(&str) -> bool,
     found: &mut Vec<Diagnostic>,
@@ -110,7 +113,7 @@ pub(super) fn translate_some(
                 own.extend_from_slice(rules);
             }
         }
-        own.extend(generated(subject).map(Arc::new));
+        own.extend(generated(subject, host.undecided).map(Arc::new));
         by_subject.push(own);
     }
     by_subject
@@ -121,15 +124,18 @@ pub(super) fn all_policies(bundle: &Bundle) -> impl Iterator<Item = &Policy> {
     bundle.policies.iter().chain(bundle.linked.iter().map(|(policy, _)| policy))
 }
 
-/// The permit for what a subject does not govern, once per type of resource.
-fn generated(subject: &SubjectDefinition) -> impl Iterator<Item = Rule> {
-    let free = !subject.governs;
-    Kind::ALL.into_iter().filter_map(move |kind| {
-        let actions = kind.actions() & free;
+/// The permit for what a subject does not govern, and the forbid of what it governs if this kernel cannot
+/// enforce all of that and its definition wants nothing then; once per type of resource.
+fn generated(subject: &SubjectDefinition, undecided: u64) -> impl Iterator<Item = Rule> {
+    let denied = if subject.is_denied(undecided) { subject.governs } else { 0 };
+    let both = [(!subject.governs, true), (denied, false)];
+    let kinds = Kind::ALL.into_iter().flat_map(move |kind| both.map(|rule| (kind, rule)));
+    kinds.filter_map(|(kind, (wanted, permit))| {
+        let actions = kind.actions() & wanted;
         (actions != 0).then_some(Rule {
             kind,
             actions,
-            permit: true,
+            permit,
             enforced: true,
             candidate: true,
             shadow: false,

@@ -14,6 +14,7 @@ use super::outcome::Rule;
 use super::rules::{self, Rules};
 use super::subjects::Mode;
 use super::world::Facts;
+use crate::host::Host;
 
 /// Adds the enforced set of `shadow` to the rules of the subjects that both bundles have. Returns the
 /// addresses of the names of both.
@@ -23,12 +24,13 @@ pub(super) fn add(
     rules: &mut Rules,
     bundle: &Bundle,
     shadow: &Bundle,
+    host: &Host,
     facts: &Facts,
     found: &mut Vec<Diagnostic>,
 ) -> BTreeMap<String, Vec<Range>> {
     let first = rules::all_policies(bundle).count();
     let wanted = |name: &str| bundle.subjects.iter().any(|subject| subject.name == name);
-    let theirs = rules::translate_some(&mut rules.atoms, shadow, facts, &wanted, found);
+    let theirs = rules::translate_some(&mut rules.atoms, shadow, host, facts, &wanted, found);
     let (names, renamed) = own_names(rules, bundle, shadow);
     let of_shadow = |rule: &Rule| Rule {
         enforced: false,

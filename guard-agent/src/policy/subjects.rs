@@ -7,7 +7,7 @@ use guard_common::tables::ALL_ACTIONS;
 use toml::Spanned;
 
 use super::diagnostics::{Diagnostic, Source};
-use super::manifest::{FailMode, Manifest, SelectorDefinition, Subject};
+use super::manifest::{FailMode, Manifest, SelectorDefinition, Subject, Unenforceable};
 
 /// The subject of the start-up canary; no bundle can define it.
 pub(super) const CANARY: &str = "guard-canary";
@@ -45,6 +45,8 @@ pub struct SubjectDefinition {
     pub governs: u64,
     /// What it gets when its posture is stale.
     pub fail_mode: FailMode,
+    /// What it gets where this kernel cannot enforce what it governs.
+    pub unenforceable: Unenforceable,
     /// The includes linked for it.
     pub include: Vec<String>,
     /// Its selectors.
@@ -59,6 +61,18 @@ pub struct SubjectDefinition {
     pub(super) spans: Vec<Range<usize>>,
     /// Where each include is named.
     pub(super) include_spans: Vec<Range<usize>>,
+}
+
+impl SubjectDefinition {
+    /// Bits of the actions it governs among those that the kernel has no hook for.
+    pub fn unenforceable(&self, undecided: u64) -> u64 {
+        self.governs & undecided
+    }
+
+    /// Whether everything it governs is forbidden, because its definition wants that on such a kernel.
+    pub fn is_denied(&self, undecided: u64) -> bool {
+        self.unenforceable == Unenforceable::Deny && self.unenforceable(undecided) != 0
+    }
 }
 
 /// A subject that processes of another one can become.
@@ -211,6 +225,7 @@ fn one(
         groups: subject.groups.iter().map(|group| group.get_ref().clone()).collect(),
         governs,
         fail_mode: subject.fail_mode.as_ref().map(|mode| *mode.get_ref()).unwrap_or_default(),
+        unenforceable: subject.unenforceable.unwrap_or_default(),
         include: subject.include.iter().map(|include| include.get_ref().clone()).collect(),
         owner: subject.owner.clone(),
         successors: subject

@@ -128,6 +128,7 @@ impl World {
             mounts: self.table(),
             resolvers: self.resolvers.clone(),
             protected: Vec::new(),
+            undecided: 0,
             lookup: Arc::new(Fixed { entries, ..Fixed::default() }),
         }
     }

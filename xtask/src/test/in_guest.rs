@@ -14,7 +14,7 @@ use crate::vm::{Ended, Guest, Outcome, Stream};
 
 /// A set of tests that share a guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Set {
+pub(crate) enum Set {
     /// The few that every series gets on every change.
     Smoke,
     /// Everything that an ordinary guest can run.
@@ -29,21 +29,21 @@ pub(super) enum Set {
 
 impl Set {
     /// The sets that are the whole.
-    pub(super) const WHOLE: [Self; 4] = [Self::Plain, Self::Systemd, Self::WithoutBpfLsm, Self::Lockdown];
+    pub(crate) const WHOLE: [Self; 4] = [Self::Plain, Self::Systemd, Self::WithoutBpfLsm, Self::Lockdown];
 
     /// Processors of its guest: races need two.
     fn cpus(self) -> u32 {
         if self == Self::Plain { 2 } else { 1 }
     }
 
-    /// Whether the filter leaves nothing of it.
-    pub(super) fn is_empty(self, filter: Option<&str>) -> Result<bool> {
+    /// Names of what is chosen of it: tests, or entries of the catalogue of threats.
+    pub(crate) fn names(self, choice: &Choice<'_>) -> Result<Vec<String>> {
         let names = Command::new(paths::binaries().join("guard-tests"))
             .args(self.arguments())
             .arg("--list")
-            .args(filter)
+            .args(choice.arguments())
             .read()?;
-        Ok(names.trim().is_empty())
+        Ok(names.lines().map(str::to_owned).collect())
     }
 
     fn arguments(self) -> &'static [&'static str] {
@@ -67,32 +67,45 @@ impl Set {
     }
 }
 
+/// What is run of a set, and how.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Choice<'a> {
+    /// Races are repeated as often as promised.
+    pub(crate) full: bool,
+    /// Only tests whose name, or whose part's name, contains this.
+    pub(crate) filter: Option<&'a str>,
+    /// Only tests that answer this entry of the catalogue of threats, or any entry if it is `all`.
+    pub(crate) threat: Option<&'a str>,
+}
+
+impl Choice<'_> {
+    fn arguments(&self) -> impl Iterator<Item = &str> {
+        let threat = self.threat.map(|entry| ["--threat", entry]);
+        threat.into_iter().flatten().chain(self.filter)
+    }
+}
+
 /// A set on a series.
-pub(super) struct Job {
-    pub(super) series: Series,
-    pub(super) set: Set,
+pub(crate) struct Job {
+    pub(crate) series: Series,
+    pub(crate) set: Set,
 }
 
 impl Job {
     /// Boots the guest and counts what its tests report.
-    pub(super) fn run(
-        &self,
-        environment: &GuestEnvironment,
-        full: bool,
-        filter: Option<&str>,
-    ) -> Result<Tally> {
+    pub(crate) fn run(&self, environment: &GuestEnvironment, choice: &Choice<'_>) -> Result<Tally> {
         let mut command = vec!["guard-tests"];
         command.extend(self.set.arguments());
-        if full && self.set != Set::Smoke {
+        if choice.full && self.set != Set::Smoke {
             command.push("--full");
         }
-        command.extend(filter);
+        command.extend(choice.arguments());
         say!("guest with {}: {}", environment.kernel.release, command.join(" "));
 
         let mut guest = Guest::new(command.iter().copied());
         guest.cpus = self.set.cpus();
         guest.systemd = self.set == Set::Systemd;
-        guest.timeout = Some(self.set.timeout(full));
+        guest.timeout = Some(self.set.timeout(choice.full));
         guest.scratch = environment.disks.iter().map(|disk| disk.kind.to_owned()).collect();
         if self.set == Set::WithoutBpfLsm {
             guest.append.push("lsm=landlock,lockdown,yama,integrity,apparmor".to_owned());
@@ -140,6 +153,9 @@ impl Report {
             self.tally.passed += 1;
         } else if let Some(failure) = line.strip_prefix("FAIL ") {
             self.tally.failures.push(format!("{} {failure}", self.series));
+        } else if let Some((id, outcome)) = line.strip_prefix("entry ").and_then(|rest| rest.split_once(' ')) {
+            let outcome = outcome.split(':').next().unwrap_or_default();
+            self.tally.entries.push((self.series.clone(), id.to_owned(), outcome.to_owned()));
         } else if line.split_once(" passed, ").is_some_and(|(_, rest)| rest.ends_with(" failed")) {
             // Our own last line sums up all guests.
             self.is_complete = true;
@@ -186,7 +202,15 @@ mod tests {
             "ok a (0.1 s)\nok d (9.0 s) (1 000 000 operations)\nFAIL b: why\nNOT HERE c: old\n2 passed, 1 failed\n",
             Ended::Exit(1),
         );
-        assert_eq!(tally, Tally { passed: 2, failures: vec!["6.1 b: why".into()] });
+        let failures = vec!["6.1 b: why".into()];
+        assert_eq!(tally, Tally { passed: 2, failures, ..Tally::default() });
+    }
+
+    #[test]
+    fn entries_are_kept_with_their_series() {
+        let tally = report("entry ID-1 failed: a, b\nentry ID-2 passed\n0 passed, 0 failed\n", Ended::Exit(0));
+        let entry = |id: &str, outcome: &str| ("6.1".to_owned(), id.to_owned(), outcome.to_owned());
+        assert_eq!(tally.entries, [entry("ID-1", "failed"), entry("ID-2", "passed")]);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::thread;
 use anyhow::{Result, anyhow};
 
 use crate::command::{CommandExt, say};
-use crate::kernels::{Selection, Series};
+use crate::kernels::Selection;
 use crate::setup::GuestEnvironment;
 use crate::{build, paths, setup};
 
@@ -15,9 +15,9 @@ mod processors;
 mod tally;
 mod unit;
 
-use in_guest::{Job, Set};
+pub(crate) use in_guest::{Choice, Job, Set};
 use processors::Processors;
-use tally::Tally;
+pub(crate) use tally::Tally;
 
 /// Run the tests: unit tests on this machine, the others in guests, one kernel after another.
 ///
@@ -49,22 +49,30 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     Ok(if tally.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Boots what the arguments ask for, as many guests at a time as there are processors: a guest with two
-/// of its own keeps one of them busy, except while it runs a race.
+/// Boots what the arguments ask for.
 fn guests(args: &Args) -> Result<Tally> {
+    let choice = Choice { full: args.full, filter: args.filter.as_deref(), threat: None };
     let mut jobs = Vec::new();
     for job in plan(args) {
-        if job.set.is_empty(args.filter.as_deref())? {
-            continue;
+        if !job.set.names(&choice)?.is_empty() {
+            jobs.push(job);
         }
-        // One after another and before any guest runs: this may download.
-        jobs.push((setup::guest(&job.series)?, job));
     }
+    run_all(jobs, &choice)
+}
+
+/// Runs jobs in as many guests at a time as there are processors: a guest with two of its own keeps one
+/// of them busy, except while it runs a race.
+pub(crate) fn run_all(jobs: Vec<Job>, choice: &Choice<'_>) -> Result<Tally> {
+    // One after another and before any guest runs: this may download.
+    let jobs: Vec<(GuestEnvironment, Job)> = jobs
+        .into_iter()
+        .map(|job| Ok((setup::guest(&job.series)?, job)))
+        .collect::<Result<_>>()?;
     let processors = &Processors::all();
-    let (full, filter) = (args.full, args.filter.as_deref());
     let tallies: Vec<Result<Tally>> = thread::scope(|scope| {
         let start = |(environment, job): &'_ (GuestEnvironment, Job)| -> Result<Tally> {
-            processors.with_one(|| job.run(environment, full, filter))
+            processors.with_one(|| job.run(environment, choice))
         };
         let running: Vec<_> = jobs.iter().map(|job| scope.spawn(move || start(job))).collect();
         let panicked = || Err(anyhow!("a test thread panicked"));
@@ -79,10 +87,7 @@ fn guests(args: &Args) -> Result<Tally> {
 
 /// Which guests to boot.
 fn plan(args: &Args) -> Vec<Job> {
-    let selected = match &args.kernel {
-        Selection::All => Series::all(),
-        Selection::One(series) => vec![series.clone()],
-    };
+    let selected = args.kernel.series();
     let chosen = choose(&commit(), selected.len());
     let mut jobs = Vec::new();
     for (number, series) in selected.into_iter().enumerate() {

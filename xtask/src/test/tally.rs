@@ -2,16 +2,19 @@
 
 /// How many passed, and which failed.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Tally {
-    pub(super) passed: usize,
+pub(crate) struct Tally {
+    pub(crate) passed: usize,
     /// One line per failure.
-    pub(super) failures: Vec<String>,
+    pub(crate) failures: Vec<String>,
+    /// Entries of the catalogue of threats with the series they ran on and what they gave, if that was asked for.
+    pub(crate) entries: Vec<(String, String, String)>,
 }
 
 impl Tally {
     /// Adds what another run found.
-    pub(super) fn add(&mut self, other: Self) {
+    pub(crate) fn add(&mut self, other: Self) {
         self.passed += other.passed;
         self.failures.extend(other.failures);
+        self.entries.extend(other.entries);
     }
 }

@@ -41,11 +41,11 @@ pub(super) fn run(filter: Option<&str>) -> Result<Tally> {
 fn count(line: &str) -> Option<Tally> {
     if let Some(name) = line.strip_prefix("test ").and_then(|rest| rest.strip_suffix(" ... FAILED")) {
         println!("{line}");
-        return Some(Tally { passed: 0, failures: vec![format!("unit test {name}")] });
+        return Some(Tally { failures: vec![format!("unit test {name}")], ..Tally::default() });
     }
     let counts = line.strip_prefix("test result: ")?;
     let passed = counts.split_once(" passed;")?.0.rsplit(' ').next()?.parse().ok()?;
-    Some(Tally { passed, failures: Vec::new() })
+    Some(Tally { passed, ..Tally::default() })
 }
 
 #[cfg(test)]
@@ -55,7 +55,7 @@ mod tests {
     #[test]
     fn results_are_counted_and_failures_named() {
         let line = "test result: ok. 12 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out";
-        assert_eq!(count(line), Some(Tally { passed: 12, failures: Vec::new() }));
+        assert_eq!(count(line), Some(Tally { passed: 12, ..Tally::default() }));
         let failed = count("test a::b ... FAILED").unwrap();
         assert_eq!(failed.failures, ["unit test a::b"]);
         assert_eq!(count("test a::c ... ok"), None);

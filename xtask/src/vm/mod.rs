@@ -100,11 +100,22 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
 
 /// Runs a guest whose streams and exit status are ours.
 pub(crate) fn run_and_report(guest: &Guest, environment: &GuestEnvironment) -> Result<ExitCode> {
-    let outcome = guest.run(environment, &mut |stream, bytes| match stream {
+    Ok(ExitCode::from(report(&carry(guest, environment)?)))
+}
+
+/// The same, and a kernel that warned is a failure.
+pub(crate) fn run_and_judge(guest: &Guest, environment: &GuestEnvironment) -> Result<ExitCode> {
+    let outcome = carry(guest, environment)?;
+    let status = report(&outcome);
+    Ok(ExitCode::from(if status == 0 && !outcome.warnings.is_empty() { CRASHED } else { status }))
+}
+
+/// Runs a guest whose streams are ours.
+fn carry(guest: &Guest, environment: &GuestEnvironment) -> Result<Outcome> {
+    guest.run(environment, &mut |stream, bytes| match stream {
         Stream::Stdout => write_all(&mut stdout().lock(), bytes),
         Stream::Stderr => write_all(&mut stderr().lock(), bytes),
-    })?;
-    Ok(ExitCode::from(report(&outcome)))
+    })
 }
 
 /// Says what is wrong with the guest, if anything, and returns the exit status for it.

@@ -23,6 +23,7 @@ fn all_the_way(cedar: String) -> String {
             mounts: parse_mounts(b"1 0 8:1 / / rw - ext4 a rw\n"),
             resolvers: Vec::new(),
             protected: Vec::new(),
+            undecided: 0,
             lookup: Arc::new(Fixed::default()),
         };
         policy::compile(&bundle, &host, &mut SubjectIds::default())?;

@@ -85,7 +85,7 @@ impl<'a> Survey<'a> {
         for bundle in bundles {
             let mut ids = SubjectIds::default();
             let compiled = compile_with(bundle, host, facts, &mut ids)?;
-            let rules = rules::translate_into(&mut atoms, bundle, facts, &mut Vec::new());
+            let rules = rules::translate_into(&mut atoms, bundle, host, facts, &mut Vec::new());
             let own = |rules: Vec<Arc<Rule>>| rules.into_iter().map(Arc::unwrap_or_clone).collect();
             let rules = rules.into_iter().map(own).collect();
             let rules = own_names(bundle, &mut names, &mut atoms, rules);

@@ -24,7 +24,7 @@ fn brief(text: &str) -> String {
 fn an_unknown_key_is_underlined() {
     assert_eq!(
         errors(&toml("seletor = { user = \"web\" }\ngoverns = [\"*\"]")),
-        "error[unknown-key]: unknown key `seletor`, expected one of `selector`, `also`, `owner`, `groups`, `governs`, `fail_mode`, \
+        "error[unknown-key]: unknown key `seletor`, expected one of `selector`, `also`, `owner`, `groups`, `governs`, `fail_mode`, `unenforceable`, \
          `include`, `session`, `successors`, `hide`\n --> guard.toml:6:1\n  |\n6 | seletor = { user = \"web\" }\n  | ^^^^^^^\n"
     );
 }

@@ -11,6 +11,7 @@ mod scale;
 mod semantics;
 mod shadow;
 mod survey;
+mod unenforceable;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -82,6 +83,7 @@ fn host() -> Host {
             ("/usr/lib/systemd/systemd".into(), "the service manager"),
             ("/opt/guard/bin/guard-agent".into(), "the Guard agent"),
         ],
+        undecided: 0,
         lookup: Arc::new(Fixed { entries, users, groups }),
     }
 }

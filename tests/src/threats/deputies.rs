@@ -1,0 +1,82 @@
+//! Having others do it.
+
+use super::{Chapter, answered, open, out_of_scope};
+
+pub(super) const CHAPTER: Chapter = Chapter {
+    name: "Deputies",
+    entries: &[
+        answered(
+            "DP-1",
+            "have systemd or a D-Bus service run a program",
+            "Their sockets are unix sockets that policy must permit",
+            &["connecting_to_a_unix_socket_is_refused", "sockets_of_the_service_manager_are_refused"],
+        ),
+        answered(
+            "DP-2",
+            "have a container daemon run a program: docker, podman, containerd, libvirt",
+            "The same; what a permitted one does for a subject is not seen, so permit none",
+            &["connecting_to_a_unix_socket_is_refused", "an_agent_is_refused_other_programs_sockets_and_addresses"],
+        ),
+        answered(
+            "DP-3",
+            "leave something for cron, at, udev, logrotate, the next boot",
+            "Their files are files that policy must permit writing to",
+            &["files_that_others_execute_are_refused"],
+        ),
+        answered(
+            "DP-4",
+            "log in to one's own host: ssh, su, runuser, machinectl",
+            "Connecting to the host is a connection, running su keeps the label",
+            &[
+                "a_tcp_connection_outside_the_permitted_network_is_refused",
+                "a_set_user_id_root_helper_keeps_the_label",
+                "forbidding_loopback_forbids_the_unspecified_address",
+            ],
+        ),
+        answered(
+            "DP-5",
+            "leave code where others run it: shell profiles, git hooks, makefiles, directories of PATH",
+            "Files that policy must permit writing to; permit no code that runs outside of the label",
+            &["files_that_others_execute_are_refused"],
+        ),
+        open(
+            "DP-6",
+            "type into a terminal that somebody else uses (TIOCSTI)",
+            "Only one's own terminal can be opened",
+            &["ordinary_devices_can_be_used_and_others_not"],
+            "`file.ioctl` is not decided on what is open",
+            "`dev.tty.legacy_tiocsti=0` (6.2 and later), a terminal of its own for a subject",
+        ),
+        open(
+            "DP-7",
+            "signal other processes; share memory with them",
+            "",
+            &[],
+            "`proc.signal` is not decided. Shared memory is not a resource of policy: who agrees to share does so",
+            "separate users, `PrivateIPC=`",
+        ),
+        out_of_scope(
+            "DP-8",
+            "read keys of the kernel's keyrings",
+            "keys are not a resource of policy; the kernel checks their owners",
+            "separate users, `KeyringMode=private`",
+        ),
+        out_of_scope(
+            "DP-9",
+            "use a graphical session: X11, Wayland, the clipboard",
+            "servers have none; where there is one, its sockets are unix sockets that policy must permit",
+            "permit none of them",
+        ),
+        answered(
+            "DP-10",
+            "have the agent itself do it, through its socket",
+            "Only an unlabelled root is listened to; the peer's label is asked, not its user alone",
+            &[
+                "other_users_cannot_use_the_admin_socket",
+                "root_with_a_label_cannot_use_the_admin_socket",
+                "the_client_says_that_its_caller_is_a_subject",
+                "a_caller_that_has_ended_cannot_use_the_admin_socket",
+            ],
+        ),
+    ],
+};

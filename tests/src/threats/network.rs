@@ -1,0 +1,161 @@
+//! Reaching the network, and other processes by sockets.
+
+use super::{Chapter, answered, open, out_of_scope};
+
+const FILTER: &str = "a packet filter by user or cgroup";
+
+pub(super) const CHAPTER: Chapter = Chapter {
+    name: "Network",
+    entries: &[
+        answered(
+            "NE-0",
+            "profit from a hook that reads its argument wrongly and lets everything pass",
+            "Every hook has tests in which it denies and in which it allows",
+            &[
+                "a_tcp_connection_outside_the_permitted_network_is_refused",
+                "an_ipv6_connection_outside_the_permitted_network_is_refused",
+                "the_edges_of_a_network_are_exact",
+                "a_port_outside_the_permitted_ones_is_refused",
+            ],
+        ),
+        open(
+            "NE-1",
+            "connect by sending: TCP fast open, also of MPTCP",
+            "",
+            &[],
+            "sending is not decided",
+            "`net.ipv4.tcp_fastopen=0`",
+        ),
+        open(
+            "NE-2",
+            "send datagrams without connecting, with every form of address",
+            "Connecting a datagram socket is decided, in every form of address",
+            &[
+                "a_udp_connection_outside_the_permitted_network_is_refused",
+                "an_ipv4_address_on_an_ipv6_socket_is_judged",
+                "dissolving_an_association_is_permitted_and_connects_nothing",
+            ],
+            "`net.send` is not decided",
+            FILTER,
+        ),
+        open(
+            "NE-4",
+            "use io_uring for sockets",
+            "Connecting is decided",
+            &["a_connection_by_io_uring_is_refused"],
+            "binding, listening, accepting, sending and receiving are not decided",
+            FILTER,
+        ),
+        open(
+            "NE-5",
+            "use another family or protocol: packet, vsock, netlink, Bluetooth, SMC, SCTP, AF_ALG",
+            "Connecting such a socket is decided",
+            &["a_netlink_protocol_outside_the_permitted_ones_is_refused"],
+            "making such sockets is not decided",
+            "a service's `RestrictAddressFamilies=`",
+        ),
+        open(
+            "NE-6",
+            "have MPTCP open further connections to addresses that policy never saw",
+            "",
+            &[],
+            "making MPTCP sockets is not decided",
+            "`net.mptcp.enabled=0`",
+        ),
+        open(
+            "NE-7",
+            "connect by SCTP's own calls",
+            "",
+            &[],
+            "making SCTP sockets is not decided",
+            "do not load the module sctp",
+        ),
+        open(
+            "NE-8",
+            "connect by SMC, whose inner TCP connection no hook sees",
+            "",
+            &[],
+            "making SMC sockets is not decided",
+            "do not load the module smc",
+        ),
+        out_of_scope(
+            "NE-9",
+            "receive past the hook of receiving: splice, zero-copy",
+            "this version cuts no connection that is made",
+            "restart a workload after tightening its policy",
+        ),
+        out_of_scope(
+            "NE-10",
+            "send past the hook of sending: sendfile and splice on 6.1, repeated sendmmsg",
+            "this version cuts no connection that is made",
+            "restart a workload after tightening its policy",
+        ),
+        answered(
+            "NE-11",
+            "connect to unix sockets of services: D-Bus, systemd, container daemons, by any name",
+            "Judged by the name that the socket was bound to",
+            &[
+                "connecting_to_a_unix_socket_is_refused",
+                "a_unix_socket_is_refused_through_every_name_of_it",
+                "a_renamed_socket_is_judged_by_its_new_name",
+                "a_forbid_can_answer_that_nobody_listens",
+            ],
+        ),
+        answered(
+            "NE-12",
+            "use abstract names and datagrams",
+            "Abstract names are names; sending a datagram is decided each time",
+            &["an_abstract_socket_is_refused", "sending_to_a_datagram_socket_is_refused"],
+        ),
+        open(
+            "NE-13",
+            "be given an open file or socket: SCM_RIGHTS, pidfd_getfd, io_uring messages between rings",
+            "",
+            &[],
+            "use of what was received is not decided",
+            "permit unix sockets of trusted services only",
+        ),
+        open(
+            "NE-14",
+            "listen, and be connected to",
+            "",
+            &[],
+            "`net.bind`, `net.listen` and `net.accept` are not decided",
+            FILTER,
+        ),
+        open(
+            "NE-15",
+            "build a network of one's own: namespaces, tun devices, tunnels",
+            "/dev/net/tun is a device that policy must permit",
+            &["devices_that_anybody_may_use_are_refused"],
+            "`sys.userns` and `sys.cap` are not decided",
+            "`user.max_user_namespaces=0`",
+        ),
+        open(
+            "NE-16",
+            "have packets go elsewhere by socket options: source routes, marks, bound devices",
+            "",
+            &[],
+            "`net.raw` and `sys.cap` are not decided for socket options",
+            "`net.ipv4.conf.all.accept_source_route=0` on routers; run subjects without CAP_NET_RAW and CAP_NET_ADMIN",
+        ),
+        out_of_scope(
+            "NE-17",
+            "make a name mean another address, or have a resolver carry data",
+            "policy speaks of addresses; who answers there and what a resolver passes on is not seen",
+            "permit networks and proxies, not the world; a resolver of one's own for subjects",
+        ),
+        out_of_scope(
+            "NE-19",
+            "inherit sockets that listen or are connected already",
+            "this version decides when a connection is made, not each use of it",
+            "start subjects with closed descriptors",
+        ),
+        out_of_scope(
+            "NE-20",
+            "carry data in pings, names, timing",
+            "no hook sees what bytes mean",
+            "permit no resolver and no network that the subject does not need",
+        ),
+    ],
+};
