@@ -22,6 +22,9 @@ pub struct Label {
     pub prepared: u32,
     /// The session; 0 = none. The canary carries its nonce here.
     pub session: u64,
+    /// Super block of the overlay on which this task was last judged, or 0: what overlayfs then does to
+    /// the files of its layers is part of what was decided.
+    pub overlay: u64,
     /// Where the path walk of this task keeps its intermediate state.
     pub walk: Walk,
 }
@@ -69,5 +72,5 @@ pub struct UnitName {
 const _: () = {
     assert!(size_of::<LabelRequest>() == 24);
     assert!(size_of::<Maker>() == 16);
-    assert!(size_of::<Label>() == 16 + size_of::<Walk>());
+    assert!(size_of::<Label>() == 24 + size_of::<Walk>());
 };

@@ -14,6 +14,7 @@
 #![allow(internal_features)]
 
 mod atomic;
+mod attributes;
 mod cgroups;
 mod directory;
 mod exec;
@@ -22,8 +23,10 @@ mod generation;
 mod identity;
 mod maps;
 mod memory;
+mod names;
 mod network;
 mod offsets;
+mod overlay;
 mod own_proc;
 mod own_tmpfs;
 mod path;

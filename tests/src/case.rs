@@ -39,6 +39,7 @@ pub(crate) struct Refusal {
     who: Identity,
     action: &'static str,
     errno: Errno,
+    reason: &'static str,
     place: Option<String>,
     unlabelled: Option<Identity>,
 }
@@ -46,7 +47,7 @@ pub(crate) struct Refusal {
 /// `action` by `who` must be refused with EACCES by policy.
 pub(crate) fn refusal(who: Identity, action: &'static str) -> Refusal {
     let unlabelled = Some(FREE.with(who.capabilities));
-    Refusal { who, action, errno: Errno::EACCES, place: None, unlabelled }
+    Refusal { who, action, errno: Errno::EACCES, reason: "policy", place: None, unlabelled }
 }
 
 impl Refusal {
@@ -60,6 +61,11 @@ impl Refusal {
     pub(crate) fn with(mut self, errno: Errno) -> Self {
         self.errno = errno;
         self
+    }
+
+    /// The file would have more rights under its new name: EXDEV, upon which programs copy.
+    pub(crate) fn for_more_rights(self) -> Self {
+        Self { reason: "more-rights", ..self.with(Errno::EXDEV) }
     }
 
     /// There is no unlabelled process that could do the same.
@@ -122,7 +128,7 @@ impl<'a> Case<'a> {
                 && event.subject() == refusal.who.name
                 && event.is_about(refusal.action)
                 && event.errno() == format!("{:?}", refusal.errno)
-                && event.reason() == "policy"
+                && event.reason() == refusal.reason
                 && refusal.place.as_ref().is_none_or(|place| event.is_at(place))
         })?;
         match refusal.unlabelled {

@@ -10,8 +10,8 @@ use crate::case::Case;
 use crate::daemon::Daemon;
 use crate::report::{Effort, Report, Verdict};
 use crate::{
-    admin, caches, canary, checks, escape, exactness, exec, file, first_hour, generations, hostile, identity,
-    includes, layout, lifecycle, mode, mounts, network, own_tmpfs, path, programs, quickstart, quiet,
+    admin, attributes, caches, canary, checks, escape, exactness, exec, file, first_hour, generations, hostile, identity,
+    includes, layout, lifecycle, mode, mounts, names, network, own_tmpfs, path, programs, quickstart, quiet,
     requirements, running, selector, shadow, stdio, store, systemd, unix, unused, users, why,
 };
 
@@ -84,6 +84,8 @@ const FAMILIES: &[Family] = &[
             exec::PART,
             file::PART,
             path::PART,
+            names::PART,
+            attributes::PART,
             mounts::PART,
             own_tmpfs::PART,
             network::PART,

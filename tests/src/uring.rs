@@ -13,6 +13,11 @@ use crate::raw::c_path;
 
 const OP_CONNECT: u8 = 16;
 const OP_OPENAT: u8 = 18;
+const OP_RENAMEAT: u8 = 35;
+const OP_UNLINKAT: u8 = 36;
+const OP_MKDIRAT: u8 = 37;
+const OP_SYMLINKAT: u8 = 38;
+const OP_LINKAT: u8 = 39;
 const IOSQE_ASYNC: u8 = 16;
 const ENTER_GETEVENTS: u32 = 1;
 const OFFSET_SUBMISSIONS: libc::off_t = 0;
@@ -117,6 +122,67 @@ pub(crate) fn open(path: &Path, force_async: bool) -> io::Result<()> {
     // SAFETY: a new descriptor that nobody else owns.
     drop(unsafe { OwnedFd::from_raw_fd(fd) });
     Ok(())
+}
+
+/// Removes a file.
+pub(crate) fn unlink(path: &Path) -> io::Result<()> {
+    let path = c_path(path);
+    submit(Submission {
+        opcode: OP_UNLINKAT,
+        fd: libc::AT_FDCWD,
+        address: path.as_ptr() as u64,
+        ..Submission::default()
+    })
+    .map(drop)
+}
+
+/// Makes a directory.
+pub(crate) fn mkdir(path: &Path) -> io::Result<()> {
+    let path = c_path(path);
+    submit(Submission {
+        opcode: OP_MKDIRAT,
+        fd: libc::AT_FDCWD,
+        address: path.as_ptr() as u64,
+        length: 0o777,
+        ..Submission::default()
+    })
+    .map(drop)
+}
+
+/// Makes a symbolic link.
+pub(crate) fn symlink(target: &Path, path: &Path) -> io::Result<()> {
+    let (target, path) = (c_path(target), c_path(path));
+    submit(Submission {
+        opcode: OP_SYMLINKAT,
+        fd: libc::AT_FDCWD,
+        address: target.as_ptr() as u64,
+        offset: path.as_ptr() as u64,
+        ..Submission::default()
+    })
+    .map(drop)
+}
+
+/// Links a file to another name.
+pub(crate) fn link(old: &Path, new: &Path) -> io::Result<()> {
+    two_names(OP_LINKAT, old, new)
+}
+
+/// Renames a file.
+pub(crate) fn rename(old: &Path, new: &Path) -> io::Result<()> {
+    two_names(OP_RENAMEAT, old, new)
+}
+
+fn two_names(opcode: u8, old: &Path, new: &Path) -> io::Result<()> {
+    let (old, new) = (c_path(old), c_path(new));
+    submit(Submission {
+        opcode,
+        fd: libc::AT_FDCWD,
+        address: old.as_ptr() as u64,
+        offset: new.as_ptr() as u64,
+        length: libc::AT_FDCWD as u32,
+        ..Submission::default()
+    })
+    .map(drop)
 }
 
 fn setup(parameters: &mut Parameters) -> io::Result<OwnedFd> {
