@@ -8,8 +8,11 @@ use crate::tables::{
 };
 
 /// Why an operation was decided as it was.
+///
+/// As wide as the answer of a hook: in a `Result` of both, whichever it is fills the same register. A
+/// narrower one would leave a part of it unset, which the verifier refuses to see copied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
+#[repr(i32)]
 pub enum Reason {
     /// The policy of the live generation.
     Policy = 0,

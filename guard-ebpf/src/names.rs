@@ -43,21 +43,21 @@ pub fn path_mknod(ctx: LsmContext) -> i32 {
     if mode & S_IFMT == S_IFSOCK {
         return 0;
     }
-    let action = made(mode);
-    guarded(action.bit(), |label| create(ctx.arg(1), mode, action, label))
+    let required = made((mode & S_IFMT) as u64);
+    guarded(required, |label| create(ctx.arg(1), mode, required, label))
 }
 
 #[lsm(hook = "path_mkdir")]
 pub fn path_mkdir(ctx: LsmContext) -> i32 {
     let mode: u64 = ctx.arg(2);
     guarded(Action::DirCreate.bit(), |label| {
-        create(ctx.arg(1), mode as u16 & !S_IFMT | S_IFDIR, Action::DirCreate, label)
+        create(ctx.arg(1), mode as u16 & !S_IFMT | S_IFDIR, Action::DirCreate.bit(), label)
     })
 }
 
 #[lsm(hook = "path_symlink")]
 pub fn path_symlink(ctx: LsmContext) -> i32 {
-    guarded(Action::FileSymlink.bit(), |label| create(ctx.arg(1), S_IFLNK, Action::FileSymlink, label))
+    guarded(Action::FileSymlink.bit(), |label| create(ctx.arg(1), S_IFLNK, Action::FileSymlink.bit(), label))
 }
 
 #[lsm(hook = "path_unlink")]
@@ -70,29 +70,28 @@ pub fn path_rmdir(ctx: LsmContext) -> i32 {
     guarded(Action::DirRemove.bit(), |label| remove(ctx.arg(1), Action::DirRemove, label))
 }
 
-/// The action that brings a file of this kind into being.
+/// The action that brings a file of this kind (`S_IFMT`) into being, as a bit.
 #[inline(always)]
-fn made(mode: u16) -> Action {
-    let kind = mode & S_IFMT;
-    if kind == S_IFDIR {
-        Action::DirCreate
-    } else if kind == S_IFLNK {
-        Action::FileSymlink
-    } else if kind == S_IFCHR || kind == S_IFBLK || kind == S_IFIFO {
-        Action::FileMknod
+fn made(kind: u64) -> u64 {
+    if kind == S_IFDIR as u64 {
+        Action::DirCreate.bit()
+    } else if kind == S_IFLNK as u64 {
+        Action::FileSymlink.bit()
+    } else if kind == S_IFCHR as u64 || kind == S_IFBLK as u64 || kind == S_IFIFO as u64 {
+        Action::FileMknod.bit()
     } else {
-        Action::FileCreate
+        Action::FileCreate.bit()
     }
 }
 
-/// The action that removes a file of this kind.
+/// The action that removes a file of this kind, as a bit.
 #[inline(always)]
-fn removed(mode: u16) -> Action {
-    if mode & S_IFMT == S_IFDIR { Action::DirRemove } else { Action::FileRemove }
+fn removed(kind: u64) -> u64 {
+    if kind == S_IFDIR as u64 { Action::DirRemove.bit() } else { Action::FileRemove.bit() }
 }
 
 #[inline(always)]
-fn create(dentry: u64, mode: u16, action: Action, label: *mut Label) -> Result<i32, Reason> {
+fn create(dentry: u64, mode: u16, required: u64, label: *mut Label) -> Result<i32, Reason> {
     let (generation, header) = live()?;
     let mut resource = Resource::unknown();
     locate(&generation, header, dentry, label, &mut resource)?;
@@ -105,7 +104,7 @@ fn create(dentry: u64, mode: u16, action: Action, label: *mut Label) -> Result<i
     resource.attributes.set_id = (mode & SET_ID != 0) as u64;
     resource.attributes.fileless = 0;
     resource.add_attribute_features(&generation, header);
-    Ok(judge(&generation, label, &resource, action.bit()))
+    Ok(judge(&generation, label, &resource, required))
 }
 
 #[inline(always)]
@@ -180,7 +179,7 @@ fn put(
     place: &Place,
     inode: u64,
     resource: &mut Resource,
-) -> Result<u16, Reason> {
+) -> Result<(), Reason> {
     let mode: u16 = read(inode, &INODE_MODE)?;
     let owner: u32 = read(inode, &INODE_UID)?;
     resource.class = place.class;
@@ -191,7 +190,7 @@ fn put(
     // It has a name, or will have one.
     resource.attributes.fileless = 0;
     resource.add_attribute_features(generation, header);
-    Ok(mode)
+    Ok(())
 }
 
 /// `link(2)`: `file.link` on the name that is there, `file.create` on the new one.
@@ -206,7 +205,7 @@ fn link(old: u64, new: u64, label: *mut Label) -> Result<i32, Reason> {
     let inode: u64 = read(old, &DENTRY_INODE)?;
     let mut resource = Resource::unknown();
     let from = place(&generation, header, old, label, &mut resource)?;
-    let mode = put(&generation, header, &from, inode, &mut resource)?;
+    put(&generation, header, &from, inode, &mut resource)?;
     let answer = judge(&generation, label, &resource, Action::FileLink.bit());
     if answer != 0 {
         return Ok(answer);
@@ -214,7 +213,7 @@ fn link(old: u64, new: u64, label: *mut Label) -> Result<i32, Reason> {
     let before = rights_of(&generation, label, &resource);
     let to = place(&generation, header, new, label, &mut resource)?;
     put(&generation, header, &to, inode, &mut resource)?;
-    let answer = judge(&generation, label, &resource, made(mode).bit());
+    let answer = judge(&generation, label, &resource, made(resource.attributes.kind));
     if answer != 0 {
         return Ok(answer);
     }
@@ -239,7 +238,7 @@ fn rename(old: u64, new: u64, flags: u32, label: *mut Label) -> Result<i32, Reas
     let mut resource = Resource::unknown();
 
     let from = place(&generation, header, old, label, &mut resource)?;
-    let mode = put(&generation, header, &from, moved, &mut resource)?;
+    put(&generation, header, &from, moved, &mut resource)?;
     let mut required = Action::FileRename.bit();
     if flags & RENAME_WHITEOUT != 0 {
         required |= Action::FileMknod.bit();
@@ -251,8 +250,8 @@ fn rename(old: u64, new: u64, flags: u32, label: *mut Label) -> Result<i32, Reas
     let before = rights_of(&generation, label, &resource);
     let mut other_after = Rights { allow: 0, candidate: 0, outcome: NO_OUTCOME };
     if exchange {
-        let other_mode = put(&generation, header, &from, other, &mut resource)?;
-        let answer = judge(&generation, label, &resource, made(other_mode).bit());
+        put(&generation, header, &from, other, &mut resource)?;
+        let answer = judge(&generation, label, &resource, made(resource.attributes.kind));
         if answer != 0 {
             return Ok(answer);
         }
@@ -260,18 +259,18 @@ fn rename(old: u64, new: u64, flags: u32, label: *mut Label) -> Result<i32, Reas
     }
 
     let to = place(&generation, header, new, label, &mut resource)?;
-    let mut other_mode = 0;
     if other != 0 {
-        other_mode = put(&generation, header, &to, other, &mut resource)?;
-        let action = if exchange { Action::FileRename } else { removed(other_mode) };
-        let answer = judge(&generation, label, &resource, action.bit());
+        put(&generation, header, &to, other, &mut resource)?;
+        let required =
+            if exchange { Action::FileRename.bit() } else { removed(resource.attributes.kind) };
+        let answer = judge(&generation, label, &resource, required);
         if answer != 0 {
             return Ok(answer);
         }
     }
     if exchange {
         let other_before = rights_of(&generation, label, &resource);
-        let answer = if other_mode & S_IFMT == S_IFDIR {
+        let answer = if resource.attributes.kind == S_IFDIR as u64 {
             elsewhere(&generation, label, &resource, &to, &from, other_before, other_after)
         } else {
             more_rights(&generation, label, &resource, Action::FileRename, other_before, other_after)
@@ -281,12 +280,12 @@ fn rename(old: u64, new: u64, flags: u32, label: *mut Label) -> Result<i32, Reas
         }
     }
     put(&generation, header, &to, moved, &mut resource)?;
-    let answer = judge(&generation, label, &resource, made(mode).bit());
+    let answer = judge(&generation, label, &resource, made(resource.attributes.kind));
     if answer != 0 {
         return Ok(answer);
     }
     let after = rights_of(&generation, label, &resource);
-    Ok(if mode & S_IFMT == S_IFDIR {
+    Ok(if resource.attributes.kind == S_IFDIR as u64 {
         elsewhere(&generation, label, &resource, &from, &to, before, after)
     } else {
         more_rights(&generation, label, &resource, Action::FileRename, before, after)
@@ -332,18 +331,19 @@ fn elsewhere(
     before: Rights,
     after: Rights,
 ) -> i32 {
-    let same = match (generation.outcome(before.outcome), generation.outcome(after.outcome)) {
-        (Some(old), Some(new)) => {
-            old.base == new.base
-                && old.features == new.features
-                && combination(&old, from.above) == combination(&new, to.above)
-                && combination(&old, from.last) == combination(&new, to.last)
-        }
-        _ => false,
-    };
-    if same && from.named | to.named == 0 {
+    if from.named | to.named == 0 && is_same(generation, from, to, before.outcome, after.outcome) {
         return 0;
     }
     let denied = before.allow & after.allow & MONITORED == 0;
     refer(generation, label, resource, Action::FileRename, denied, true)
+}
+
+/// Whether what lies in a directory is decided alike at both places, whatever its own name.
+#[inline(always)]
+fn is_same(generation: &Generation, from: &Place, to: &Place, before: u32, after: u32) -> bool {
+    let Some(old) = generation.outcome(before) else { return false };
+    let Some(new) = generation.outcome(after) else { return false };
+    old.base == new.base
+        && combination(&old, from.above) == combination(&old, to.above)
+        && combination(&old, from.last) == combination(&old, to.last)
 }

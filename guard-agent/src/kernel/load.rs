@@ -11,7 +11,18 @@ use std::thread;
 use std::time::Instant;
 
 /// The BPF object, embedded by the build; empty if it was not built.
-pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/guard-ebpf.o"));
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/guard-ebpf.o"));
+
+/// The BPF object. A debug build takes the one that `GUARD_BPF_OBJECT` names, so that whoever works on the
+/// programs need not build the agent again.
+pub(super) fn object() -> &'static [u8] {
+    #[cfg(debug_assertions)]
+    if let Some(path) = std::env::var_os("GUARD_BPF_OBJECT") {
+        static OTHER: std::sync::OnceLock<Vec<u8>> = std::sync::OnceLock::new();
+        return OTHER.get_or_init(|| std::fs::read(path).unwrap_or_default());
+    }
+    OBJECT
+}
 
 /// How a program is attached.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -118,7 +129,7 @@ impl Kernel {
     /// # Errors
     /// What is missing on this host, by name; nothing stays attached.
     pub fn load() -> Result<Self, KernelError> {
-        if OBJECT.is_empty() {
+        if object().is_empty() {
             return Err(KernelError::NoObject);
         }
         // Two readers of the kernel's types, each for what the other does not give.
@@ -141,7 +152,7 @@ impl Kernel {
             loader.override_global(global, value, true);
         }
         loader.override_global("RENAME_LOCK", &rename_lock, true);
-        let mut ebpf = loader.load(OBJECT).map_err(|cause| KernelError::Object(describe(&cause)))?;
+        let mut ebpf = loader.load(object()).map_err(|cause| KernelError::Object(describe(&cause)))?;
         load_programs(&mut ebpf, &fitting, &btf)?;
         let mut programs = Vec::with_capacity(fitting.len());
         for (name, kind, hook) in fitting {
