@@ -60,6 +60,8 @@ pub struct Row {
 
 /// Error number "operation not permitted" (`include/uapi/asm-generic/errno-base.h`).
 pub const EPERM: i32 = 1;
+/// Error number "invalid cross-device link" (`include/uapi/asm-generic/errno-base.h`).
+pub const EXDEV: i32 = 18;
 /// Error number "try again" (`include/uapi/asm-generic/errno-base.h`).
 pub const EAGAIN: i32 = 11;
 /// Error number "permission denied" (`include/uapi/asm-generic/errno-base.h`).
@@ -107,23 +109,21 @@ actions! {
     FileRead = "file.read", ["read"], File, EACCES, "file_open", AT_OPEN;
     FileWrite = "file.write", ["mutate"], File, EACCES, "file_open", AT_OPEN;
     FileAppend = "file.append", ["mutate"], File, EACCES, "file_open", AT_OPEN;
-    FileTruncate = "file.truncate", ["mutate"], File, EACCES, "file_open",
-        Partly("decided for O_TRUNC; truncate(2) and ftruncate(2) are not");
-    FileCreate = "file.create", ["mutate"], File, EACCES, "", NotYet;
-    FileRemove = "file.remove", ["mutate"], File, EACCES, "", NotYet;
-    FileRename = "file.rename", ["mutate"], FileOrDir, EACCES, "", NotYet;
-    FileLink = "file.link", ["mutate"], File, EACCES, "", NotYet;
-    FileSymlink = "file.symlink", ["mutate"], File, EACCES, "", NotYet;
-    FileMknod = "file.mknod", ["mutate"], File, EACCES, "", NotYet;
-    FileSetattr = "file.setattr", ["mutate"], File, EACCES, "", NotYet;
-    FileIoctl = "file.ioctl", ["file.*"], File, EACCES, "file_open",
-        Partly("decided for opens that allow nothing but ioctl (access mode 3)");
+    FileTruncate = "file.truncate", ["mutate"], File, EACCES, "path_truncate, file_truncate", Enforced;
+    FileCreate = "file.create", ["mutate"], File, EACCES, "path_mknod, path_link, path_rename, file_open", Enforced;
+    FileRemove = "file.remove", ["mutate"], File, EACCES, "path_unlink, path_rename", Enforced;
+    FileRename = "file.rename", ["mutate"], FileOrDir, EACCES, "path_rename", Enforced;
+    FileLink = "file.link", ["mutate"], File, EACCES, "path_link", Enforced;
+    FileSymlink = "file.symlink", ["mutate"], File, EACCES, "path_symlink, path_rename", Enforced;
+    FileMknod = "file.mknod", ["mutate"], File, EACCES, "path_mknod, path_rename", Enforced;
+    FileSetattr = "file.setattr", ["mutate"], File, EACCES,
+        "inode_setattr, inode_setxattr, inode_removexattr, inode_set_acl, inode_remove_acl, inode_file_setattr", Enforced;
+    FileIoctl = "file.ioctl", ["file.*"], File, EACCES, "file_ioctl, file_ioctl_compat, file_open", Enforced;
     DirList = "dir.list", ["read"], Dir, EACCES, "file_open", AT_OPEN;
-    DirCreate = "dir.create", ["mutate"], Dir, EACCES, "", NotYet;
-    DirRemove = "dir.remove", ["mutate"], Dir, EACCES, "", NotYet;
+    DirCreate = "dir.create", ["mutate"], Dir, EACCES, "path_mkdir, path_rename", Enforced;
+    DirRemove = "dir.remove", ["mutate"], Dir, EACCES, "path_rmdir, path_rename", Enforced;
     Exec = "exec", ["exec.*"], File, EACCES, "bprm_creds_for_exec, bprm_check_security", Enforced;
-    ExecMap = "exec.map", ["exec.*"], FileOrMemory, EACCES, "mmap_file, file_open",
-        Partly("decided for mmap; a later mprotect(PROT_EXEC) is not");
+    ExecMap = "exec.map", ["exec.*"], FileOrMemory, EACCES, "mmap_file, file_mprotect, file_open", Enforced;
     NetConnect = "net.connect", ["net.out"], Endpoint, EACCES,
         "socket_connect, socket_sendmsg, sctp_bind_connect", Enforced;
     NetSend = "net.send", ["net.out"], Endpoint, EACCES, "socket_sendmsg", Enforced;

@@ -1,6 +1,6 @@
 //! The decision: pure, bounded, the same in the kernel and in user space.
 
-use crate::action::{Action, EACCES, ECONNREFUSED, ENOENT, EPERM, QUIET_PEER};
+use crate::action::{Action, EACCES, ECONNREFUSED, ENOENT, EPERM, EXDEV, QUIET_PEER};
 use crate::class::Class;
 use crate::tables::{
     Control, MAX_BOUNDARIES, MAX_OUTCOME_FEATURES, Masks, Net4, Net6, Outcome, Ports, SUBJECT_LIVE,
@@ -8,8 +8,11 @@ use crate::tables::{
 };
 
 /// Why an operation was decided as it was.
+///
+/// As wide as the answer of a hook: in a `Result` of both, whichever it is fills the same register. A
+/// narrower one would leave a part of it unset, which the verifier refuses to see copied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
+#[repr(i32)]
 pub enum Reason {
     /// The policy of the live generation.
     Policy = 0,
@@ -31,11 +34,13 @@ pub enum Reason {
     NoMemory = 8,
     /// The subject's outcomes were replaced again and again while they were read.
     OutcomesChanging = 9,
+    /// Under its new name the file would have more rights.
+    MoreRights = 10,
 }
 
 impl Reason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Policy,
         Self::NoGeneration,
         Self::SubjectRemoved,
@@ -46,6 +51,7 @@ impl Reason {
         Self::StorageBusy,
         Self::NoMemory,
         Self::OutcomesChanging,
+        Self::MoreRights,
     ];
 
     /// The reason with this number, if there is one.
@@ -66,6 +72,7 @@ impl Reason {
             Self::StorageBusy => "storage-busy",
             Self::NoMemory => "no-memory",
             Self::OutcomesChanging => "outcomes-changing",
+            Self::MoreRights => "more-rights",
         }
     }
 }
@@ -162,6 +169,9 @@ impl Decision {
         let loud = self.denied & !self.quiet;
         if self.denied == 0 {
             0
+        } else if matches!(self.reason, Reason::MoreRights) {
+            // What programs answer by copying, which is decided as what it is.
+            -EXDEV
         } else if loud & WITH_EPERM != 0 {
             -EPERM
         } else if loud != 0 {
@@ -186,6 +196,30 @@ impl Decision {
     pub fn shadow(&self) -> u64 {
         // What it denies is `denied ^ differs`. Something is denied then as well, unless that is nothing.
         if self.denied == 0 || self.denied == self.differs { self.differs } else { 0 }
+    }
+}
+
+/// What a subject may do with a resource, and would with the policies in monitor mode: one bit for each
+/// action, and [`crate::tables::MONITORED`] in `allow`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rights {
+    /// Actions that are allowed.
+    pub allow: u64,
+    /// Actions that the candidate set allows.
+    pub candidate: u64,
+    /// Index of the outcome; [`NO_OUTCOME`] if there is none.
+    pub outcome: u32,
+}
+
+/// What `subject` may do with a resource. Without a decision, nothing.
+#[inline(always)]
+pub fn rights<T: Tables>(tables: &T, subject: u32, class: Class, features: u64, now: impl Fn() -> u64) -> Rights {
+    let decision = decide(tables, &Query { subject, class, features, required: u64::MAX }, now);
+    let allow = !decision.denied;
+    Rights {
+        allow,
+        candidate: allow & !decision.would_deny | decision.would_allow,
+        outcome: decision.outcome,
     }
 }
 
@@ -268,7 +302,7 @@ fn reached(timeline: &Timeline, count: u32, now: u64) -> u32 {
 
 /// The values of the features that matter, as an index into the outcome's truth table.
 #[inline(always)]
-fn combination(outcome: &Outcome, features: u64) -> u32 {
+pub fn combination(outcome: &Outcome, features: u64) -> u32 {
     let mut index = 0;
     let mut bit = 0;
     while bit < MAX_OUTCOME_FEATURES {

@@ -24,6 +24,9 @@ pub struct Label {
     pub session: u64,
     /// The process that is decided about, where it is not the running one; else zeros.
     pub process: Process,
+    /// Super block of the overlay on which this task was last judged, or 0: what overlayfs then does to
+    /// the files of its layers is part of what was decided.
+    pub overlay: u64,
     /// Where the path walk of this task keeps its intermediate state.
     pub walk: Walk,
 }
@@ -103,5 +106,5 @@ const _: () = {
     assert!(size_of::<Maker>() == 16);
     assert!(size_of::<Process>() == 24);
     assert!(size_of::<SocketLabel>() == 40);
-    assert!(size_of::<Label>() == 40 + size_of::<Walk>());
+    assert!(size_of::<Label>() == 48 + size_of::<Walk>());
 };

@@ -28,6 +28,8 @@ macro_rules! for_each_member {
             TASK_BPF_STORAGE, "task_struct", "bpf_storage", false;
             TASK_SIGNAL, "task_struct", "signal", false;
             TASK_CRED, "task_struct", "cred", false;
+            TASK_REAL_CRED, "task_struct", "real_cred", false;
+            TASK_IO_URING, "task_struct", "io_uring", false;
             TASK_CGROUPS, "task_struct", "cgroups", false;
             TASK_GROUP_LEADER, "task_struct", "group_leader", false;
             TASK_TGID, "task_struct", "tgid", false;
@@ -55,6 +57,7 @@ macro_rules! for_each_member {
             CRED_SUID, "cred", "suid", false;
             CRED_FSUID, "cred", "fsuid", false;
             CRED_GID, "cred", "gid", false;
+            CRED_FSUID, "cred", "fsuid", false;
             CRED_EGID, "cred", "egid", false;
             CRED_SGID, "cred", "sgid", false;
             CRED_FSGID, "cred", "fsgid", false;
@@ -82,6 +85,13 @@ macro_rules! for_each_member {
             SB_MAGIC, "super_block", "s_magic", false;
             SB_FLAGS, "super_block", "s_flags", false;
             SB_ROOT, "super_block", "s_root", false;
+            SB_FS_INFO, "super_block", "s_fs_info", false;
+            PATH_DENTRY, "path", "dentry", false;
+            IATTR_VALID, "iattr", "ia_valid", false;
+            VMA_FILE, "vm_area_struct", "vm_file", false;
+            VMA_FLAGS, "vm_area_struct", "vm_flags", false;
+            VMA_ANON, "vm_area_struct", "anon_vma", false;
+            BACKING_USER_DENTRY, "backing_file", "user_path.dentry", true;
             MOUNT_MNT, "mount", "mnt", false;
             MOUNT_NS, "mount", "mnt_ns", false;
             BPRM_FILE, "linux_binprm", "file", false;

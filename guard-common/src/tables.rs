@@ -121,7 +121,8 @@ pub struct Outcome {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, IntoBytes, Immutable)]
 pub struct Masks {
-    /// Actions that are allowed: by the enforced policy set, or all of them in monitor mode.
+    /// Actions that are allowed: by the enforced policy set, or all of them in monitor mode, which
+    /// [`MONITORED`] says.
     pub allow: u64,
     /// Allowed actions that the candidate set (with the policies in monitor mode) would deny.
     pub would_deny: u64,
@@ -135,6 +136,10 @@ pub struct Masks {
     /// that it would allow. 0 without a shadow.
     pub differs: u64,
 }
+
+/// Set in [`Masks::allow`], above the bits of actions, where the subject is in monitor mode: what is not
+/// about a single action is not denied to it either.
+pub const MONITORED: u64 = 1 << 63;
 
 /// The first address of a range of IPv4 addresses that ends where the next one begins.
 #[repr(C)]

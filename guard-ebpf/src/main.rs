@@ -16,6 +16,7 @@
 mod address;
 mod arrival;
 mod atomic;
+mod attributes;
 mod capability;
 mod cgroups;
 mod directory;
@@ -27,8 +28,10 @@ mod identity;
 mod machine;
 mod maps;
 mod memory;
+mod names;
 mod network;
 mod offsets;
+mod overlay;
 mod own_proc;
 mod own_tmpfs;
 mod path;

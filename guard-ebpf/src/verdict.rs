@@ -4,6 +4,7 @@ use crate::generation::Generation;
 use crate::record::{Report, count, send};
 use crate::resource::Resource;
 use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
+use guard_common::action::Action;
 use guard_common::decide::{Decision, NO_OUTCOME, Query, Reason, decide};
 use guard_common::event::{Counter, Verdict};
 use guard_common::label::Label;
@@ -87,7 +88,7 @@ fn answer(
     let mut loosened = false;
     let (verdict, actions) = if decision.denied != 0 {
         count(Counter::Denied);
-        if !matches!(decision.reason, Reason::Policy) {
+        if !matches!(decision.reason, Reason::Policy | Reason::MoreRights) {
             count(Counter::InternalDenied);
         }
         if decision.is_loosened() {
@@ -106,6 +107,28 @@ fn answer(
     let report = Report { verdict, reason: decision.reason, actions, errno: errno.abs(), loosened, shadow };
     send(generation, label, resource, &report);
     errno
+}
+
+/// Answers for a new name under which a file would have more rights: by the enforced set (`denied`), by
+/// the candidate set, or by both.
+#[inline(always)]
+pub fn refer(
+    generation: &Generation,
+    label: *mut Label,
+    resource: &Resource,
+    action: Action,
+    denied: bool,
+    candidate: bool,
+) -> i32 {
+    let bit = action.bit();
+    let mut decision = Decision::deny_all(0, Reason::MoreRights);
+    if denied {
+        decision.denied = bit;
+        decision.would_allow = if candidate { 0 } else { bit };
+    } else {
+        decision.would_deny = bit;
+    }
+    answer(generation, label, resource, bit, decision)
 }
 
 /// Decides that at least one of two actions is allowed; a denial is reported as the first.

@@ -41,6 +41,7 @@ pub(crate) struct Refusal {
     errno: Errno,
     /// What the caller hears, if not that.
     heard: Option<Errno>,
+    reason: &'static str,
     place: Option<String>,
     unlabelled: Option<Identity>,
 }
@@ -48,7 +49,7 @@ pub(crate) struct Refusal {
 /// `action` by `who` must be refused with EACCES by policy.
 pub(crate) fn refusal(who: Identity, action: &'static str) -> Refusal {
     let unlabelled = Some(FREE.with(who.capabilities));
-    Refusal { who, action, errno: Errno::EACCES, heard: None, place: None, unlabelled }
+    Refusal { who, action, errno: Errno::EACCES, heard: None, reason: "policy", place: None, unlabelled }
 }
 
 impl Refusal {
@@ -130,7 +131,7 @@ impl<'a> Case<'a> {
                 && event.subject() == refusal.who.name
                 && event.is_about(refusal.action)
                 && event.errno() == format!("{:?}", refusal.errno)
-                && event.reason() == "policy"
+                && event.reason() == refusal.reason
                 && refusal.place.as_ref().is_none_or(|place| event.is_at(place))
         })?;
         match refusal.unlabelled {

@@ -14,6 +14,7 @@ use clap::{Parser, Subcommand};
 use guard_tests::{attempt, bundle, daemon, elf, events, http, layout, raw, users};
 
 mod admin;
+mod attributes;
 mod bpf;
 mod caches;
 mod canary;
@@ -43,6 +44,7 @@ mod listening;
 mod machine;
 mod mode;
 mod mounts;
+mod names;
 mod network;
 mod nginx;
 mod own_tmpfs;

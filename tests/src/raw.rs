@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 
-use nix::libc::{self, c_int, c_long, c_void};
+use nix::libc::{self, c_int, c_long, c_uint, c_void};
 
 /// Flag of execveat: only check whether the execution would be allowed (include/uapi/linux/fcntl.h).
 pub const AT_EXECVE_CHECK: c_int = 0x10000;
@@ -380,6 +380,105 @@ pub fn map_page(fd: Option<BorrowedFd<'_>>, protection: c_int) -> io::Result<()>
         libc::munmap(address, 4096);
     }
     Ok(())
+}
+
+/// Maps one page privately without the right to execute it, writes to it if it is to be changed, and then
+/// asks for another protection.
+pub fn protect_page(fd: Option<BorrowedFd<'_>>, change: bool, protection: c_int) -> io::Result<()> {
+    let (flags, fd) = match fd {
+        Some(fd) => (libc::MAP_PRIVATE, fd.as_raw_fd()),
+        None => (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1),
+    };
+    // SAFETY: a new mapping at an address of the kernel's choice; nothing else refers to it.
+    unsafe {
+        let address =
+            libc::mmap(std::ptr::null_mut(), 4096, libc::PROT_READ | libc::PROT_WRITE, flags, fd, 0);
+        if address == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        if change {
+            address.cast::<u8>().write_volatile(0xc3);
+        }
+        let result = checked(libc::mprotect(address, 4096, protection).into());
+        libc::munmap(address, 4096);
+        result.map(drop)
+    }
+}
+
+/// Renames a file (renameat2(2)).
+pub fn rename(old: &Path, new: &Path, flags: c_uint) -> io::Result<()> {
+    let (old, new) = (c_path(old), c_path(new));
+    // SAFETY: both are strings that end in zero and outlive the call.
+    checked(unsafe {
+        libc::syscall(
+            libc::SYS_renameat2,
+            libc::AT_FDCWD,
+            old.as_ptr(),
+            libc::AT_FDCWD,
+            new.as_ptr(),
+            flags,
+        )
+    })
+    .map(drop)
+}
+
+/// Sets an extended attribute.
+pub fn set_attribute(path: &Path, name: &CStr, value: &[u8]) -> io::Result<()> {
+    let path = c_path(path);
+    // SAFETY: the strings end in zero; the kernel copies as many bytes as the slice has.
+    checked(unsafe {
+        libc::setxattr(path.as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0).into()
+    })
+    .map(drop)
+}
+
+/// Removes an extended attribute.
+pub fn remove_attribute(path: &Path, name: &CStr) -> io::Result<()> {
+    let path = c_path(path);
+    // SAFETY: both strings end in zero.
+    checked(unsafe { libc::removexattr(path.as_ptr(), name.as_ptr()).into() }).map(drop)
+}
+
+/// An ioctl(2) whose argument is at most eight bytes.
+pub fn ioctl(fd: BorrowedFd<'_>, command: u32, argument: u64) -> io::Result<()> {
+    let mut argument = argument;
+    // SAFETY: the commands of the tests read or write at most eight bytes at the address.
+    checked(unsafe { libc::ioctl(fd.as_raw_fd(), command.into(), &raw mut argument).into() }).map(drop)
+}
+
+/// The same as a 32-bit program makes it, through the 32-bit system call gate.
+pub fn ioctl_of_32_bits(fd: BorrowedFd<'_>, command: u32, argument: u64) -> io::Result<()> {
+    const IOCTL: u32 = 54;
+    // SAFETY: a new mapping below 4 GiB, so that a 32-bit pointer reaches it; the gate takes its arguments
+    // in the named registers and clobbers those that are listed.
+    unsafe {
+        let memory = libc::mmap(
+            std::ptr::null_mut(),
+            4096,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_32BIT,
+            -1,
+            0,
+        );
+        if memory == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        memory.cast::<u64>().write(argument);
+        let result: i32;
+        std::arch::asm!(
+            "push rbx",
+            "mov ebx, {fd:e}",
+            "int 0x80",
+            "pop rbx",
+            fd = in(reg) fd.as_raw_fd(),
+            inlateout("eax") IOCTL => result,
+            in("ecx") command,
+            in("edx") memory as u32,
+            out("r8") _, out("r9") _, out("r10") _, out("r11") _,
+        );
+        libc::munmap(memory, 4096);
+        if result < 0 { Err(io::Error::from_raw_os_error(-result)) } else { Ok(()) }
+    }
 }
 
 /// Connects a socket to the raw bytes of an address.

@@ -17,6 +17,11 @@ const OP_SENDMSG: u8 = 9;
 const OP_CONNECT: u8 = 16;
 const OP_OPENAT: u8 = 18;
 const OP_OPENAT2: u8 = 28;
+const OP_RENAMEAT: u8 = 35;
+const OP_UNLINKAT: u8 = 36;
+const OP_MKDIRAT: u8 = 37;
+const OP_SYMLINKAT: u8 = 38;
+const OP_LINKAT: u8 = 39;
 const OP_SOCKET: u8 = 45;
 const OP_BIND: u8 = 56;
 const OP_LISTEN: u8 = 57;
@@ -347,6 +352,67 @@ impl Ring {
         };
         if entered < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
+}
+
+/// Removes a file.
+pub(crate) fn unlink(path: &Path) -> io::Result<()> {
+    let path = c_path(path);
+    submit(Submission {
+        opcode: OP_UNLINKAT,
+        fd: libc::AT_FDCWD,
+        address: path.as_ptr() as u64,
+        ..Submission::default()
+    })
+    .map(drop)
+}
+
+/// Makes a directory.
+pub(crate) fn mkdir(path: &Path) -> io::Result<()> {
+    let path = c_path(path);
+    submit(Submission {
+        opcode: OP_MKDIRAT,
+        fd: libc::AT_FDCWD,
+        address: path.as_ptr() as u64,
+        length: 0o777,
+        ..Submission::default()
+    })
+    .map(drop)
+}
+
+/// Makes a symbolic link.
+pub(crate) fn symlink(target: &Path, path: &Path) -> io::Result<()> {
+    let (target, path) = (c_path(target), c_path(path));
+    submit(Submission {
+        opcode: OP_SYMLINKAT,
+        fd: libc::AT_FDCWD,
+        address: target.as_ptr() as u64,
+        offset: path.as_ptr() as u64,
+        ..Submission::default()
+    })
+    .map(drop)
+}
+
+/// Links a file to another name.
+pub(crate) fn link(old: &Path, new: &Path) -> io::Result<()> {
+    two_names(OP_LINKAT, old, new)
+}
+
+/// Renames a file.
+pub(crate) fn rename(old: &Path, new: &Path) -> io::Result<()> {
+    two_names(OP_RENAMEAT, old, new)
+}
+
+fn two_names(opcode: u8, old: &Path, new: &Path) -> io::Result<()> {
+    let (old, new) = (c_path(old), c_path(new));
+    submit(Submission {
+        opcode,
+        fd: libc::AT_FDCWD,
+        address: old.as_ptr() as u64,
+        offset: new.as_ptr() as u64,
+        length: libc::AT_FDCWD as u32,
+        ..Submission::default()
+    })
+    .map(drop)
 }
 
 /// Submits one entry to a ring of its own.

@@ -56,6 +56,9 @@ pub fn internal_reason(reason: &str) -> Option<&'static str> {
         Reason::Unreadable => "the kernel memory that describes the resource could not be read",
         Reason::StorageBusy => "the kernel did not hand out the label at that instant; trying again helps",
         Reason::NoMemory => "the kernel had no memory for the label of a new process",
+        Reason::MoreRights => {
+            "under its new name the file would have rights that it does not have under the old one; mv copies instead, which is decided as what it is"
+        }
         Reason::OutcomesChanging => {
             "what the subject may do was replaced again and again while it was looked up"
         }

@@ -11,7 +11,18 @@ use std::thread;
 use std::time::Instant;
 
 /// The BPF object, embedded by the build; empty if it was not built.
-pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/guard-ebpf.o"));
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/guard-ebpf.o"));
+
+/// The BPF object. A debug build takes the one that `GUARD_BPF_OBJECT` names, so that whoever works on the
+/// programs need not build the agent again.
+pub(super) fn object() -> &'static [u8] {
+    #[cfg(debug_assertions)]
+    if let Some(path) = std::env::var_os("GUARD_BPF_OBJECT") {
+        static OTHER: std::sync::OnceLock<Vec<u8>> = std::sync::OnceLock::new();
+        return OTHER.get_or_init(|| std::fs::read(path).unwrap_or_default());
+    }
+    OBJECT
+}
 
 /// How a program is attached.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -58,6 +69,25 @@ const PROGRAMS: &[(&str, Kind, &str)] = &[
     ("bprm_check_security", Kind::Lsm, "bprm_check_security"),
     ("file_open", Kind::Lsm, "file_open"),
     ("mmap_file", Kind::Lsm, "mmap_file"),
+    ("file_mprotect", Kind::Lsm, "file_mprotect"),
+    ("path_mknod", Kind::Lsm, "path_mknod"),
+    ("path_mkdir", Kind::Lsm, "path_mkdir"),
+    ("path_symlink", Kind::Lsm, "path_symlink"),
+    ("path_unlink", Kind::Lsm, "path_unlink"),
+    ("path_rmdir", Kind::Lsm, "path_rmdir"),
+    ("path_link", Kind::Lsm, "path_link"),
+    ("path_rename", Kind::Lsm, "path_rename"),
+    ("path_truncate", Kind::Lsm, "path_truncate"),
+    ("file_truncate", Kind::LsmSince, "file_truncate"),
+    ("inode_setattr", Kind::LsmWith(3), "inode_setattr"),
+    ("inode_setattr_2", Kind::LsmWith(2), "inode_setattr"),
+    ("inode_setxattr", Kind::Lsm, "inode_setxattr"),
+    ("inode_removexattr", Kind::Lsm, "inode_removexattr"),
+    ("inode_set_acl", Kind::LsmSince, "inode_set_acl"),
+    ("inode_remove_acl", Kind::LsmSince, "inode_remove_acl"),
+    ("inode_file_setattr", Kind::LsmSince, "inode_file_setattr"),
+    ("file_ioctl", Kind::Lsm, "file_ioctl"),
+    ("file_ioctl_compat", Kind::Lsm, "file_ioctl_compat"),
     ("socket_post_create", Kind::Lsm, "socket_post_create"),
     ("socket_create", Kind::Lsm, "socket_create"),
     ("socket_setsockopt", Kind::Lsm, "socket_setsockopt"),
@@ -145,7 +175,7 @@ impl Kernel {
     /// # Errors
     /// What is missing on this host, by name; nothing stays attached.
     pub fn load() -> Result<Self, KernelError> {
-        if OBJECT.is_empty() {
+        if object().is_empty() {
             return Err(KernelError::NoObject);
         }
         // Two readers of the kernel's types, each for what the other does not give.
@@ -168,7 +198,7 @@ impl Kernel {
             loader.override_global(global, value, true);
         }
         loader.override_global("RENAME_LOCK", &rename_lock, true);
-        let mut ebpf = loader.load(OBJECT).map_err(|cause| KernelError::Object(describe(&cause)))?;
+        let mut ebpf = loader.load(object()).map_err(|cause| KernelError::Object(describe(&cause)))?;
         load_programs(&mut ebpf, &fitting, &btf)?;
         let mut programs = Vec::with_capacity(fitting.len());
         for (name, kind, hook) in fitting {
