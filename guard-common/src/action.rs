@@ -95,7 +95,7 @@ macro_rules! actions {
     };
 }
 
-use Coverage::{Enforced, NotYet, Partly};
+use Coverage::{Enforced, Partly};
 
 const AT_OPEN: Coverage = Partly("decided when the file is opened, not again on each use");
 

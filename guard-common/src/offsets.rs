@@ -57,7 +57,6 @@ macro_rules! for_each_member {
             CRED_SUID, "cred", "suid", false;
             CRED_FSUID, "cred", "fsuid", false;
             CRED_GID, "cred", "gid", false;
-            CRED_FSUID, "cred", "fsuid", false;
             CRED_EGID, "cred", "egid", false;
             CRED_SGID, "cred", "sgid", false;
             CRED_FSGID, "cred", "fsgid", false;

@@ -71,6 +71,11 @@ impl Refusal {
         self
     }
 
+    /// The file would have more rights under its new name: EXDEV, upon which programs copy.
+    pub(crate) fn for_more_rights(self) -> Self {
+        Self { reason: "more-rights", ..self.with(Errno::EXDEV) }
+    }
+
     /// There is no unlabelled process that could do the same.
     pub(crate) fn only_labelled(mut self) -> Self {
         self.unlabelled = None;
