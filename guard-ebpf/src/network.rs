@@ -48,7 +48,7 @@ struct SocketAddress {
 }
 
 #[inline(always)]
-fn connect(socket: u64, address: u64, length: u32, label: *mut Label) -> Result<i32, Reason> {
+fn connect(socket: u64, address: u64, length: u32, label: *mut Label) -> Result<i64, Reason> {
     if (length as i32) < 2 {
         // The kernel refuses this itself.
         return Ok(0);
@@ -114,12 +114,12 @@ fn connect(socket: u64, address: u64, length: u32, label: *mut Label) -> Result<
         family => {
             resource.class =
                 if family == AF_NETLINK && protocol == 0 { NETLINK_ROUTE } else { OTHER_PROTOCOL };
-            return Ok(judge(&generation, label, &resource, Action::NetRaw.bit()));
+            return Ok(judge(&generation, label, &resource, Action::NetRaw.bit()).into());
         }
     }
     resource.features |= port_features(&generation, header, walk, resource.port)?;
     resource.add_attribute_features(&generation, header);
-    Ok(judge(&generation, label, &resource, Action::NetConnect.bit()))
+    Ok(judge(&generation, label, &resource, Action::NetConnect.bit()).into())
 }
 
 /// 127.0.0.1.
