@@ -23,16 +23,17 @@ pub fn capable(ctx: LsmContext) -> i32 {
     guarded(Action::SysCap.bit(), |label| {
         let asked: u64 = ctx.arg(0);
         if asked != read::<u64>(task::current() as u64, &TASK_CRED)? {
-            return Ok(0);
+            return Ok(0i64);
         }
         let number: u64 = ctx.arg(2);
         let options: u64 = ctx.arg(3);
         let (generation, _) = live()?;
         let resource = Resource::of_class(FIRST_CAPABILITY + (number as u32 & (CAPABILITY_CLASSES - 1)));
-        Ok(if options & NO_AUDIT == 0 {
+        let answer = if options & NO_AUDIT == 0 {
             judge(&generation, label, &resource, Action::SysCap.bit())
         } else {
             probe(&generation, label, &resource, Action::SysCap.bit())
-        })
+        };
+        Ok(answer.into())
     })
 }

@@ -20,9 +20,9 @@ fn machine(required: u64) -> i32 {
 }
 
 #[inline(always)]
-fn decide(label: *mut Label, required: u64) -> Result<i32, Reason> {
+fn decide(label: *mut Label, required: u64) -> Result<i64, Reason> {
     let (generation, _) = live()?;
-    Ok(judge(&generation, label, &Resource::of_class(MACHINE), required))
+    Ok(judge(&generation, label, &Resource::of_class(MACHINE), required).into())
 }
 
 /// mount(2), whatever it does: a new file system, a bind, a remount, a move, a change of propagation.

@@ -4,13 +4,14 @@
 //! label of the other process is an attribute (`resource.subject`), because it can be attached at any
 //! time; processes themselves have no name that policy could know.
 
-use crate::memory::read;
+use crate::memory::{read, read_at};
 use crate::offsets::*;
 use crate::resource::Resource;
 use crate::task::{self, Lookup, guarded};
 use crate::verdict::{fail, judge, live, probe};
 use aya_ebpf::bindings::task_struct;
 use aya_ebpf::helpers::generated::bpf_get_current_pid_tgid;
+use aya_ebpf::EbpfContext;
 use aya_ebpf::macros::lsm;
 use aya_ebpf::programs::LsmContext;
 use guard_common::action::Action;
@@ -32,9 +33,11 @@ pub fn task_kill(ctx: LsmContext) -> i32 {
     guarded(SIGNAL, |label| {
         // The signal of a USB request that has completed (`kill_pid_usb_asyncio`): it goes to the process
         // that made the request, and the running task has nothing to do with it.
-        let cred: u64 = ctx.arg(3);
+        // Read as a number: the verifier takes an argument for a pointer that is never null, and would
+        // drop everything behind this test.
+        let cred: u64 = read_at(ctx.as_ptr() as u64 + 3 * 8)?;
         if cred != 0 {
-            return Ok(0);
+            return Ok(0i64);
         }
         other(ctx.arg(0), label, SIGNAL, true)
     })
@@ -86,10 +89,10 @@ pub fn ptrace_traceme(ctx: LsmContext) -> i32 {
     let tracer = match task::of(parent) {
         Lookup::Unlabelled => return 0,
         Lookup::Labelled(label) => label,
-        Lookup::Busy => return guarded(TRACE, |_| Err(Reason::StorageBusy)),
+        Lookup::Busy => return guarded(TRACE, |_| Err::<i64, _>(Reason::StorageBusy)),
     };
     match process(tracer, task::current(), TRACE, true) {
-        Ok(answer) => answer,
+        Ok(answer) => answer as i32,
         Err(reason) => fail(tracer, TRACE, reason),
     }
 }
@@ -97,7 +100,7 @@ pub fn ptrace_traceme(ctx: LsmContext) -> i32 {
 /// Decides what the running task does to `target`; its own thread group is its own affair. What is not
 /// to be reported is a question of the kernel's.
 #[inline(always)]
-fn other(target: *mut task_struct, label: *mut Label, required: u64, reported: bool) -> Result<i32, Reason> {
+fn other(target: *mut task_struct, label: *mut Label, required: u64, reported: bool) -> Result<i64, Reason> {
     // SAFETY: the helper has no requirements.
     let own = (unsafe { bpf_get_current_pid_tgid() } >> 32) as u32;
     if read::<u32>(target as u64, &TASK_TGID)? == own {
@@ -108,7 +111,7 @@ fn other(target: *mut task_struct, label: *mut Label, required: u64, reported: b
 
 /// Decides what the holder of `label` does to `target`.
 #[inline(always)]
-fn process(label: *mut Label, target: *mut task_struct, required: u64, reported: bool) -> Result<i32, Reason> {
+fn process(label: *mut Label, target: *mut task_struct, required: u64, reported: bool) -> Result<i64, Reason> {
     let (generation, header) = live()?;
     let mut resource = Resource::of_class(PROCESS);
     resource.peer_tgid = read(target as u64, &TASK_TGID)?;
@@ -122,9 +125,10 @@ fn process(label: *mut Label, target: *mut task_struct, required: u64, reported:
     resource.attributes.own = unsafe { (*label).subject } as u64;
     resource.attributes.subject = if resource.peer == NO_SUBJECT { ABSENT } else { resource.peer as u64 };
     resource.add_attribute_features(&generation, header);
-    Ok(if reported {
+    let answer = if reported {
         judge(&generation, label, &resource, required)
     } else {
         probe(&generation, label, &resource, required)
-    })
+    };
+    Ok(answer.into())
 }

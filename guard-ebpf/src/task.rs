@@ -63,15 +63,19 @@ pub fn label() -> Lookup {
 
 /// Lets `decide` answer for a labelled task; an unlabelled one is let through. `required` is what is
 /// denied where Guard cannot decide.
+///
+/// The answer may be an `i64` as well: an error and an `i32` share one register, of which an error leaves
+/// half unwritten, and in a large function the compiler may move that half around, which the verifier
+/// refuses.
 #[inline(always)]
-pub fn guarded(required: u64, decide: impl FnOnce(*mut Label) -> Result<i32, Reason>) -> i32 {
+pub fn guarded<A: Into<i64>>(required: u64, decide: impl FnOnce(*mut Label) -> Result<A, Reason>) -> i32 {
     let label = match label() {
         Lookup::Unlabelled => return 0,
         Lookup::Labelled(label) => label,
         Lookup::Busy => return Decision::deny_all(required, Reason::StorageBusy).answer(),
     };
     let answer = match decide(label) {
-        Ok(answer) => answer,
+        Ok(answer) => answer.into() as i32,
         Err(reason) => fail(label, required, reason),
     };
     // Nothing else ever comes out; where the compiler passes the answer through memory, the verifier no

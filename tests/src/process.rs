@@ -23,7 +23,7 @@ use crate::raw::{self, Tuning};
 use crate::users::{FREE, Identity, KILL, SYS_PTRACE};
 
 pub(crate) const PART: Part = Part {
-    name: "process",
+    name: "machine-processes",
     bundle,
     prepare: layout::create,
     tests: tests!(
@@ -78,7 +78,7 @@ fn bundle(bundle: Bundle) -> Result<Bundle> {
         "both",
         BOTH.name,
         &["proc.*"],
-        "!(resource has subject) || resource.subject == Guard::Subject::\"proc-own\"",
+        "!(resource has subject) || resource has subject && resource.subject == Guard::Subject::\"proc-own\"",
     );
     Ok(bundle.policy("process", policy))
 }
