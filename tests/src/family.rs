@@ -12,10 +12,10 @@ use crate::daemon::Daemon;
 use crate::report::{Effort, Report, Verdict};
 use crate::threats::Entry;
 use crate::{
-    admin, caches, canary, checks, coverage, credentials, deputies, doors, escape, exactness, exec, file, first_hour, flood,
-    generations, hostile, identity, image, includes, interpreter, layout, lifecycle, mode, mounts, network,
-    own_tmpfs, path, programs, quickstart, quiet, requirements, ring, running, selector, shadow, stdio, store,
-    systemd, unix, unused, users, why,
+    admin, caches, canary, checks, coverage, credentials, deputies, doors, escape, exactness, exec, file,
+    first_hour, flood, generations, hostile, identity, image, includes, interpreter, layout, lifecycle, mode,
+    mounts, network, own_tmpfs, path, programs, quickstart, quiet, requirements, ring, running, selector,
+    shadow, stdio, store, systemd, unix, unused, users, why,
 };
 
 /// One test: run once without Guard and once under it.

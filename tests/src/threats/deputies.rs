@@ -15,7 +15,10 @@ pub(super) const CHAPTER: Chapter = Chapter {
             "DP-2",
             "have a container daemon run a program: docker, podman, containerd, libvirt",
             "The same; what a permitted one does for a subject is not seen, so permit none",
-            &["connecting_to_a_unix_socket_is_refused", "an_agent_is_refused_other_programs_sockets_and_addresses"],
+            &[
+                "connecting_to_a_unix_socket_is_refused",
+                "an_agent_is_refused_other_programs_sockets_and_addresses",
+            ],
         ),
         answered(
             "DP-3",

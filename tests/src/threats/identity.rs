@@ -2,7 +2,8 @@
 
 use super::{Chapter, answered, open};
 
-const LABEL_STAYS: &str = "Labels are copied at fork and never looked up again by user, cgroup, parent, name or program";
+const LABEL_STAYS: &str =
+    "Labels are copied at fork and never looked up again by user, cgroup, parent, name or program";
 
 pub(super) const CHAPTER: Chapter = Chapter {
     name: "Identity",

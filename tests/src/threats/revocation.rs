@@ -2,7 +2,8 @@
 
 use super::{Chapter, answered, out_of_scope};
 
-const NOT_ON_USE: &str = "this version decides when a file is opened or a connection made, not each use of it";
+const NOT_ON_USE: &str =
+    "this version decides when a file is opened or a connection made, not each use of it";
 const RESTART: &str = "restart a workload after tightening its policy";
 const NO_QUARANTINE: &str = "this version has no quarantine";
 

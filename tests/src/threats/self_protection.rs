@@ -44,7 +44,14 @@ pub(super) const CHAPTER: Chapter = Chapter {
             "`sys.bpf` is not decided",
             NOT_ROOT,
         ),
-        open("SP-7", "load a module, another kernel, or reboot", "", &[], "`sys.module` is not decided", NOT_ROOT),
+        open(
+            "SP-7",
+            "load a module, another kernel, or reboot",
+            "",
+            &[],
+            "`sys.module` is not decided",
+            NOT_ROOT,
+        ),
         open(
             "SP-8",
             "change the agent's program, policy, state or unit",
