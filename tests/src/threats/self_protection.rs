@@ -1,6 +1,6 @@
 //! Turning on the agent.
 
-use super::{Chapter, answered, open, out_of_scope};
+use super::{Chapter, open, out_of_scope};
 
 const NOT_ROOT: &str = "do not run subjects as root";
 
@@ -86,7 +86,7 @@ pub(super) const CHAPTER: Chapter = Chapter {
             "Guard is part of the kernel that it protects and falls with it",
             "keep the kernel up to date; permit no modules, bpf, user namespaces",
         ),
-        answered(
+        open(
             "SP-12",
             "begin before the agent does",
             "Whoever runs already is labelled before the agent says that it is ready; order services after it",
@@ -94,6 +94,8 @@ pub(super) const CHAPTER: Chapter = Chapter {
                 "a_process_that_runs_already_is_labelled_before_the_agent_is_ready",
                 "a_selected_executable_that_runs_already_is_labelled_with_its_children",
             ],
+            "until the agent is ready nothing is enforced, and no test boots a host with an early service",
+            "services ordered after the agent: `After=guard-agent.service`",
         ),
     ],
 };
