@@ -102,8 +102,9 @@ const AT_OPEN: Coverage = Partly("decided when the file is opened, not again on 
 const ACCEPT: Coverage = Partly(
     "a request is dropped; what was waiting when an inherited socket was taken over is refused on its first use only",
 );
-const RECEIVE: Coverage =
-    Partly("a datagram is dropped when it arrives; what an inherited socket holds when it is taken over is not decided");
+const RECEIVE: Coverage = Partly(
+    "a datagram is dropped when it arrives; what an inherited socket holds when it is taken over is not decided",
+);
 
 actions! {
     FileRead = "file.read", ["read"], File, EACCES, "file_open", AT_OPEN;

@@ -213,7 +213,13 @@ pub struct Rights {
 
 /// What `subject` may do with a resource. Without a decision, nothing.
 #[inline(always)]
-pub fn rights<T: Tables>(tables: &T, subject: u32, class: Class, features: u64, now: impl Fn() -> u64) -> Rights {
+pub fn rights<T: Tables>(
+    tables: &T,
+    subject: u32,
+    class: Class,
+    features: u64,
+    now: impl Fn() -> u64,
+) -> Rights {
     let decision = decide(tables, &Query { subject, class, features, required: u64::MAX }, now);
     let allow = !decision.denied;
     Rights {

@@ -261,8 +261,7 @@ fn rename(old: u64, new: u64, flags: u32, label: *mut Label) -> Result<i32, Reas
     let to = place(&generation, header, new, label, &mut resource)?;
     if other != 0 {
         put(&generation, header, &to, other, &mut resource)?;
-        let required =
-            if exchange { Action::FileRename.bit() } else { removed(resource.attributes.kind) };
+        let required = if exchange { Action::FileRename.bit() } else { removed(resource.attributes.kind) };
         let answer = judge(&generation, label, &resource, required);
         if answer != 0 {
             return Ok(answer);

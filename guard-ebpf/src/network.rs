@@ -56,12 +56,7 @@ pub fn socket_connect(ctx: LsmContext) -> i32 {
 }
 
 #[inline(always)]
-fn connect(
-    socket: *const c_void,
-    address: u64,
-    length: u32,
-    label: *mut Label,
-) -> Result<i32, Reason> {
+fn connect(socket: *const c_void, address: u64, length: u32, label: *mut Label) -> Result<i32, Reason> {
     let given = SocketAddress::read(address, length)?;
     // Dissolves an association; unix sockets have hooks of their own.
     if given.family == AF_UNSPEC || given.family == AF_UNIX {

@@ -9,9 +9,9 @@ use crate::offsets::*;
 use crate::resource::Resource;
 use crate::task::{self, Lookup, guarded};
 use crate::verdict::{fail, judge, live, probe};
+use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::task_struct;
 use aya_ebpf::helpers::generated::bpf_get_current_pid_tgid;
-use aya_ebpf::EbpfContext;
 use aya_ebpf::macros::lsm;
 use aya_ebpf::programs::LsmContext;
 use guard_common::action::Action;
@@ -111,7 +111,12 @@ fn other(target: *mut task_struct, label: *mut Label, required: u64, reported: b
 
 /// Decides what the holder of `label` does to `target`.
 #[inline(always)]
-fn process(label: *mut Label, target: *mut task_struct, required: u64, reported: bool) -> Result<i64, Reason> {
+fn process(
+    label: *mut Label,
+    target: *mut task_struct,
+    required: u64,
+    reported: bool,
+) -> Result<i64, Reason> {
     let (generation, header) = live()?;
     let mut resource = Resource::of_class(PROCESS);
     resource.peer_tgid = read(target as u64, &TASK_TGID)?;

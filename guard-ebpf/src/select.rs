@@ -139,11 +139,7 @@ fn executable(generation: &Generation, bprm: u64) -> Result<Executable, Reason> 
 }
 
 #[inline(always)]
-fn executable_with(
-    generation: &Generation,
-    bprm: u64,
-    label: *mut Label,
-) -> Result<Executable, Reason> {
+fn executable_with(generation: &Generation, bprm: u64, label: *mut Label) -> Result<Executable, Reason> {
     let header = generation.header().ok_or(Reason::TableMiss)?;
     let file: u64 = read(bprm, &BPRM_FILE)?;
     let dentry: u64 = read(file, &FILE_DENTRY)?;

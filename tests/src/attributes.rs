@@ -67,7 +67,12 @@ fn free() -> PathBuf {
 }
 
 /// A file as its user owns it: who changes attributes must be the owner.
-fn owned_by_everybody(case: &Case<'_>, file: &Path, action: impl Fn(&Path) -> io::Result<()>, verb: &'static str) -> Result<()> {
+fn owned_by_everybody(
+    case: &Case<'_>,
+    file: &Path,
+    action: impl Fn(&Path) -> io::Result<()>,
+    verb: &'static str,
+) -> Result<()> {
     // Owned by the agent for the control and the refusal, by another user for the unlabelled one.
     layout::file(file, b"content\n")?;
     chown(file, Some(AGENT.uid), Some(AGENT.uid)).with_context(|| format!("chown {}", file.display()))?;
@@ -144,9 +149,13 @@ fn extended_attributes_and_access_lists_are_not_changed(case: &Case<'_>) -> Resu
     /// `u::rw-, u:2001:r--, g::r--, m::r--, o::r--` (include/uapi/linux/posix_acl_xattr.h).
     fn list() -> Vec<u8> {
         let mut bytes = 2u32.to_le_bytes().to_vec();
-        for (tag, rights, id) in
-            [(1u16, 6u16, u32::MAX), (2, 4, AGENT.uid), (4, 4, u32::MAX), (16, 4, u32::MAX), (32, 4, u32::MAX)]
-        {
+        for (tag, rights, id) in [
+            (1u16, 6u16, u32::MAX),
+            (2, 4, AGENT.uid),
+            (4, 4, u32::MAX),
+            (16, 4, u32::MAX),
+            (32, 4, u32::MAX),
+        ] {
             bytes.extend(tag.to_le_bytes());
             bytes.extend(rights.to_le_bytes());
             bytes.extend(id.to_le_bytes());
@@ -242,9 +251,8 @@ fn what_was_written_to_a_mapping_is_not_executed(case: &Case<'_>) -> Result<()> 
     let changed = || raw::protect_page(Some(code()?.as_fd()), true, EXECUTABLE);
     case.refused(refusal(AGENT, "exec.map"), changed)?;
     case.allowed(CI, changed)?;
-    let writable = || {
-        raw::map_page(Some(code()?.as_fd()), libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC)
-    };
+    let writable =
+        || raw::map_page(Some(code()?.as_fd()), libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC);
     case.refused(refusal(AGENT, "exec.map"), writable)?;
     case.allowed(CI, writable)
 }
@@ -253,7 +261,8 @@ fn copying_up_is_part_of_what_was_allowed(case: &Case<'_>) -> Result<()> {
     // The file is in the lower layer only, until something changes it; then overlayfs copies it, with its
     // owner, mode and attributes, to a directory that no policy names.
     for (number, change) in [
-        (|file: &Path| fs::set_permissions(file, Permissions::from_mode(0o640))) as fn(&Path) -> io::Result<()>,
+        (|file: &Path| fs::set_permissions(file, Permissions::from_mode(0o640)))
+            as fn(&Path) -> io::Result<()>,
         |file| OpenOptions::new().append(true).open(file).map(drop),
         |file| OpenOptions::new().write(true).truncate(true).open(file).map(drop),
         |file| fs::rename(file, file.with_extension("renamed")),

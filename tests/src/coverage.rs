@@ -82,11 +82,16 @@ fn send() -> std::io::Result<()> {
 fn what_is_attached_is_told_action_by_action(_: &Case<'_>) -> Result<()> {
     let daemon = Daemon::start("coverage", &bundle("accept"))?;
     let report = coverage(&daemon, 0)?;
-    for (action, hook) in [("exec", "bprm_creds_for_exec"), ("unix.connect", "unix_stream_connect"), (ACTION, HOOK)] {
+    for (action, hook) in
+        [("exec", "bprm_creds_for_exec"), ("unix.connect", "unix_stream_connect"), (ACTION, HOOK)]
+    {
         let found = of(&report, action)?;
         ensure!(found["coverage"] == "enforced" || found["coverage"] == "partly", "{action}: {found}");
         let hooks = found["hooks"].as_array().context("there are hooks")?;
-        ensure!(hooks.iter().any(|name| name == hook), "{action} is not said to be decided by {hook}: {found}");
+        ensure!(
+            hooks.iter().any(|name| name == hook),
+            "{action} is not said to be decided by {hook}: {found}"
+        );
     }
     let refused = attempt(AGENT, send)?;
     ensure!(refused == Outcome::Failed(nix::errno::Errno::EACCES), "sending should be refused: {refused:?}");
@@ -120,7 +125,9 @@ fn a_subject_is_denied_all_where_that_is_wanted(_: &Case<'_>) -> Result<()> {
     let outcome = attempt(AGENT, || read(path("open/notes")))?;
     ensure!(outcome == Outcome::Failed(nix::errno::Errno::EACCES), "reading what is permitted: {outcome:?}");
     let seconds = std::time::Duration::from_secs(20);
-    daemon.events.wait(mark, seconds, "the denial", |event| event.is_denial() && event.is_about("file.read"))?;
+    daemon
+        .events
+        .wait(mark, seconds, "the denial", |event| event.is_denial() && event.is_about("file.read"))?;
     let degraded = daemon.status()?["degraded"].to_string();
     ensure!(degraded.contains("all that it governs is denied"), "degraded: {degraded}");
     let why = output(&mut daemon.control(&["why", "--last", "agent"]))?;

@@ -103,7 +103,8 @@ fn the_records_of_the_host_cannot_be_rewritten(case: &Case<'_>) -> Result<()> {
 fn the_agents_own_files_are_refused(case: &Case<'_>) -> Result<()> {
     // Without a daemon there are only stand-ins: what must be shown is that file modes would allow it.
     let directory = case.daemon().map_or_else(|| path("agent"), |daemon| daemon.directory().to_owned());
-    let files: [PathBuf; 3] = ["bundle/guard.toml", "agent.toml", "state/events.db"].map(|name| directory.join(name));
+    let files: [PathBuf; 3] =
+        ["bundle/guard.toml", "agent.toml", "state/events.db"].map(|name| directory.join(name));
     if case.daemon().is_none() {
         files.iter().try_for_each(|file| layout::file(file, b"nothing\n"))?;
     }

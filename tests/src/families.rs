@@ -7,8 +7,8 @@ use anyhow::{Context, Result, ensure};
 use guard_common::class::{self, UNKNOWN};
 use nix::errno::Errno;
 use nix::libc::{
-    AF_ALG, AF_INET, AF_INET6, AF_NETLINK, AF_PACKET, AF_UNIX, IPPROTO_ICMP, SOCK_DGRAM, SOCK_RAW, SOCK_SEQPACKET,
-    SOCK_STREAM,
+    AF_ALG, AF_INET, AF_INET6, AF_NETLINK, AF_PACKET, AF_UNIX, IPPROTO_ICMP, SOCK_DGRAM, SOCK_RAW,
+    SOCK_SEQPACKET, SOCK_STREAM,
 };
 
 use crate::attempt::{Outcome, attempt};
@@ -179,7 +179,8 @@ fn leading_packets_by_way_of_other_hosts_is_refused(case: &Case<'_>) -> Result<(
     };
     case.refused(refused(), || send(&control(SOL_IP, IP_RETOPTS)))?;
     // The same behind another one: the time to live.
-    let before = [&20u64.to_ne_bytes()[..], &0i32.to_ne_bytes(), &2i32.to_ne_bytes(), &9i32.to_ne_bytes(), &[0; 4]];
+    let before =
+        [&20u64.to_ne_bytes()[..], &0i32.to_ne_bytes(), &2i32.to_ne_bytes(), &9i32.to_ne_bytes(), &[0; 4]];
     case.refused(refused(), || send(&[before.concat(), control(SOL_IP, IP_RETOPTS)].concat()))?;
     case.allowed(AGENT, || send(&before.concat()[..24]))?;
     case.allowed(AGENT, || send(&[]))

@@ -12,10 +12,11 @@ use crate::daemon::Daemon;
 use crate::report::{Effort, Report, Verdict};
 use crate::threats::Entry;
 use crate::{
-    admin, attributes, caches, canary, checks, coverage, credentials, deputies, doors, escape, exactness, exec,
-    families, file, first_hour, flood, generations, hostile, identity, image, includes, interpreter, layout,
-    lifecycle, listening, machine, mode, mounts, names, network, own_tmpfs, path, process, programs, quickstart,
-    quiet, requirements, ring, running, selector, sending, shadow, stdio, store, systemd, unix, unused, users, why,
+    admin, attributes, caches, canary, checks, coverage, credentials, deputies, doors, escape, exactness,
+    exec, families, file, first_hour, flood, generations, hostile, identity, image, includes, interpreter,
+    layout, lifecycle, listening, machine, mode, mounts, names, network, own_tmpfs, path, process, programs,
+    quickstart, quiet, requirements, ring, running, selector, sending, shadow, stdio, store, systemd, unix,
+    unused, users, why,
 };
 
 /// One test: run once without Guard and once under it.

@@ -14,8 +14,8 @@ use crate::family::{Part, tests};
 use crate::file::read;
 use crate::identity::fork;
 use crate::layout::{self, ROOT, canary, path};
-use crate::users::AGENT;
 use crate::raw;
+use crate::users::AGENT;
 
 pub(crate) const PART: Part = Part {
     name: "flood",
@@ -93,7 +93,9 @@ fn together(count: usize, file: &std::path::Path) -> io::Result<()> {
             ForkResult::Child => {
                 let answer = match (&go).read_exact(&mut [0]).and_then(|()| read(file)) {
                     Ok(()) => 0,
-                    Err(error) => error.raw_os_error().and_then(|number| u8::try_from(number).ok()).unwrap_or(255),
+                    Err(error) => {
+                        error.raw_os_error().and_then(|number| u8::try_from(number).ok()).unwrap_or(255)
+                    }
                 };
                 let _ = (&answers_out).write_all(&[answer]);
                 raw::exit_now(0);

@@ -202,7 +202,8 @@ fn a_program_registered_for_a_format_is_refused(case: &Case<'_>) -> Result<()> {
 fn arguments_change_nothing(case: &Case<'_>) -> Result<()> {
     for arguments in [Arguments::None, Arguments::Many, Arguments::Forgotten] {
         let context = || format!("arguments: {arguments:?}");
-        let execute = |program: PathBuf| exec::run_in_child(fork, || Err(raw::execve_with(&program, arguments)));
+        let execute =
+            |program: PathBuf| exec::run_in_child(fork, || Err(raw::execve_with(&program, arguments)));
         let refused = refusal(AGENT, "exec").at("image/data/program");
         case.refused(refused, || execute(denied())).with_context(context)?;
         case.allowed(AGENT, || execute(permitted())).with_context(context)?;

@@ -49,7 +49,8 @@ fn bundle(bundle: Bundle) -> Result<Bundle> {
         INTERPRETERS.into_iter().chain(STARTERS).map(which).collect::<Result<_>>()?;
     programs.sort();
     programs.dedup();
-    let libraries = ["/usr/lib", "/usr/local/lib", "/usr/share/perl", "/usr/share/perl5", "/usr/share/git-core"];
+    let libraries =
+        ["/usr/lib", "/usr/local/lib", "/usr/share/perl", "/usr/share/perl5", "/usr/share/git-core"];
     let subject = format!(
         "[subjects.scripter]\nselector = {{ user = \"scripter\" }}\ngoverns = [\"*\"]\n\
          include = [{ORDINARY}, \"base/accounts\", \"base/proc-facts\", \"lang/python\", \"tool/git\"]\n"
@@ -144,10 +145,9 @@ fn starter(name: &str, program: &Path) -> Result<Vec<String>> {
         "nice" => vec!["-n".to_owned(), "1".to_owned(), program.to_string()],
         "timeout" => vec!["60".to_owned(), program.to_string()],
         "perl" => vec!["-e".to_owned(), format!("exit(system('{program}') != 0)")],
-        "python3" => vec![
-            "-c".to_owned(),
-            format!("import subprocess, sys; sys.exit(subprocess.call(['{program}']))"),
-        ],
+        "python3" => {
+            vec!["-c".to_owned(), format!("import subprocess, sys; sys.exit(subprocess.call(['{program}']))")]
+        }
         "tar" => vec![
             "--create".to_owned(),
             "--file=/dev/null".to_owned(),
@@ -164,7 +164,12 @@ fn what_a_permitted_program_starts_is_judged_by_itself(case: &Case<'_>) -> Resul
     let run = |name: &str, program: PathBuf| {
         let words = starter(name, &program).map_err(io::Error::other)?;
         let mut command = Command::new(name);
-        command.args(words).current_dir(path("open/archive")).env("LC_ALL", "C").env("GIT_CONFIG_GLOBAL", "/dev/null").env("HOME", path("open"));
+        command
+            .args(words)
+            .current_dir(path("open/archive"))
+            .env("LC_ALL", "C")
+            .env("GIT_CONFIG_GLOBAL", "/dev/null")
+            .env("HOME", path("open"));
         let output = command.stdin(Stdio::null()).stdout(Stdio::null()).output()?;
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         // Each says in its own way that it could not; the event tells what Guard refused.

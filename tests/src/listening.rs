@@ -92,7 +92,8 @@ fn binding_a_port_outside_the_permitted_ones_is_refused(case: &Case<'_>) -> Resu
 
 fn binding_is_refused_in_every_form_of_the_address(case: &Case<'_>) -> Result<()> {
     let refused = || refusal(AGENT, "net.bind");
-    for ip in [IpAddr::from(Ipv4Addr::UNSPECIFIED), Ipv6Addr::UNSPECIFIED.into(), Ipv6Addr::LOCALHOST.into()] {
+    for ip in [IpAddr::from(Ipv4Addr::UNSPECIFIED), Ipv6Addr::UNSPECIFIED.into(), Ipv6Addr::LOCALHOST.into()]
+    {
         case.refused(refused().at(at(ip, SHUT).to_string()), || bind(at(ip, SHUT), SOCK_STREAM))?;
         case.allowed(AGENT, || bind(at(ip, OPEN), SOCK_STREAM))?;
     }
@@ -110,7 +111,9 @@ fn binding_is_refused_in_every_form_of_the_address(case: &Case<'_>) -> Result<()
 
 fn binding_any_port_is_decided_as_port_zero(case: &Case<'_>) -> Result<()> {
     case.allowed(AGENT, || bind(at(GOOD, 0), SOCK_DGRAM))?;
-    case.refused(refusal(crate::users::CI, "net.bind").at(format!("{GOOD}:0")), || bind(at(GOOD, 0), SOCK_DGRAM))
+    case.refused(refusal(crate::users::CI, "net.bind").at(format!("{GOOD}:0")), || {
+        bind(at(GOOD, 0), SOCK_DGRAM)
+    })
 }
 
 fn listening_is_decided_apart_from_binding(case: &Case<'_>) -> Result<()> {
@@ -269,7 +272,10 @@ fn a_socket_inherited_for_datagrams_becomes_that_of_who_receives(case: &Case<'_>
         None => case.allowed(AGENT, receive),
         Some(_) => {
             let outcome = crate::attempt::attempt(AGENT, receive)?;
-            ensure!(outcome == crate::attempt::Outcome::Failed(Errno::EAGAIN), "it was received: {outcome:?}");
+            ensure!(
+                outcome == crate::attempt::Outcome::Failed(Errno::EAGAIN),
+                "it was received: {outcome:?}"
+            );
             send(GOOD)?;
             case.allowed(AGENT, receive)?;
             send(GOOD)?;

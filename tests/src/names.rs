@@ -104,7 +104,8 @@ fn gone(path: &Path) -> Result<()> {
 fn creating_a_file_is_refused_on_every_file_system(case: &Case<'_>) -> Result<()> {
     for (kind, root) in TREES {
         let (shut, open) = (Path::new(root).join("shut/new"), Path::new(root).join("open/new"));
-        case.refused(refusal(AGENT, "file.create").at("gt/shut/new"), || make_and_remove(&shut)).context(kind)?;
+        case.refused(refusal(AGENT, "file.create").at("gt/shut/new"), || make_and_remove(&shut))
+            .context(kind)?;
         // The open that was refused has left nothing behind.
         is_missing(&shut)?;
         case.allowed(AGENT, || make_and_remove(&open)).context(kind)?;
@@ -171,7 +172,8 @@ fn links_pipes_and_removals_are_decided_apart(case: &Case<'_>) -> Result<()> {
     for directory in ["remove", "create"] {
         layout::file(&path("names").join(directory).join("file"), b"content\n")?;
     }
-    let remove = |directory: &'static str| move || fs::remove_file(path("names").join(directory).join("file"));
+    let remove =
+        |directory: &'static str| move || fs::remove_file(path("names").join(directory).join("file"));
     case.allowed(AGENT, remove("remove"))?;
     let kept = path("names/create/file");
     case.refused(refusal(AGENT, "file.remove").at("names/create/file"), || {

@@ -61,7 +61,12 @@ pub(crate) fn add(bundle: Bundle, selector: &str) -> Bundle {
     );
     let policy = permit("web", "web", &["file.read"], &format!("{trees} || {files}"))
         + &permit("web-map", "web", &["exec.map"], &within(&["/usr/lib/nginx"]))
-        + &permit("web-listen", "web", &["net.bind", "net.listen"], &format!("resource in Guard::Net::\"127.0.0.1/32\" && resource.port == {PORT}"))
+        + &permit(
+            "web-listen",
+            "web",
+            &["net.bind", "net.listen"],
+            &format!("resource in Guard::Net::\"127.0.0.1/32\" && resource.port == {PORT}"),
+        )
         + &permit("web-clients", "web", &["net.accept"], "resource in Guard::Net::\"127.0.0.0/8\"")
         + &permit("web-exec", "web", &["exec"], "resource == Guard::File::\"/usr/sbin/nginx\"");
     bundle.toml(&subject).policy("web", policy)

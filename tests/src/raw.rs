@@ -410,14 +410,7 @@ pub fn rename(old: &Path, new: &Path, flags: c_uint) -> io::Result<()> {
     let (old, new) = (c_path(old), c_path(new));
     // SAFETY: both are strings that end in zero and outlive the call.
     checked(unsafe {
-        libc::syscall(
-            libc::SYS_renameat2,
-            libc::AT_FDCWD,
-            old.as_ptr(),
-            libc::AT_FDCWD,
-            new.as_ptr(),
-            flags,
-        )
+        libc::syscall(libc::SYS_renameat2, libc::AT_FDCWD, old.as_ptr(), libc::AT_FDCWD, new.as_ptr(), flags)
     })
     .map(drop)
 }
@@ -510,7 +503,8 @@ pub fn listen(fd: BorrowedFd<'_>) -> io::Result<()> {
 pub fn accept(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     // SAFETY: no address is asked for.
     let new = checked(unsafe {
-        libc::accept4(fd.as_raw_fd(), std::ptr::null_mut(), std::ptr::null_mut(), libc::SOCK_CLOEXEC) as c_long
+        libc::accept4(fd.as_raw_fd(), std::ptr::null_mut(), std::ptr::null_mut(), libc::SOCK_CLOEXEC)
+            as c_long
     })?;
     // SAFETY: a new descriptor that nobody else owns.
     Ok(unsafe { OwnedFd::from_raw_fd(new as c_int) })
@@ -575,7 +569,8 @@ impl<'a> Message<'a> {
     /// Sends it with sendmmsg(2).
     pub fn send_as_one_of_many(&mut self, fd: BorrowedFd<'_>, flags: c_int) -> io::Result<()> {
         // SAFETY: as in `send`; the kernel writes the length of what it sent into the header.
-        checked(unsafe { libc::sendmmsg(fd.as_raw_fd(), &raw mut *self.header, 1, flags) } as c_long).map(drop)
+        checked(unsafe { libc::sendmmsg(fd.as_raw_fd(), &raw mut *self.header, 1, flags) } as c_long)
+            .map(drop)
     }
 }
 

@@ -105,8 +105,7 @@ impl Report {
 
     /// Prints the line of an entry of the catalogue, as its tests were; nothing if none of them ran.
     pub(crate) fn entry(&self, id: &str, tests: &[&str]) {
-        let ran: Vec<_> =
-            tests.iter().filter_map(|test| Some((*test, *self.tests.get(*test)?))).collect();
+        let ran: Vec<_> = tests.iter().filter_map(|test| Some((*test, *self.tests.get(*test)?))).collect();
         let failed: Vec<&str> =
             ran.iter().filter(|(_, passed)| *passed == Some(false)).map(|(test, _)| *test).collect();
         if !failed.is_empty() {

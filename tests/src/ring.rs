@@ -15,9 +15,9 @@ use crate::case::{Case, refusal};
 use crate::family::{Part, tests};
 use crate::layout::{self, ROOT, canary, path};
 use crate::network::bytes;
+use crate::raw;
 use crate::uring::{self, How, Ring};
 use crate::users::{AGENT, FREE, ROOT as AS_ROOT};
-use crate::raw;
 
 pub(crate) const PART: Part = Part {
     name: "ring",

@@ -113,12 +113,8 @@ fn probe(unit: &str, file: &Path) -> std::io::Result<()> {
 fn probe_step(unit: &str, verb: &str, file: &Path) -> std::io::Result<()> {
     let unit = format!("--unit={unit}");
     let arguments = ["--quiet", "--wait", "--collect", "--service-type=exec", &unit];
-    let status = Command::new("systemd-run")
-        .args(arguments)
-        .arg(helper())
-        .args(["step", verb])
-        .arg(file)
-        .status()?;
+    let status =
+        Command::new("systemd-run").args(arguments).arg(helper()).args(["step", verb]).arg(file).status()?;
     step::result(status)
 }
 

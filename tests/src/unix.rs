@@ -78,7 +78,12 @@ fn bundle(bundle: Bundle) -> Result<Bundle> {
     let policy = permit("unix", "agent", &["unix.connect"], &unix(&good))
         + &permit("unix-abstract", "agent", &["unix.connect"], &unix("@guard-tests-good"))
         + &permit("unix-send", "agent", &["unix.send"], &unix(&datagrams))
-        + &permit("unix-bind", "agent", &["unix.bind", "unix.connect"], &any(&["sockets/mine", "sockets/deaf"]))
+        + &permit(
+            "unix-bind",
+            "agent",
+            &["unix.bind", "unix.connect"],
+            &any(&["sockets/mine", "sockets/deaf"]),
+        )
         + &permit("unix-nodes", "agent", &["file.*"], &within(&[path("sockets")]))
         + &permit("unix-bind-abstract", "agent", &["unix.bind"], &unix("@guard-tests-mine"))
         + &permit("unix-accept", "agent", &["unix.accept"], &any(&["sockets/mine"]))

@@ -165,7 +165,8 @@ pub(crate) fn bind(fd: BorrowedFd<'_>, address: &[u8]) -> io::Result<()> {
 
 /// Lets a socket wait for connections (new in 6.11).
 pub(crate) fn listen(fd: BorrowedFd<'_>) -> io::Result<()> {
-    submit(Submission { opcode: OP_LISTEN, fd: fd.as_raw_fd(), length: 16, ..Submission::default() }).map(drop)
+    submit(Submission { opcode: OP_LISTEN, fd: fd.as_raw_fd(), length: 16, ..Submission::default() })
+        .map(drop)
 }
 
 /// Opens a file for reading, in a worker thread of the kernel if `force_async`.

@@ -35,7 +35,11 @@ fn render(report: &CoverageReport) -> String {
                 Unenforceable::Accept | Unenforceable::Stop => "the rest of its policy is enforced",
             };
             let what: Vec<String> = subject.unenforceable.iter().map(|action| line(action)).collect();
-            format!("{}: {} cannot be enforced on this kernel; {then}", line(&subject.subject), what.join(" "))
+            format!(
+                "{}: {} cannot be enforced on this kernel; {then}",
+                line(&subject.subject),
+                what.join(" ")
+            )
         })
         .collect();
     if !lacking.is_empty() {
@@ -53,7 +57,8 @@ fn of(action: &ActionCoverage, width: usize) -> Vec<String> {
         Extent::NotInThisVersion => "not in this version",
     };
     let hooks = action.hooks.iter().map(|hook| line(hook)).collect::<Vec<_>>().join(" ");
-    let mut lines = vec![format!("{:width$}  {extent:19}  {hooks}", line(&action.action)).trim_end().to_owned()];
+    let mut lines =
+        vec![format!("{:width$}  {extent:19}  {hooks}", line(&action.action)).trim_end().to_owned()];
     lines.extend(action.why.iter().map(|why| format!("{:width$}    {}", "", line(why))));
     lines
 }

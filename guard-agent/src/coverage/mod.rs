@@ -114,9 +114,11 @@ mod tests {
 
     #[test]
     fn a_hook_that_another_one_stands_for_is_not_missed() {
-        let found = one(&row("path_truncate, file_truncate", Coverage::Enforced), &|hook| hook == "path_truncate");
+        let found =
+            one(&row("path_truncate, file_truncate", Coverage::Enforced), &|hook| hook == "path_truncate");
         assert_eq!((found.coverage, found.why), (Extent::Enforced, Vec::new()));
-        let found = one(&row("uring_sqpoll, uring_allowed", Coverage::Enforced), &|hook| hook == "uring_sqpoll");
+        let found =
+            one(&row("uring_sqpoll, uring_allowed", Coverage::Enforced), &|hook| hook == "uring_sqpoll");
         assert_eq!(found.coverage, Extent::Partly);
     }
 }

@@ -7,7 +7,8 @@ use super::names::Watch;
 use super::shadow::{Beside, Shadow, ShadowError};
 use super::unused::Watched;
 use crate::api::types::{
-    BundleStatus, Counters, CoverageReport, PolicyStatus, ProgramStatus, Status, SubjectCoverage, SubjectStatus,
+    BundleStatus, Counters, CoverageReport, PolicyStatus, ProgramStatus, Status, SubjectCoverage,
+    SubjectStatus,
 };
 use crate::bundle::{Denied, Refusal, Shelf, ShelfError, Standing, Trust, TrustConfig, TrustError, replace};
 use crate::coverage;

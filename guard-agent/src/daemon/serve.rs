@@ -2,7 +2,9 @@
 
 use super::engine::{ApplyError, Engine};
 use super::mode::ModeError;
-use crate::api::types::{Applied, CoverageReport, History, ModeRequest, ModeSet, RollbackRequest, ShadowSet, Status};
+use crate::api::types::{
+    Applied, CoverageReport, History, ModeRequest, ModeSet, RollbackRequest, ShadowSet, Status,
+};
 use crate::events::{MountPoint, Renderer};
 use crate::kernel::{KernelError, LabelReader};
 use crate::store::Store;

@@ -128,7 +128,8 @@ mod tests {
 
     fn asked(fixed: &Fixed) -> Answers {
         let lookup: Arc<dyn Lookup> = Arc::new(fixed.clone());
-        let host = Host { mounts: Vec::new(), resolvers: Vec::new(), protected: Vec::new(), undecided: 0, lookup };
+        let host =
+            Host { mounts: Vec::new(), resolvers: Vec::new(), protected: Vec::new(), undecided: 0, lookup };
         let asked = Asked::new(&host);
         for path in ["/usr/bin/python3", "/usr/bin", "/opt/tool"] {
             asked.entry(Path::new(path));

@@ -187,8 +187,12 @@ impl Kernel {
             (types.join().unwrap_or_else(panicked), rename_lock.join().unwrap_or_default(), btf)
         });
         let (btf::Types { mut offsets, hooks }, btf) = (types?, btf?);
-        let fitting: Vec<_> =
-            PROGRAMS.iter().copied().filter(|(_, kind, hook)| kind.fits(hook, &hooks)).filter(is_here).collect();
+        let fitting: Vec<_> = PROGRAMS
+            .iter()
+            .copied()
+            .filter(|(_, kind, hook)| kind.fits(hook, &hooks))
+            .filter(is_here)
+            .collect();
         let old = older_than_6_2()?;
         offsets.push(("STORAGE_MAY_BE_BUSY", u32::from(old)));
         offsets.push(("AGENT_TGID", std::process::id()));

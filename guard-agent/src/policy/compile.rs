@@ -21,6 +21,7 @@ use super::features::Features;
 use super::formula::{AtomId, Formula};
 use super::ids::SubjectIds;
 use super::layout;
+use super::manifest::Unenforceable;
 use super::merge;
 use super::outcome::TooLarge;
 use super::places::Mounts;
@@ -28,7 +29,6 @@ use super::posture::{Instant, Posture, Program};
 use super::rules;
 use super::selectors;
 use super::shadow;
-use super::manifest::Unenforceable;
 use super::subjects::{CANARY, Mode};
 use super::trie::Trie;
 use super::walk::Walker;
@@ -366,7 +366,8 @@ fn coverage(bundle: &Bundle, host: &Host, found: &mut Vec<Diagnostic>) {
         let missing = subject.unenforceable(host.undecided);
         if missing != 0 {
             let names = crate::coverage::names(missing).join(" ");
-            let said = format!("{}: this kernel has no hook for these governed actions: {names}", subject.name);
+            let said =
+                format!("{}: this kernel has no hook for these governed actions: {names}", subject.name);
             found.push(match subject.unenforceable {
                 Unenforceable::Accept => Diagnostic::warning("unenforceable", said),
                 Unenforceable::Deny => Diagnostic::warning(

@@ -57,8 +57,7 @@ fn run(args: &Args) -> Result<bool> {
     let cgroup = PathBuf::from("/sys/fs/cgroup").join(CGROUP);
     std::fs::create_dir_all(&cgroup).context("make a cgroup")?;
     let filter = args.filter.as_deref().unwrap_or_default();
-    let wanted: Vec<&Workload> =
-        WORKLOADS.iter().filter(|workload| workload.name.contains(filter)).collect();
+    let wanted: Vec<&Workload> = WORKLOADS.iter().filter(|workload| workload.name.contains(filter)).collect();
     let round = |name: &str| -> Result<Vec<Outcome>> {
         wanted
             .iter()
@@ -74,7 +73,8 @@ fn run(args: &Args) -> Result<bool> {
     let daemon = Daemon::start("interference", &bundle(1, "user = \"agent\""))?;
     let mut events = daemon.events.accounted()?;
     let beside = round("with Guard attached")?;
-    let selected = bundle(2, &format!("cgroup = \"/{CGROUP}\"")).write(&daemon.directory().join("selected"))?;
+    let selected =
+        bundle(2, &format!("cgroup = \"/{CGROUP}\"")).write(&daemon.directory().join("selected"))?;
     daemon.apply(&selected)?;
     let under = round("as a subject that is permitted everything")?;
     events.read()?;

@@ -15,13 +15,18 @@ pub(super) const CHAPTER: Chapter = Chapter {
             "DP-2",
             "have a container daemon run a program: docker, podman, containerd, libvirt",
             "The same; what a permitted one does for a subject is not seen, so permit none",
-            &["connecting_to_a_unix_socket_is_refused", "an_agent_is_refused_other_programs_sockets_and_addresses"],
+            &[
+                "connecting_to_a_unix_socket_is_refused",
+                "an_agent_is_refused_other_programs_sockets_and_addresses",
+            ],
         ),
-        answered(
+        open(
             "DP-3",
             "leave something for cron, at, udev, logrotate, the next boot",
             "Their files are files that policy must permit writing to",
             &["files_that_others_execute_are_refused"],
+            "renaming and linking one's own files to such places is not decided",
+            "directories of such files that only root may write to",
         ),
         answered(
             "DP-4",
@@ -33,11 +38,13 @@ pub(super) const CHAPTER: Chapter = Chapter {
                 "forbidding_loopback_forbids_the_unspecified_address",
             ],
         ),
-        answered(
+        open(
             "DP-5",
             "leave code where others run it: shell profiles, git hooks, makefiles, directories of PATH",
             "Files that policy must permit writing to; permit no code that runs outside of the label",
             &["files_that_others_execute_are_refused"],
+            "renaming and linking one's own files to such places is not decided",
+            "directories of such files that only root may write to",
         ),
         open(
             "DP-6",

@@ -15,7 +15,11 @@ pub(super) const CHAPTER: Chapter = Chapter {
             "OB-2",
             "fill the maps: many tasks, many files, many file systems",
             "Labels lie in the tasks' own storage, tables are sized by the policy, and what finds no room is denied",
-            &["many_tasks_are_all_labelled", "a_tmpfs_too_many_is_unknown", "tables_of_old_policies_are_freed"],
+            &[
+                "many_tasks_are_all_labelled",
+                "a_tmpfs_too_many_is_unknown",
+                "tables_of_old_policies_are_freed",
+            ],
         ),
         open(
             "OB-3",

@@ -2,7 +2,8 @@
 
 use super::{Chapter, answered, open, out_of_scope};
 
-const NOT_DECIDED: &str = "changes without an open (create, remove, rename, link, attributes, truncate) are not decided";
+const NOT_DECIDED: &str =
+    "changes without an open (create, remove, rename, link, attributes, truncate) are not decided";
 const FILE_MODES: &str = "file modes and owners";
 
 pub(super) const CHAPTER: Chapter = Chapter {
@@ -12,7 +13,10 @@ pub(super) const CHAPTER: Chapter = Chapter {
             "FS-1",
             "use io_uring for everything that files have calls for",
             "Opening is decided however it is submitted: by workers, pollers, in chains, into slots",
-            &["opening_a_file_by_io_uring_is_refused", "opening_by_a_ring_is_refused_however_it_is_submitted"],
+            &[
+                "opening_a_file_by_io_uring_is_refused",
+                "opening_by_a_ring_is_refused_however_it_is_submitted",
+            ],
             NOT_DECIDED,
             "`kernel.io_uring_disabled=2`",
         ),
@@ -61,7 +65,10 @@ pub(super) const CHAPTER: Chapter = Chapter {
             "FS-7",
             "show a directory elsewhere by bind mounts in a mount namespace",
             "A place is a name from the root of its file system, wherever that is mounted",
-            &["a_bind_mount_in_an_own_namespace_is_refused", "a_tmpfs_is_the_same_through_a_bind_and_a_clone"],
+            &[
+                "a_bind_mount_in_an_own_namespace_is_refused",
+                "a_tmpfs_is_the_same_through_a_bind_and_a_clone",
+            ],
         ),
         answered(
             "FS-8",

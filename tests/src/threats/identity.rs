@@ -2,7 +2,8 @@
 
 use super::{Chapter, answered, open};
 
-const LABEL_STAYS: &str = "Labels are copied at fork and never looked up again by user, cgroup, parent, name or program";
+const LABEL_STAYS: &str =
+    "Labels are copied at fork and never looked up again by user, cgroup, parent, name or program";
 
 pub(super) const CHAPTER: Chapter = Chapter {
     name: "Identity",
@@ -95,16 +96,18 @@ pub(super) const CHAPTER: Chapter = Chapter {
             "Names that a process gives itself decide nothing",
             &["another_command_name_changes_nothing"],
         ),
-        answered(
+        open(
             "ID-15",
             "run before the agent does, or fork while it starts or restarts",
-            "Programs that copy labels are attached first; then all tasks are visited until none is left; a killed agent's \
-             enforcement ends with it and begins again the same way",
+            "Programs that copy labels are attached first; then all tasks are visited until none is left, before the agent says \
+             that it enforces",
             &[
                 "a_process_that_runs_already_is_labelled_before_the_agent_is_ready",
                 "a_selected_executable_that_runs_already_is_labelled_with_its_children",
                 "a_fork_storm_during_the_start_leaves_nobody_unlabelled",
             ],
+            "enforcement ends with the agent's process, so nothing is enforced between a kill and the next start",
+            "`Restart=always`, services ordered after the agent",
         ),
         answered(
             "ID-16",

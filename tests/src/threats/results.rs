@@ -106,7 +106,9 @@ mod tests {
     #[test]
     fn a_run_changes_only_what_it_ran() {
         let mut results = Results::default();
-        results.take("6.12\tID-1\tpassed\n6.1\tID-1\tpassed\n6.1\tEX-6\tnot-here\n7\tEX-6\tpassed\n").unwrap();
+        results
+            .take("6.12\tID-1\tpassed\n6.1\tID-1\tpassed\n6.1\tEX-6\tnot-here\n7\tEX-6\tpassed\n")
+            .unwrap();
         assert_eq!(results.cell("ID-1"), "6.1, 6.12");
         assert_eq!(results.cell("EX-6"), "7; not on 6.1");
         assert_eq!(results.cell("ID-2"), NONE);

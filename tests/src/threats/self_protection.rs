@@ -1,6 +1,6 @@
 //! Turning on the agent.
 
-use super::{Chapter, answered, open, out_of_scope};
+use super::{Chapter, open, out_of_scope};
 
 const NOT_ROOT: &str = "do not run subjects as root";
 
@@ -44,7 +44,14 @@ pub(super) const CHAPTER: Chapter = Chapter {
             "`sys.bpf` is not decided",
             NOT_ROOT,
         ),
-        open("SP-7", "load a module, another kernel, or reboot", "", &[], "`sys.module` is not decided", NOT_ROOT),
+        open(
+            "SP-7",
+            "load a module, another kernel, or reboot",
+            "",
+            &[],
+            "`sys.module` is not decided",
+            NOT_ROOT,
+        ),
         open(
             "SP-8",
             "change the agent's program, policy, state or unit",
@@ -79,7 +86,7 @@ pub(super) const CHAPTER: Chapter = Chapter {
             "Guard is part of the kernel that it protects and falls with it",
             "keep the kernel up to date; permit no modules, bpf, user namespaces",
         ),
-        answered(
+        open(
             "SP-12",
             "begin before the agent does",
             "Whoever runs already is labelled before the agent says that it is ready; order services after it",
@@ -87,6 +94,8 @@ pub(super) const CHAPTER: Chapter = Chapter {
                 "a_process_that_runs_already_is_labelled_before_the_agent_is_ready",
                 "a_selected_executable_that_runs_already_is_labelled_with_its_children",
             ],
+            "until the agent is ready nothing is enforced, and no test boots a host with an early service",
+            "services ordered after the agent: `After=guard-agent.service`",
         ),
     ],
 };

@@ -153,7 +153,8 @@ impl Report {
             self.tally.passed += 1;
         } else if let Some(failure) = line.strip_prefix("FAIL ") {
             self.tally.failures.push(format!("{} {failure}", self.series));
-        } else if let Some((id, outcome)) = line.strip_prefix("entry ").and_then(|rest| rest.split_once(' ')) {
+        } else if let Some((id, outcome)) = line.strip_prefix("entry ").and_then(|rest| rest.split_once(' '))
+        {
             let outcome = outcome.split(':').next().unwrap_or_default();
             self.tally.entries.push((self.series.clone(), id.to_owned(), outcome.to_owned()));
         } else if line.split_once(" passed, ").is_some_and(|(_, rest)| rest.ends_with(" failed")) {
@@ -208,7 +209,8 @@ mod tests {
 
     #[test]
     fn entries_are_kept_with_their_series() {
-        let tally = report("entry ID-1 failed: a, b\nentry ID-2 passed\n0 passed, 0 failed\n", Ended::Exit(0));
+        let tally =
+            report("entry ID-1 failed: a, b\nentry ID-2 passed\n0 passed, 0 failed\n", Ended::Exit(0));
         let entry = |id: &str, outcome: &str| ("6.1".to_owned(), id.to_owned(), outcome.to_owned());
         assert_eq!(tally.entries, [entry("ID-1", "failed"), entry("ID-2", "passed")]);
     }

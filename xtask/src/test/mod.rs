@@ -65,10 +65,8 @@ fn guests(args: &Args) -> Result<Tally> {
 /// of them busy, except while it runs a race.
 pub(crate) fn run_all(jobs: Vec<Job>, choice: &Choice<'_>) -> Result<Tally> {
     // One after another and before any guest runs: this may download.
-    let jobs: Vec<(GuestEnvironment, Job)> = jobs
-        .into_iter()
-        .map(|job| Ok((setup::guest(&job.series)?, job)))
-        .collect::<Result<_>>()?;
+    let jobs: Vec<(GuestEnvironment, Job)> =
+        jobs.into_iter().map(|job| Ok((setup::guest(&job.series)?, job))).collect::<Result<_>>()?;
     let processors = &Processors::all();
     let tallies: Vec<Result<Tally>> = thread::scope(|scope| {
         let start = |(environment, job): &'_ (GuestEnvironment, Job)| -> Result<Tally> {

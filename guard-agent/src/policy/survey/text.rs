@@ -64,12 +64,9 @@ impl Survey<'_> {
         }
         texts.extend(self.networks(&wanted, among));
         texts.extend(self.capabilities(&wanted, among));
-        let protocol = |number: &&usize| {
-            matches!(self.regions[**number].spot, Where::Builtin(class) if is_protocol(class))
-        };
+        let protocol = |number: &&usize| matches!(self.regions[**number].spot, Where::Builtin(class) if is_protocol(class));
         let mut protocols = among.iter().filter(protocol).peekable();
-        let every_protocol =
-            protocols.peek().is_some() && protocols.all(|number| wanted.contains(number));
+        let every_protocol = protocols.peek().is_some() && protocols.all(|number| wanted.contains(number));
         if every_protocol {
             texts.push("any protocol".to_owned());
         }

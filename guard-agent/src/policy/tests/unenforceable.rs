@@ -11,10 +11,12 @@ fn lacking() -> Host {
 
 /// A bundle that permits `web` everything, with this line in its definition.
 fn bundle(governs: &str, line: &str) -> Directory {
-    let toml = format!(
-        "{TOML}[subjects.web]\nselector = {{ user = \"web\" }}\ngoverns = [{governs}]\n{line}\n"
-    );
-    Directory::new(&[("guard.toml", &toml), ("web.cedar", "@id(\"all\") permit (principal, action, resource);")])
+    let toml =
+        format!("{TOML}[subjects.web]\nselector = {{ user = \"web\" }}\ngoverns = [{governs}]\n{line}\n");
+    Directory::new(&[
+        ("guard.toml", &toml),
+        ("web.cedar", "@id(\"all\") permit (principal, action, resource);"),
+    ])
 }
 
 fn on(host: &Host, directory: &Directory) -> Result<Compiled, Diagnostics> {
@@ -41,7 +43,10 @@ fn deny_forbids_all_that_is_governed_and_nothing_else() {
     assert!(says(&compiled, "all that it governs is denied"));
     assert!(!allowed(&compiled, "web", "file.read", "/etc/x"));
     assert!(allowed(&compiled, "web", "file.write", "/etc/x"));
-    assert!(allowed(&on(&host(), &directory).unwrap(), "web", "file.read", "/etc/x"), "on a kernel with all hooks");
+    assert!(
+        allowed(&on(&host(), &directory).unwrap(), "web", "file.read", "/etc/x"),
+        "on a kernel with all hooks"
+    );
     // The oracle is asked over a set that says so, and the set is shown.
     let set = EffectiveSet::new(&load(&directory.0).unwrap(), &lacking(), &Facts::default()).unwrap();
     let policy = set.get("generated/unenforceable@web").unwrap();
