@@ -21,19 +21,23 @@ use crate::path;
 use crate::resource::Resource;
 use crate::task::{current, guarded};
 use crate::verdict::{judge, live, refer};
-use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
+use aya_ebpf::helpers::generated::{bpf_ktime_get_boot_ns, bpf_loop};
 use aya_ebpf::macros::lsm;
 use aya_ebpf::programs::LsmContext;
+use core::ffi::c_void;
 use guard_common::action::Action;
 use guard_common::class::OWN_CGROUP;
-use guard_common::decide::{NO_OUTCOME, Reason, Rights, Tables, combination, rights};
-use guard_common::label::Label;
+use guard_common::decide::{Reason, Tables, combination, rights};
+use guard_common::label::{Known, Label, QUESTIONS, Question};
 use guard_common::tables::{ALL_ACTIONS, Header, MONITORED};
 
 const S_IFIFO: u16 = 0o010000;
 // include/uapi/linux/fcntl.h.
 const RENAME_EXCHANGE: u32 = 2;
 const RENAME_WHITEOUT: u32 = 4;
+/// Instead of actions: what brings a file of its kind into being, or removes it.
+const MADE: u64 = 1 << 62;
+const REMOVED: u64 = 1 << 61;
 
 /// `mknod(2)`, and `open(2)` where it creates; binding a unix socket to a path has its own action.
 #[lsm(hook = "path_mknod")]
@@ -112,8 +116,7 @@ fn remove(dentry: u64, action: Action, label: *mut Label) -> Result<i32, Reason>
     let (generation, header) = live()?;
     let inode: u64 = read(dentry, &DENTRY_INODE)?;
     let mut resource = Resource::unknown();
-    let place = place(&generation, header, dentry, label, &mut resource)?;
-    put(&generation, header, &place, inode, &mut resource)?;
+    put(&generation, header, dentry, inode, label, &mut resource)?;
     Ok(judge(&generation, label, &resource, action.bit()))
 }
 
@@ -139,51 +142,19 @@ fn locate(
     Ok(())
 }
 
-/// A place, as far as it is needed after another one was looked at.
-#[derive(Clone, Copy)]
-struct Place {
-    class: u32,
-    /// The path ends at a node of the trie, so policy names it or something below it.
-    named: u32,
-    /// Features that the names of its directories give, which hold below it as well.
-    above: u64,
-    /// Features that its last component gives.
-    last: u64,
-}
-
-#[inline(always)]
-fn place(
-    generation: &Generation,
-    header: &Header,
-    dentry: u64,
-    label: *mut Label,
-    resource: &mut Resource,
-) -> Result<Place, Reason> {
-    resource.features = 0;
-    locate(generation, header, dentry, label, resource)?;
-    // SAFETY: the walk buffer of the running task's own label.
-    let walk = unsafe { &(*label).walk };
-    Ok(Place {
-        class: resource.class,
-        named: (walk.remaining == 0) as u32,
-        above: walk.features,
-        last: walk.leaf_features,
-    })
-}
-
-/// Makes `resource` the file `inode` at a place.
+/// Makes `resource` the file `inode` at the place `dentry`.
 #[inline(always)]
 fn put(
     generation: &Generation,
     header: &Header,
-    place: &Place,
+    dentry: u64,
     inode: u64,
+    label: *mut Label,
     resource: &mut Resource,
 ) -> Result<(), Reason> {
+    locate(generation, header, dentry, label, resource)?;
     let mode: u16 = read(inode, &INODE_MODE)?;
     let owner: u32 = read(inode, &INODE_UID)?;
-    resource.class = place.class;
-    resource.features = place.above | place.last;
     resource.attributes.owner = owner as u64;
     resource.attributes.kind = (mode & S_IFMT) as u64;
     resource.attributes.set_id = (mode & SET_ID != 0) as u64;
@@ -201,24 +172,14 @@ pub fn path_link(ctx: LsmContext) -> i32 {
 
 #[inline(always)]
 fn link(old: u64, new: u64, label: *mut Label) -> Result<i32, Reason> {
-    let (generation, header) = live()?;
     let inode: u64 = read(old, &DENTRY_INODE)?;
-    let mut resource = Resource::unknown();
-    let from = place(&generation, header, old, label, &mut resource)?;
-    put(&generation, header, &from, inode, &mut resource)?;
-    let answer = judge(&generation, label, &resource, Action::FileLink.bit());
-    if answer != 0 {
-        return Ok(answer);
-    }
-    let before = rights_of(&generation, label, &resource);
-    let to = place(&generation, header, new, label, &mut resource)?;
-    put(&generation, header, &to, inode, &mut resource)?;
-    let answer = judge(&generation, label, &resource, made(resource.attributes.kind));
-    if answer != 0 {
-        return Ok(answer);
-    }
-    let after = rights_of(&generation, label, &resource);
-    Ok(more_rights(&generation, label, &resource, Action::FileLink, before, after))
+    // SAFETY: the label of the running task.
+    let names = unsafe { &mut (*label).names };
+    names.action = Action::FileLink.bit();
+    names.questions[0] = Question { dentry: old, inode, required: names.action, save: 1, compare: 0 };
+    names.questions[1] = Question { dentry: new, inode, required: MADE, save: 0, compare: 1 };
+    names.count = 2;
+    ask_all(label)
 }
 
 /// `rename(2)`: `file.rename` on the old name, what creates such a file on the new one, what removes the
@@ -231,72 +192,138 @@ pub fn path_rename(ctx: LsmContext) -> i32 {
 
 #[inline(always)]
 fn rename(old: u64, new: u64, flags: u32, label: *mut Label) -> Result<i32, Reason> {
-    let (generation, header) = live()?;
     let moved: u64 = read(old, &DENTRY_INODE)?;
     let other: u64 = read(new, &DENTRY_INODE)?;
-    let exchange = flags & RENAME_EXCHANGE != 0;
-    let mut resource = Resource::unknown();
-
-    let from = place(&generation, header, old, label, &mut resource)?;
-    put(&generation, header, &from, moved, &mut resource)?;
-    let mut required = Action::FileRename.bit();
-    if flags & RENAME_WHITEOUT != 0 {
-        required |= Action::FileMknod.bit();
-    }
-    let answer = judge(&generation, label, &resource, required);
-    if answer != 0 {
-        return Ok(answer);
-    }
-    let before = rights_of(&generation, label, &resource);
-    let mut other_after = Rights { allow: 0, candidate: 0, outcome: NO_OUTCOME };
+    let exchange = flags & RENAME_EXCHANGE != 0 && other != 0;
+    let whiteout = if flags & RENAME_WHITEOUT != 0 { Action::FileMknod.bit() } else { 0 };
+    // SAFETY: the label of the running task.
+    let names = unsafe { &mut (*label).names };
+    names.action = Action::FileRename.bit();
+    let required = names.action | whiteout;
+    names.questions[0] = Question { dentry: old, inode: moved, required, save: 1, compare: 0 };
+    let arrives = Question { dentry: new, inode: moved, required: MADE, save: 0, compare: 1 };
     if exchange {
-        put(&generation, header, &from, other, &mut resource)?;
-        let answer = judge(&generation, label, &resource, made(resource.attributes.kind));
-        if answer != 0 {
-            return Ok(answer);
-        }
-        other_after = rights_of(&generation, label, &resource);
-    }
-
-    let to = place(&generation, header, new, label, &mut resource)?;
-    if other != 0 {
-        put(&generation, header, &to, other, &mut resource)?;
-        let required = if exchange { Action::FileRename.bit() } else { removed(resource.attributes.kind) };
-        let answer = judge(&generation, label, &resource, required);
-        if answer != 0 {
-            return Ok(answer);
-        }
-    }
-    if exchange {
-        let other_before = rights_of(&generation, label, &resource);
-        let answer = if resource.attributes.kind == S_IFDIR as u64 {
-            elsewhere(&generation, label, &resource, &to, &from, other_before, other_after)
-        } else {
-            more_rights(&generation, label, &resource, Action::FileRename, other_before, other_after)
-        };
-        if answer != 0 {
-            return Ok(answer);
-        }
-    }
-    put(&generation, header, &to, moved, &mut resource)?;
-    let answer = judge(&generation, label, &resource, made(resource.attributes.kind));
-    if answer != 0 {
-        return Ok(answer);
-    }
-    let after = rights_of(&generation, label, &resource);
-    Ok(if resource.attributes.kind == S_IFDIR as u64 {
-        elsewhere(&generation, label, &resource, &from, &to, before, after)
+        names.questions[1] = Question { dentry: old, inode: other, required: MADE, save: 2, compare: 0 };
+        names.questions[2] =
+            Question { dentry: new, inode: other, required: Action::FileRename.bit(), save: 0, compare: -2 };
+        names.questions[3] = arrives;
+        names.count = 4;
+    } else if other != 0 {
+        names.questions[1] = Question { dentry: new, inode: other, required: REMOVED, save: 0, compare: 0 };
+        names.questions[2] = arrives;
+        names.count = 3;
     } else {
-        more_rights(&generation, label, &resource, Action::FileRename, before, after)
-    })
+        names.questions[1] = arrives;
+        names.count = 2;
+    }
+    ask_all(label)
+}
+
+/// Asks the questions of a label one after the other, until one is answered with no.
+#[inline(always)]
+fn ask_all(label: *mut Label) -> Result<i32, Reason> {
+    let mut state = State { label, failed: NOT_FAILED };
+    // SAFETY: the label of the running task; the callback's context is `state`, which outlives the call.
+    unsafe {
+        (*label).names.answer = 0;
+        bpf_loop(QUESTIONS as u32, ask as *mut c_void, (&raw mut state).cast(), 0);
+        match state.failed {
+            NOT_FAILED => Ok((*label).names.answer),
+            UNSTABLE => Err(Reason::PathUnstable),
+            TOO_DEEP => Err(Reason::PathTooDeep),
+            _ => Err(Reason::Unreadable),
+        }
+    }
+}
+
+struct State {
+    label: *mut Label,
+    failed: u64,
+}
+
+// Why a question could not be asked.
+const NOT_FAILED: u64 = 0;
+const UNSTABLE: u64 = 1;
+const TOO_DEEP: u64 = 2;
+const UNREADABLE: u64 = 3;
+
+extern "C" fn ask(index: u32, state: *mut State) -> i64 {
+    // SAFETY: the only caller passes a valid, exclusive pointer.
+    let state = unsafe { &mut *state };
+    let label = state.label;
+    // SAFETY: the label of the running task.
+    if index >= unsafe { (*label).names.count } {
+        return 1;
+    }
+    match question(index, label) {
+        Ok(answer) => {
+            // SAFETY: as above.
+            unsafe { (*label).names.answer = answer };
+            (answer != 0) as i64
+        }
+        Err(reason) => {
+            state.failed = match reason {
+                Reason::PathUnstable => UNSTABLE,
+                Reason::PathTooDeep => TOO_DEEP,
+                _ => UNREADABLE,
+            };
+            1
+        }
+    }
 }
 
 #[inline(always)]
-fn rights_of(generation: &Generation, label: *mut Label, resource: &Resource) -> Rights {
-    // SAFETY: the label of the running task; the helper has no requirements.
-    unsafe {
-        rights(generation, (*label).subject, resource.class, resource.features, || bpf_ktime_get_boot_ns())
+fn question(index: u32, label: *mut Label) -> Result<i32, Reason> {
+    let (generation, header) = live()?;
+    // SAFETY: the label of the running task; the index is masked to the list.
+    let question = unsafe {
+        &*(&raw const (*label).names.questions).cast::<Question>().add(index as usize & (QUESTIONS - 1))
+    };
+    let mut resource = Resource::unknown();
+    put(&generation, header, question.dentry, question.inode, label, &mut resource)?;
+    let mut required = question.required;
+    if required == MADE {
+        required = made(resource.attributes.kind);
+    } else if required == REMOVED {
+        required = removed(resource.attributes.kind);
     }
+    let answer = judge(&generation, label, &resource, required);
+    if answer != 0 || question.save == 0 && question.compare == 0 {
+        return Ok(answer);
+    }
+    // SAFETY: the label of the running task with its walk buffer; the helper has no requirements.
+    let (rights, walk) = unsafe {
+        let subject = (*label).subject;
+        let rights =
+            rights(&generation, subject, resource.class, resource.features, || bpf_ktime_get_boot_ns());
+        (rights, &(*label).walk)
+    };
+    let here = Known {
+        above: walk.features,
+        last: walk.leaf_features,
+        allow: rights.allow,
+        candidate: rights.candidate,
+        outcome: rights.outcome,
+        named: (walk.remaining == 0) as u32,
+    };
+    // SAFETY: the label of the running task; each index is 0 or 1.
+    let known = unsafe { (&raw mut (*label).names.known).cast::<Known>() };
+    if question.save != 0 {
+        // SAFETY: as above.
+        unsafe { *known.add(question.save as usize - 1 & 1) = here };
+        return Ok(0);
+    }
+    let there = question.compare;
+    // SAFETY: as above.
+    let other = unsafe { &*known.add(there.unsigned_abs() as usize - 1 & 1) };
+    // SAFETY: as above.
+    let action = unsafe { (*label).names.action };
+    let (before, after) = if there > 0 { (other, &here) } else { (&here, other) };
+    Ok(if resource.attributes.kind == S_IFDIR as u64 {
+        elsewhere(&generation, label, &resource, action, before, after)
+    } else {
+        more_rights(&generation, label, &resource, action, before, after)
+    })
 }
 
 /// Refuses a new name that gives a file rights which the old one does not give. Where only the candidate
@@ -306,9 +333,9 @@ fn more_rights(
     generation: &Generation,
     label: *mut Label,
     resource: &Resource,
-    action: Action,
-    before: Rights,
-    after: Rights,
+    action: u64,
+    before: &Known,
+    after: &Known,
 ) -> i32 {
     let gained = after.allow & !before.allow & ALL_ACTIONS;
     let candidate = after.candidate & !before.candidate & ALL_ACTIONS;
@@ -325,24 +352,23 @@ fn elsewhere(
     generation: &Generation,
     label: *mut Label,
     resource: &Resource,
-    from: &Place,
-    to: &Place,
-    before: Rights,
-    after: Rights,
+    action: u64,
+    before: &Known,
+    after: &Known,
 ) -> i32 {
-    if from.named | to.named == 0 && is_same(generation, from, to, before.outcome, after.outcome) {
+    if before.named | after.named == 0 && is_same(generation, before, after) {
         return 0;
     }
     let denied = before.allow & after.allow & MONITORED == 0;
-    refer(generation, label, resource, Action::FileRename, denied, true)
+    refer(generation, label, resource, action, denied, true)
 }
 
 /// Whether what lies in a directory is decided alike at both places, whatever its own name.
 #[inline(always)]
-fn is_same(generation: &Generation, from: &Place, to: &Place, before: u32, after: u32) -> bool {
-    let Some(old) = generation.outcome(before) else { return false };
-    let Some(new) = generation.outcome(after) else { return false };
+fn is_same(generation: &Generation, before: &Known, after: &Known) -> bool {
+    let Some(old) = generation.outcome(before.outcome) else { return false };
+    let Some(new) = generation.outcome(after.outcome) else { return false };
     old.base == new.base
-        && combination(&old, from.above) == combination(&old, to.above)
-        && combination(&old, from.last) == combination(&old, to.last)
+        && combination(&old, before.above) == combination(&old, after.above)
+        && combination(&old, before.last) == combination(&old, after.last)
 }

@@ -4,8 +4,9 @@
 //! `socket_connect` sees only the bytes that the caller typed, which may be relative or lead over
 //! symbolic links; here the kernel has found the socket, and with it the name it was bound to.
 
+use crate::address::AF_UNIX;
 use crate::generation::Generation;
-use crate::memory::{read, read_at};
+use crate::memory::{member, read, read_at};
 use crate::network::sock_of;
 use crate::offsets::*;
 use crate::own_tmpfs;
@@ -49,8 +50,22 @@ pub fn unix_may_send(ctx: LsmContext) -> i32 {
 
 /// Decides the name that a socket is to be bound to, if it is abstract. One with a path is decided where
 /// its place is known (`unix_bind_path`).
+#[lsm(hook = "socket_bind")]
+pub fn unix_bind_abstract(ctx: LsmContext) -> i32 {
+    guarded(Action::UnixBind.bit(), |label| {
+        let sock = sock_of(ctx.arg(0));
+        if sock.is_null() {
+            return Ok(0);
+        }
+        // SAFETY: a load of a member of what an argument of the program points to.
+        let family: u16 = unsafe { member(sock, &SOCK_FAMILY) };
+        let length: u64 = ctx.arg(2);
+        if family == AF_UNIX { bind(ctx.arg(1), length as u32, label) } else { Ok(0) }
+    })
+}
+
 #[inline(always)]
-pub fn bind(address: u64, length: u32, label: *mut Label) -> Result<i32, Reason> {
+fn bind(address: u64, length: u32, label: *mut Label) -> Result<i32, Reason> {
     if (length as i32) < FAMILY_BYTES as i32 || length > ADDRESS_MAX {
         // The kernel refuses this itself.
         return Ok(0);

@@ -4,7 +4,6 @@ use crate::generation::Generation;
 use crate::record::{Report, count, send};
 use crate::resource::Resource;
 use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
-use guard_common::action::Action;
 use guard_common::decide::{Decision, NO_OUTCOME, Query, Reason, decide};
 use guard_common::event::{Counter, Verdict};
 use guard_common::label::Label;
@@ -116,11 +115,10 @@ pub fn refer(
     generation: &Generation,
     label: *mut Label,
     resource: &Resource,
-    action: Action,
+    bit: u64,
     denied: bool,
     candidate: bool,
 ) -> i32 {
-    let bit = action.bit();
     let mut decision = Decision::deny_all(0, Reason::MoreRights);
     if denied {
         decision.denied = bit;

@@ -104,6 +104,7 @@ const PROGRAMS: &[(&str, Kind, &str)] = &[
     ("unix_stream_connect", Kind::Lsm, "unix_stream_connect"),
     ("unix_may_send", Kind::Lsm, "unix_may_send"),
     ("unix_bind_path", Kind::Lsm, "path_mknod"),
+    ("unix_bind_abstract", Kind::Lsm, "socket_bind"),
     ("task_kill", Kind::Lsm, "task_kill"),
     ("task_setnice", Kind::Lsm, "task_setnice"),
     ("task_setioprio", Kind::Lsm, "task_setioprio"),
