@@ -126,6 +126,9 @@ fn control(file: u64, command: u32, label: *mut Label) -> Result<i32, Reason> {
     if only_asks(command) {
         return Ok(0);
     }
+    // Decided here, so that the verifier need not remember what the command is not.
+    let required =
+        if sets_attributes(command) { Action::FileSetattr.bit() } else { Action::FileIoctl.bit() };
     let inode: u64 = read(file, &FILE_INODE)?;
     let mode: u16 = read(inode, &INODE_MODE)?;
     let kind = mode & S_IFMT;
@@ -144,8 +147,7 @@ fn control(file: u64, command: u32, label: *mut Label) -> Result<i32, Reason> {
     if !describe(&generation, header, file, label, &mut resource)? {
         return Ok(0);
     }
-    let action = if sets_attributes(command) { Action::FileSetattr } else { Action::FileIoctl };
-    Ok(judge(&generation, label, &resource, action.bit()))
+    Ok(judge(&generation, label, &resource, required))
 }
 
 // include/uapi/linux/fs.h.

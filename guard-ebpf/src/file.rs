@@ -64,8 +64,6 @@ const MAP_PRIVATE: u64 = 2;
 // include/linux/mm.h.
 const VM_EXEC: u64 = 4;
 const VM_SHARED: u64 = 8;
-// include/linux/fs.h, since 6.5: the file of a layer, in a `struct backing_file`.
-const FMODE_BACKING: u32 = 1 << 25;
 
 #[lsm(hook = "file_open")]
 pub fn file_open(ctx: LsmContext) -> i32 {
@@ -188,17 +186,19 @@ fn protect(vma: u64, protection: u64, label: *mut Label) -> Result<i32, Reason> 
         return Ok(0);
     }
     let mut resource = Resource::unknown();
-    let mode: u32 = read(file, &FILE_MODE)?;
-    if mode & FMODE_BACKING != 0 && is_known(&BACKING_USER_DENTRY) {
-        // The mapping is of a layer's file; the name that was used is the overlay's.
-        let dentry: u64 = read(file, &BACKING_USER_DENTRY)?;
-        let inode: u64 = read(dentry, &DENTRY_INODE)?;
-        describe_inode(&generation, header, dentry, inode, label, &mut resource)?;
-    } else {
-        let dentry: u64 = read(file, &FILE_DENTRY)?;
-        let inode: u64 = read(file, &FILE_INODE)?;
-        describe_inode(&generation, header, dentry, inode, label, &mut resource)?;
+    let mut dentry: u64 = read(file, &FILE_DENTRY)?;
+    let mut inode: u64 = read(file, &FILE_INODE)?;
+    if is_known(&BACKING_USER_DENTRY) {
+        let superblock: u64 = read(inode, &INODE_SB)?;
+        let flags: u64 = read(superblock, &SB_FLAGS)?;
+        if flags & SB_KERNMOUNT == 0 && opened_by_stacking(file, dentry, superblock)? {
+            // The mapping is of a layer's file, which lies in a `struct backing_file` (fs/file_table.c, since
+            // 6.5); the name that was used is the overlay's.
+            dentry = read(file, &BACKING_USER_DENTRY)?;
+            inode = read(dentry, &DENTRY_INODE)?;
+        }
     }
+    describe_inode(&generation, header, dentry, inode, label, &mut resource)?;
     Ok(judge(&generation, label, &resource, Action::ExecMap.bit()))
 }
 

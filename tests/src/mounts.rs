@@ -116,7 +116,7 @@ fn a_pivoted_root_is_refused(case: &Case<'_>) -> Result<()> {
 }
 
 fn a_new_tmpfs_of_the_subject_is_refused(case: &Case<'_>) -> Result<()> {
-    case.refused(refusal(AGENT, "file.write"), || {
+    case.refused(refusal(AGENT, "file.create"), || {
         own_mounts()?;
         mount(Some("tmpfs"), &path("open/mnt"), Some("tmpfs"), MsFlags::empty(), NONE)?;
         File::create(path("open/mnt/new"))?.write_all(b"new")

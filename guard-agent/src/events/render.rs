@@ -5,7 +5,7 @@ use super::mounts::{MountPoint, Mounts};
 use super::record::{Record, ResourceRecord, ShadowRecord};
 use super::time::{Clock, rfc3339};
 use super::{Kind, escape};
-use guard_common::action::{Action, EACCES, EAGAIN, ECONNREFUSED, ENOENT, EPERM, Resource};
+use guard_common::action::{Action, EACCES, EAGAIN, ECONNREFUSED, ENOENT, EPERM, EXDEV, Resource};
 use guard_common::class::{ANONYMOUS_MEMORY, BUILTINS, FIRST_CAPABILITY, capability_name, is_capability};
 use guard_common::decide::Reason;
 use guard_common::event::{Event, FLAG_ABSTRACT, FLAG_PATH, FLAG_PATH_CUT, FLAG_WOULD_ALLOW, Verdict};
@@ -191,6 +191,7 @@ pub fn errno_name(errno: i32) -> String {
         EPERM => "EPERM".to_owned(),
         EAGAIN => "EAGAIN".to_owned(),
         EACCES => "EACCES".to_owned(),
+        EXDEV => "EXDEV".to_owned(),
         other => other.to_string(),
     }
 }
