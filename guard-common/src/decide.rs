@@ -151,6 +151,35 @@ impl Decision {
         }
     }
 
+    /// What is said of these actions only.
+    #[inline(always)]
+    pub fn within(&self, required: u64) -> Self {
+        Self {
+            denied: self.denied & required,
+            would_deny: self.would_deny & required,
+            would_allow: self.would_allow & required,
+            audit: self.audit & required,
+            quiet: self.quiet & required,
+            differs: self.differs & required,
+            ..*self
+        }
+    }
+
+    /// Adds that a new name would give the file more rights: by the enforced set (`gained`), by the
+    /// candidate set, or by both. `action` is what is denied for it.
+    #[inline(always)]
+    pub fn refer(&mut self, action: u64, gained: bool, candidate: bool) {
+        if gained {
+            self.reason = Reason::MoreRights;
+            self.denied = action;
+            self.would_deny = 0;
+            self.would_allow = if candidate { 0 } else { action };
+        } else if candidate {
+            self.reason = Reason::MoreRights;
+            self.would_deny |= action;
+        }
+    }
+
     /// What a hook returns: the negative error number of the denial, or 0. A constant for each case, so
     /// that the verifier can bound it.
     ///
@@ -196,36 +225,6 @@ impl Decision {
     pub fn shadow(&self) -> u64 {
         // What it denies is `denied ^ differs`. Something is denied then as well, unless that is nothing.
         if self.denied == 0 || self.denied == self.differs { self.differs } else { 0 }
-    }
-}
-
-/// What a subject may do with a resource, and would with the policies in monitor mode: one bit for each
-/// action, and [`crate::tables::MONITORED`] in `allow`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rights {
-    /// Actions that are allowed.
-    pub allow: u64,
-    /// Actions that the candidate set allows.
-    pub candidate: u64,
-    /// Index of the outcome; [`NO_OUTCOME`] if there is none.
-    pub outcome: u32,
-}
-
-/// What `subject` may do with a resource. Without a decision, nothing.
-#[inline(always)]
-pub fn rights<T: Tables>(
-    tables: &T,
-    subject: u32,
-    class: Class,
-    features: u64,
-    now: impl Fn() -> u64,
-) -> Rights {
-    let decision = decide(tables, &Query { subject, class, features, required: u64::MAX }, now);
-    let allow = !decision.denied;
-    Rights {
-        allow,
-        candidate: allow & !decision.would_deny | decision.would_allow,
-        outcome: decision.outcome,
     }
 }
 

@@ -127,8 +127,7 @@ fn control(file: u64, command: u32, label: *mut Label) -> Result<i32, Reason> {
         return Ok(0);
     }
     // Decided here, so that the verifier need not remember what the command is not.
-    let required =
-        if sets_attributes(command) { Action::FileSetattr.bit() } else { Action::FileIoctl.bit() };
+    let required = if sets_attributes(command) { Action::FileSetattr.bit() } else { Action::FileIoctl.bit() };
     let inode: u64 = read(file, &FILE_INODE)?;
     let mode: u16 = read(inode, &INODE_MODE)?;
     let kind = mode & S_IFMT;

@@ -20,14 +20,14 @@ use crate::own_tmpfs;
 use crate::path;
 use crate::resource::Resource;
 use crate::task::{current, guarded};
-use crate::verdict::{judge, live, refer};
+use crate::verdict::{answer, judge, live};
 use aya_ebpf::helpers::generated::{bpf_ktime_get_boot_ns, bpf_loop};
 use aya_ebpf::macros::lsm;
 use aya_ebpf::programs::LsmContext;
 use core::ffi::c_void;
 use guard_common::action::Action;
 use guard_common::class::OWN_CGROUP;
-use guard_common::decide::{Reason, Tables, combination, rights};
+use guard_common::decide::{Query, Reason, Tables, combination, decide};
 use guard_common::label::{Known, Label, QUESTIONS, Question};
 use guard_common::tables::{ALL_ACTIONS, Header, MONITORED};
 
@@ -287,23 +287,20 @@ fn question(index: u32, label: *mut Label) -> Result<i32, Reason> {
     } else if required == REMOVED {
         required = removed(resource.attributes.kind);
     }
-    let answer = judge(&generation, label, &resource, required);
-    if answer != 0 || question.save == 0 && question.compare == 0 {
-        return Ok(answer);
-    }
-    // SAFETY: the label of the running task with its walk buffer; the helper has no requirements.
-    let (rights, walk) = unsafe {
-        let subject = (*label).subject;
-        let rights =
-            rights(&generation, subject, resource.class, resource.features, || bpf_ktime_get_boot_ns());
-        (rights, &(*label).walk)
-    };
+    // SAFETY: the label of the running task; the helper has no requirements.
+    let (subject, now) = unsafe { ((*label).subject, || bpf_ktime_get_boot_ns()) };
+    let query = Query { subject, class: resource.class, features: resource.features, required: u64::MAX };
+    // One answer about everything: what was asked, and what the file's rights are here.
+    let all = decide(&generation, &query, now);
+    let mut decision = all.within(required);
+    // SAFETY: the label of the running task with its walk buffer.
+    let walk = unsafe { &(*label).walk };
     let here = Known {
         above: walk.features,
         last: walk.leaf_features,
-        allow: rights.allow,
-        candidate: rights.candidate,
-        outcome: rights.outcome,
+        allow: !all.denied,
+        candidate: !all.denied & !all.would_deny | all.would_allow,
+        outcome: all.outcome,
         named: (walk.remaining == 0) as u32,
     };
     // SAFETY: the label of the running task; each index is 0 or 1.
@@ -311,56 +308,38 @@ fn question(index: u32, label: *mut Label) -> Result<i32, Reason> {
     if question.save != 0 {
         // SAFETY: as above.
         unsafe { *known.add(question.save as usize - 1 & 1) = here };
-        return Ok(0);
     }
     let there = question.compare;
-    // SAFETY: as above.
-    let other = unsafe { &*known.add(there.unsigned_abs() as usize - 1 & 1) };
-    // SAFETY: as above.
-    let action = unsafe { (*label).names.action };
-    let (before, after) = if there > 0 { (other, &here) } else { (&here, other) };
-    Ok(if resource.attributes.kind == S_IFDIR as u64 {
-        elsewhere(&generation, label, &resource, action, before, after)
+    if there != 0 && decision.denied == 0 {
+        // SAFETY: as above.
+        let other = unsafe { &*known.add(there.unsigned_abs() as usize - 1 & 1) };
+        let (before, after) = if there > 0 { (other, &here) } else { (&here, other) };
+        let is_directory = resource.attributes.kind == S_IFDIR as u64;
+        let (gained, candidate) = more_rights(&generation, is_directory, before, after);
+        // SAFETY: as above.
+        let action = unsafe { (*label).names.action };
+        decision.refer(action, gained, candidate);
+    }
+    Ok(answer(&generation, label, &resource, required, decision))
+}
+
+/// Whether a new name gives a file rights which the old one does not give: by the enforced set, and by the
+/// candidate set.
+///
+/// A directory must not even go to where policy may say otherwise of what lies in it: where it names one of
+/// the two places or something below, or decides there by another table or other names of directories.
+#[inline(always)]
+fn more_rights(generation: &Generation, is_directory: bool, before: &Known, after: &Known) -> (bool, bool) {
+    if is_directory {
+        let same = before.named | after.named == 0 && is_same(generation, before, after);
+        let monitored = before.allow & after.allow & MONITORED != 0;
+        (!same && !monitored, !same)
     } else {
-        more_rights(&generation, label, &resource, action, before, after)
-    })
-}
-
-/// Refuses a new name that gives a file rights which the old one does not give. Where only the candidate
-/// set would refuse it, that is reported.
-#[inline(always)]
-fn more_rights(
-    generation: &Generation,
-    label: *mut Label,
-    resource: &Resource,
-    action: u64,
-    before: &Known,
-    after: &Known,
-) -> i32 {
-    let gained = after.allow & !before.allow & ALL_ACTIONS;
-    let candidate = after.candidate & !before.candidate & ALL_ACTIONS;
-    if gained | candidate == 0 {
-        return 0;
+        (
+            after.allow & !before.allow & ALL_ACTIONS != 0,
+            after.candidate & !before.candidate & ALL_ACTIONS != 0,
+        )
     }
-    refer(generation, label, resource, action, gained != 0, candidate != 0)
-}
-
-/// Refuses to move a directory to where policy may say otherwise of what lies in it: where it names one
-/// of the two places or something below, or decides there by another table or other names of directories.
-#[inline(always)]
-fn elsewhere(
-    generation: &Generation,
-    label: *mut Label,
-    resource: &Resource,
-    action: u64,
-    before: &Known,
-    after: &Known,
-) -> i32 {
-    if before.named | after.named == 0 && is_same(generation, before, after) {
-        return 0;
-    }
-    let denied = before.allow & after.allow & MONITORED == 0;
-    refer(generation, label, resource, action, denied, true)
 }
 
 /// Whether what lies in a directory is decided alike at both places, whatever its own name.

@@ -64,8 +64,9 @@ pub fn fail(label: *mut Label, required: u64, reason: Reason) -> i32 {
     answer(&generation, label, &Resource::unknown(), required, decision)
 }
 
+/// Records a decision and returns 0 or its negative error number.
 #[inline(always)]
-fn answer(
+pub fn answer(
     generation: &Generation,
     label: *mut Label,
     resource: &Resource,
@@ -106,27 +107,6 @@ fn answer(
     let report = Report { verdict, reason: decision.reason, actions, errno: errno.abs(), loosened, shadow };
     send(generation, label, resource, &report);
     errno
-}
-
-/// Answers for a new name under which a file would have more rights: by the enforced set (`denied`), by
-/// the candidate set, or by both.
-#[inline(always)]
-pub fn refer(
-    generation: &Generation,
-    label: *mut Label,
-    resource: &Resource,
-    bit: u64,
-    denied: bool,
-    candidate: bool,
-) -> i32 {
-    let mut decision = Decision::deny_all(0, Reason::MoreRights);
-    if denied {
-        decision.denied = bit;
-        decision.would_allow = if candidate { 0 } else { bit };
-    } else {
-        decision.would_deny = bit;
-    }
-    answer(generation, label, resource, bit, decision)
 }
 
 /// Decides that at least one of two actions is allowed; a denial is reported as the first.
