@@ -165,6 +165,27 @@ impl Decision {
         }
     }
 
+    /// The decision that at least one of two actions is allowed, with the actions that it is about. What is
+    /// denied is called the first; both of them must be part of this decision.
+    #[inline(always)]
+    pub fn either(&self, first: u64, second: u64) -> (u64, Self) {
+        // What the candidate set and the shadow would deny or allow of both, as if both were one action.
+        let both = first | second;
+        let allowed = both & !self.denied;
+        let candidate = both & !(self.denied & !self.would_allow) & !self.would_deny;
+        let allowed_by_shadow = both & !(self.denied ^ self.differs);
+        let decision = Self {
+            denied: if allowed == 0 { first } else { 0 },
+            would_deny: if allowed != 0 && candidate == 0 { first } else { 0 },
+            would_allow: if allowed == 0 && candidate != 0 { first } else { 0 },
+            quiet: self.quiet & first,
+            audit: 0,
+            differs: if (allowed == 0) == (allowed_by_shadow == 0) { 0 } else { first },
+            ..*self
+        };
+        (if allowed == 0 { first } else { allowed }, decision)
+    }
+
     /// Adds that a new name would give the file more rights: by the enforced set (`gained`), by the
     /// candidate set, or by both. `action` is what is denied for it.
     #[inline(always)]

@@ -27,8 +27,16 @@ pub struct Label {
     /// Super block of the overlay on which this task was last judged, or 0: what overlayfs then does to
     /// the files of its layers is part of what was decided.
     pub overlay: u64,
-    /// What a change of names still has to ask.
-    pub names: Names,
+    /// Number of the generation that the hook that runs asks, from description to decision.
+    pub generation: u64,
+    /// Slot of its tables.
+    pub slot: u32,
+    /// Keeps the layout free of hidden padding.
+    pub reserved: u32,
+    /// What the hook that runs asks about files.
+    pub questions: Questions,
+    /// The end of a connection that the hook that runs asks about.
+    pub endpoint: Endpoint,
     /// Where the path walk of this task keeps its intermediate state.
     pub walk: Walk,
 }
@@ -78,41 +86,89 @@ pub struct LabelRequest {
     pub reserved: u32,
 }
 
-/// Questions of one change of names: at most two files at two places.
+/// Most questions about files in one hook: two files at two places.
 pub const QUESTIONS: usize = 4;
 
-/// A change of names as a list of questions. It lies in map memory like the state of a walk, and for the
-/// same reason: the verifier checks one question, whatever the answers to those before.
+/// What a hook asks about files. It lies in map memory like the state of a walk, and for the same reason:
+/// the verifier checks the answer to one question, whatever was asked and answered before.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct Names {
+pub struct Questions {
     /// The questions.
-    pub questions: [Question; QUESTIONS],
+    pub list: [Question; QUESTIONS],
     /// What was found out at earlier ones, to compare with.
     pub known: [Known; 2],
-    /// How many there are.
-    pub count: u32,
-    /// The answer so far: 0 or a negative error number.
-    pub answer: i32,
     /// The action that a refusal for more rights is reported as.
     pub action: u64,
+    /// What the question that is being answered is about.
+    pub described: Described,
 }
 
-/// One question: may a file be, or no longer be, at a place?
+/// A question about one end of a connection.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Endpoint {
+    /// The kernel's `struct sock`.
+    pub sock: u64,
+    /// Upper half of an IPv6 address, in host byte order; else 0.
+    pub high: u64,
+    /// Lower half of an IPv6 address, or an IPv4 address, in host byte order.
+    pub low: u64,
+    /// Actions as bits.
+    pub required: u64,
+    /// How it is meant, as bits whose meaning belongs to the program.
+    pub flags: u32,
+    /// Port, in host byte order.
+    pub port: u16,
+    /// IP protocol, once it is known.
+    pub protocol: u16,
+    /// Features, once they are known.
+    pub features: u64,
+    /// Class, once it is known.
+    pub class: u32,
+    /// Keeps the layout free of hidden padding.
+    pub reserved: u32,
+}
+
+/// What was found out about a file, for a decision.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Described {
+    /// Its features.
+    pub features: u64,
+    /// Its kind (`S_IFMT`).
+    pub kind: u64,
+    /// Its class.
+    pub class: u32,
+    /// 1 if the walk buffer holds its path.
+    pub has_path: u32,
+}
+
+/// One question: may the running task do something to a file?
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Question {
-    /// The place.
+    /// Where it is, or is to be. Address of the name, where that is an abstract one.
     pub dentry: u64,
-    /// The file.
+    /// The file; 0 where it is still to be made.
     pub inode: u64,
     /// Actions as bits, or what the kind of the file makes of it; the meaning belongs to the program.
     pub required: u64,
-    /// Entry of [`Names::known`] to fill, plus 1; 0 = none.
+    /// Actions of which one is enough, instead of `required`: the first one is what a refusal is called.
+    pub either: [u64; 2],
+    /// Entry of [`Questions::known`] to fill, plus 1; 0 = none.
     pub save: u32,
-    /// Entry of [`Names::known`] to compare with, plus 1; 0 = none. Negative: that is where the file goes, and
-    /// not where it comes from.
+    /// Entry of [`Questions::known`] to compare with, plus 1; 0 = none. Negative: that is where the file
+    /// goes, and not where it comes from.
     pub compare: i32,
+    /// What is judged; the meaning belongs to the program.
+    pub about: u32,
+    /// Kind and mode of a file that is still to be made.
+    pub mode: u32,
+    /// Length of an abstract name, in bytes.
+    pub length: u32,
+    /// Subject at the other end of a socket, or 0.
+    pub peer: u32,
 }
 
 /// What was found out about a file at a place.
@@ -163,6 +219,6 @@ const _: () = {
     assert!(size_of::<Maker>() == 16);
     assert!(size_of::<Process>() == 24);
     assert!(size_of::<SocketLabel>() == 40);
-    assert!(size_of::<Names>() == 224);
-    assert!(size_of::<Label>() == 48 + size_of::<Names>() + size_of::<Walk>());
+    assert!(size_of::<Questions>() == 368);
+    assert!(size_of::<Label>() == 64 + size_of::<Questions>() + size_of::<Endpoint>() + size_of::<Walk>());
 };

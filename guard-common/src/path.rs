@@ -78,8 +78,10 @@ pub struct Walk {
     pub features: u64,
     /// Features that the last component gives.
     pub leaf_features: u64,
-    /// The dentry that the walk began with.
+    /// The dentry that the walk begins with.
     pub leaf: u64,
+    /// The generation whose trie is followed.
+    pub generation: u64,
     /// The directory it lies in, and that directory's inode.
     pub directory: u64,
     /// See `directory`.
@@ -125,6 +127,12 @@ pub struct Walk {
     pub found: u32,
     /// Distance of the next entry that a binary search tries.
     pub step: u32,
+    /// Slot of the generation's tables.
+    pub slot: u32,
+    /// Whether policy asks for names at any depth; 0 = no.
+    pub names: u32,
+    /// How many patterns of last components there are.
+    pub patterns: u32,
 }
 
 /// What is remembered of one directory: where the trie stands after its last name.
@@ -277,7 +285,7 @@ const _: () = {
     assert!(size_of::<EdgeKey>() == 32);
     assert!(size_of::<Node>() == 24);
     assert!(size_of::<Pattern>() == 112);
-    assert!(size_of::<Walk>() == 16 * MAX_COMPONENTS + 256);
+    assert!(size_of::<Walk>() == 16 * MAX_COMPONENTS + 272);
     assert!(PATTERN_MAX == CHUNK);
 };
 

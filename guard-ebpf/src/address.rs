@@ -4,12 +4,13 @@ use crate::generation::{Generation, PortRanges, Ranges4, Ranges6};
 use crate::maps::{NETS4, NETS6, PORTS};
 use crate::memory::{copy, read};
 use crate::offsets::*;
-use crate::resource::Resource;
+use crate::resource::{Resource, attribute_features};
 use aya_ebpf::helpers::generated::bpf_loop;
 use core::ffi::c_void;
+use guard_common::class::Class;
 use guard_common::decide::{Reason, SEARCH_STEPS, Search};
 use guard_common::path::Walk;
-use guard_common::tables::Header;
+use guard_common::tables::{Attributes, Header};
 
 // include/linux/socket.h.
 pub const AF_UNSPEC: u16 = 0;
@@ -65,9 +66,9 @@ impl SocketAddress {
 #[derive(Clone, Copy)]
 pub struct Address {
     pub is_v4: bool,
-    high: u64,
-    low: u64,
-    port: u16,
+    pub high: u64,
+    pub low: u64,
+    pub port: u16,
 }
 
 /// 127.0.0.1.
@@ -109,7 +110,7 @@ impl Address {
     /// to, or loopback (`ip_route_output_key_hash_rcu` in net/ipv4/route.c; `tcp_v6_connect`,
     /// `__ip6_datagram_connect` and `udpv6_sendmsg`).
     #[inline(always)]
-    fn routed(&self, sock: u64) -> Result<Self, Reason> {
+    pub fn routed(&self, sock: u64) -> Result<Self, Reason> {
         if !self.is_unspecified() {
             return Ok(*self);
         }
@@ -125,35 +126,9 @@ impl Address {
         Ok(routed)
     }
 
-    /// Puts a far end, as it is given on `sock`, into `resource`.
+    /// Puts the address as it is written into `resource`.
     #[inline(always)]
-    pub fn describe_far(
-        &self,
-        generation: &Generation,
-        header: &Header,
-        walk: *mut Walk,
-        sock: u64,
-        resource: &mut Resource,
-    ) -> Result<(), Reason> {
-        self.name(resource);
-        self.routed(sock)?.classify(generation, header, walk, resource)
-    }
-
-    /// Puts an address that is meant as it is written into `resource`.
-    #[inline(always)]
-    pub fn describe(
-        &self,
-        generation: &Generation,
-        header: &Header,
-        walk: *mut Walk,
-        resource: &mut Resource,
-    ) -> Result<(), Reason> {
-        self.name(resource);
-        self.classify(generation, header, walk, resource)
-    }
-
-    #[inline(always)]
-    fn name(&self, resource: &mut Resource) {
+    pub fn name(&self, resource: &mut Resource) {
         resource.port = self.port;
         if self.is_v4 {
             resource.family = AF_INET;
@@ -174,22 +149,22 @@ impl Address {
         }
     }
 
+    /// The class and features of the address, with those of the attributes of the socket.
     #[inline(always)]
-    fn classify(
+    pub fn classify(
         &self,
         generation: &Generation,
         header: &Header,
         walk: *mut Walk,
-        resource: &mut Resource,
-    ) -> Result<(), Reason> {
-        resource.class = if self.is_v4 {
+        attributes: &Attributes,
+    ) -> Result<(Class, u64), Reason> {
+        let class = if self.is_v4 {
             class4(generation, header, walk, self.low as u32)?
         } else {
             class6(generation, header, walk, self.high, self.low)?
         };
-        resource.features |= port_features(generation, header, walk, self.port)?;
-        resource.add_attribute_features(generation, header);
-        Ok(())
+        let features = port_features(generation, header, walk, self.port)?;
+        Ok((class, features | attribute_features(attributes, generation, header)))
     }
 }
 

@@ -12,13 +12,13 @@
 
 use crate::address::{AF_INET, AF_INET6, AF_UNIX, Address};
 use crate::memory::{member, read, read_at};
-use crate::network::{SOCK_DGRAM, SOCK_STREAM, decide_at, endpoint, is_refused, sock_of};
+use crate::network::{SOCK_DGRAM, SOCK_STREAM, decide_at, is_refused, refuse_at, sock_of};
 use crate::offsets::*;
 use crate::record::count;
 use crate::sockets;
 use crate::task::{Lookup, guarded, label};
 use crate::unix;
-use crate::verdict::{fail, live, refuse};
+use crate::verdict::fail;
 use aya_ebpf::helpers::generated::bpf_send_signal;
 use aya_ebpf::macros::lsm;
 use aya_ebpf::programs::LsmContext;
@@ -50,7 +50,7 @@ pub fn inet_conn_request(ctx: LsmContext) -> i32 {
         // Of an IPv4 request too, where it is mapped (`sk_daddr_set`).
         let port = u16::from_be(read(request, &REQUEST_PEER_PORT)?);
         let peer = Address::read_v6(request, &REQUEST_V6_PEER, port)?;
-        decide_at(sock as u64, peer, Action::NetAccept, label)
+        Ok(decide_at(sock as u64, peer, Action::NetAccept, label))
     })
 }
 
@@ -94,12 +94,7 @@ fn may_accept(sock: *const c_void, label: *mut Label) -> Result<i32, Reason> {
     } else {
         Address::v4(u32::from_be(read(sock as u64, &SOCK_PEER)?), port)
     };
-    let (generation, header) = live()?;
-    // SAFETY: the buffer of the running task's own label.
-    let walk = unsafe { &raw mut (*label).walk };
-    let mut resource = endpoint(sock as u64)?;
-    peer.describe(&generation, header, walk, &mut resource)?;
-    Ok(refuse(&generation, label, &resource, Action::NetAccept.bit()))
+    Ok(refuse_at(sock as u64, peer, Action::NetAccept, label))
 }
 
 /// Lets nothing pass over a connection. If that cannot be noted, whoever accepts it must not go on.
@@ -193,7 +188,7 @@ pub fn socket_sock_rcv_skb(ctx: LsmContext) -> i32 {
             if read_at::<u8>(packet.transport + SCTP_CHUNK)? != SCTP_INIT {
                 return Ok(0);
             }
-            decide_at(sock as u64, packet.sender(true)?, Action::NetAccept, label)
+            Ok(decide_at(sock as u64, packet.sender(true)?, Action::NetAccept, label))
         });
     }
     let has_ports = protocol == IPPROTO_UDP || protocol == IPPROTO_UDPLITE;
@@ -206,7 +201,7 @@ pub fn socket_sock_rcv_skb(ctx: LsmContext) -> i32 {
     }
     sockets::guarded(sock, Action::NetReceive.bit(), |label| {
         let packet = Packet::read(ctx.arg(1))?;
-        decide_at(sock as u64, packet.sender(has_ports)?, Action::NetReceive, label)
+        Ok(decide_at(sock as u64, packet.sender(has_ports)?, Action::NetReceive, label))
     })
 }
 

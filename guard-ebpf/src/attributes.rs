@@ -5,13 +5,12 @@
 //! those of extended attributes, again for the file of its layer (`overlay.rs`). The attributes of a
 //! directory are asked about like those of a file of its name.
 
-use crate::file::{S_IFBLK, S_IFCHR, S_IFDIR, S_IFMT, S_IFREG, SB_KERNMOUNT, describe, describe_inode};
+use crate::file::{S_IFBLK, S_IFCHR, S_IFDIR, S_IFMT, S_IFREG, SB_KERNMOUNT, named};
 use crate::memory::read;
 use crate::offsets::*;
 use crate::overlay;
-use crate::resource::Resource;
+use crate::question::{self, ask};
 use crate::task::guarded;
-use crate::verdict::{judge, live};
 use aya_ebpf::macros::lsm;
 use aya_ebpf::programs::LsmContext;
 use guard_common::action::Action;
@@ -83,11 +82,8 @@ fn change_attribute(dentry: u64, label: *mut Label) -> Result<i32, Reason> {
 /// Decides an action on the file at `dentry`.
 #[inline(always)]
 fn decide(dentry: u64, action: Action, label: *mut Label) -> Result<i32, Reason> {
-    let (generation, header) = live()?;
     let inode: u64 = read(dentry, &DENTRY_INODE)?;
-    let mut resource = Resource::unknown();
-    describe_inode(&generation, header, dentry, inode, label, &mut resource)?;
-    Ok(judge(&generation, label, &resource, action.bit()))
+    ask(label, question::file(dentry, inode, action.bit()))
 }
 
 /// `truncate(2)`; before 6.2 also `ftruncate(2)` and `O_TRUNC`.
@@ -141,12 +137,8 @@ fn control(file: u64, command: u32, label: *mut Label) -> Result<i32, Reason> {
         // memfds and what else has no name anywhere.
         return Ok(0);
     }
-    let (generation, header) = live()?;
-    let mut resource = Resource::unknown();
-    if !describe(&generation, header, file, label, &mut resource)? {
-        return Ok(0);
-    }
-    Ok(judge(&generation, label, &resource, required))
+    let Some((dentry, inode)) = named(file)? else { return Ok(0) };
+    ask(label, question::file(dentry, inode, required))
 }
 
 // include/uapi/linux/fs.h.

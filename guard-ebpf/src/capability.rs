@@ -7,7 +7,7 @@ use crate::memory::read;
 use crate::offsets::*;
 use crate::resource::Resource;
 use crate::task::{self, guarded};
-use crate::verdict::{judge, live, probe};
+use crate::verdict::{judge_class, live, probe};
 use aya_ebpf::macros::lsm;
 use aya_ebpf::programs::LsmContext;
 use guard_common::action::Action;
@@ -27,12 +27,12 @@ pub fn capable(ctx: LsmContext) -> i32 {
         }
         let number: u64 = ctx.arg(2);
         let options: u64 = ctx.arg(3);
-        let (generation, _) = live()?;
-        let resource = Resource::of_class(FIRST_CAPABILITY + (number as u32 & (CAPABILITY_CLASSES - 1)));
+        let class = FIRST_CAPABILITY + (number as u32 & (CAPABILITY_CLASSES - 1));
         let answer = if options & NO_AUDIT == 0 {
-            judge(&generation, label, &resource, Action::SysCap.bit())
+            judge_class(label, class, Action::SysCap.bit())
         } else {
-            probe(&generation, label, &resource, Action::SysCap.bit())
+            let (generation, _) = live()?;
+            probe(&generation, label, &Resource::of_class(class), Action::SysCap.bit())
         };
         Ok(answer.into())
     })

@@ -84,7 +84,7 @@ fn moved(cgroup: u64) -> Result<(), Reason> {
     if subject != NO_SUBJECT {
         let report = Report {
             verdict: Verdict::Attached,
-            reason: Reason::Policy,
+            reason: Reason::Policy as u8,
             actions: 0,
             errno: 0,
             loosened: false,

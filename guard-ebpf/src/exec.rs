@@ -1,13 +1,13 @@
 //! Execution: `bprm_creds_for_exec` decides the program, `bprm_check_security` each script
 //! interpreter after it.
 
-use crate::file::describe;
+use crate::file::named;
 use crate::memory::read;
 use crate::offsets::*;
-use crate::resource::Resource;
+use crate::question::{self, ask};
 use crate::select;
-use crate::task::{Lookup, label};
-use crate::verdict::{fail, judge, live};
+use crate::task::{Lookup, bounded, label};
+use crate::verdict::fail;
 use aya_ebpf::macros::lsm;
 use aya_ebpf::programs::LsmContext;
 use guard_common::action::{Action, EACCES};
@@ -35,7 +35,7 @@ pub fn bprm_check_security(ctx: LsmContext) -> i32 {
     match is_first_stage(bprm) {
         Ok(true) => 0,
         Ok(false) => program(bprm, label),
-        Err(reason) => fail(label, Action::Exec.bit(), reason),
+        Err(reason) => bounded(fail(label, Action::Exec.bit(), reason)),
     }
 }
 
@@ -47,19 +47,15 @@ fn is_first_stage(bprm: u64) -> Result<bool, Reason> {
 
 #[inline(always)]
 fn program(bprm: u64, label: *mut Label) -> i32 {
-    match decide(bprm, label) {
+    bounded(match decide(bprm, label) {
         Ok(answer) => answer,
         Err(reason) => fail(label, Action::Exec.bit(), reason),
-    }
+    })
 }
 
 #[inline(always)]
 fn decide(bprm: u64, label: *mut Label) -> Result<i32, Reason> {
-    let (generation, header) = live()?;
     let file: u64 = read(bprm, &BPRM_FILE)?;
-    let mut resource = Resource::unknown();
-    if !describe(&generation, header, file, label, &mut resource)? {
-        return Ok(0);
-    }
-    Ok(judge(&generation, label, &resource, Action::Exec.bit()))
+    let Some((dentry, inode)) = named(file)? else { return Ok(0) };
+    ask(label, question::file(dentry, inode, Action::Exec.bit()))
 }

@@ -6,10 +6,9 @@
 
 use crate::memory::member;
 use crate::offsets::*;
-use crate::resource::Resource;
 use crate::sockets;
 use crate::task::guarded;
-use crate::verdict::{judge, live};
+use crate::verdict::judge_class;
 use aya_ebpf::macros::lsm;
 use aya_ebpf::programs::LsmContext;
 use core::ffi::c_void;
@@ -100,10 +99,7 @@ pub fn routes(level: u32, name: u32) -> bool {
 /// Decides `net.raw` on a protocol.
 #[inline(always)]
 pub fn decide(class: Class, label: *mut Label) -> Result<i32, Reason> {
-    let (generation, header) = live()?;
-    let mut resource = Resource::of_class(class);
-    resource.add_attribute_features(&generation, header);
-    Ok(judge(&generation, label, &resource, Action::NetRaw.bit()))
+    Ok(judge_class(label, class, Action::NetRaw.bit()))
 }
 
 /// The class of a socket that exists, by its family, type and protocol; [`UNKNOWN`] as in [`of_socket`].

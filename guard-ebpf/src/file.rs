@@ -1,22 +1,15 @@
 //! Opening and mapping files: `file_open`, `mmap_file`, and what a `struct file` is.
 
-use crate::generation::Generation;
 use crate::memory::read;
 use crate::offsets::*;
-use crate::overlay;
-use crate::own_proc;
-use crate::own_tmpfs;
-use crate::path;
+use crate::question::{self, ask};
 use crate::resource::Resource;
 use crate::task::{self, guarded};
-use crate::verdict::{judge, judge_either, live};
 use aya_ebpf::helpers::generated::bpf_get_current_cgroup_id;
 use aya_ebpf::macros::lsm;
 use aya_ebpf::programs::LsmContext;
 use guard_common::action::Action;
-use guard_common::class::{
-    ANONYMOUS_MEMORY, OWN_ANONYMOUS, OWN_CGROUP, OWN_PROC, OWN_TMPFS, TERMINAL, UNKNOWN,
-};
+use guard_common::class::TERMINAL;
 use guard_common::decide::Reason;
 use guard_common::label::Label;
 use guard_common::tables::{DEVICE_MINORS, Header};
@@ -37,14 +30,9 @@ pub const S_IFLNK: u16 = 0o120000;
 pub const S_IFSOCK: u16 = 0o140000;
 pub const S_IFCHR: u16 = 0o020000;
 pub const S_IFBLK: u16 = 0o060000;
+pub const S_IFIFO: u16 = 0o010000;
 pub const SET_ID: u16 = 0o6000;
-// include/uapi/linux/magic.h and fs/pipe.c.
-const PIPEFS: u64 = 0x5049_5045;
-const SOCKFS: u64 = 0x534f_434b;
-const ANON_INODE: u64 = 0x0904_1934;
-const TMPFS: u64 = 0x0102_1994;
-const HUGETLBFS: u64 = 0x9584_58f6;
-const PROC: u64 = 0x9fa0;
+// include/uapi/linux/magic.h.
 pub const CGROUP2: u64 = 0x6367_7270;
 pub const OVERLAYFS: u64 = 0x794c_7630;
 // include/linux/fs.h: the super block belongs to a kernel-internal mount.
@@ -72,21 +60,18 @@ pub fn file_open(ctx: LsmContext) -> i32 {
 
 #[inline(always)]
 fn open(file: u64, label: *mut Label) -> Result<i32, Reason> {
-    let (generation, header) = live()?;
     let flags: u32 = read(file, &FILE_FLAGS)?;
     let mode: u32 = read(file, &FILE_MODE)?;
-    let inode: u64 = read(file, &FILE_INODE)?;
+    let Some((dentry, inode)) = named(file)? else { return Ok(0) };
     let inode_mode: u16 = read(inode, &INODE_MODE)?;
-    let mut resource = Resource::unknown();
-    if !describe(&generation, header, file, label, &mut resource)? {
-        return Ok(0);
-    }
-    if flags & FMODE_EXEC != 0 {
+    let question = if flags & FMODE_EXEC != 0 {
         // The kernel opens a program to execute it. The program itself is decided by the exec
         // hooks; an ELF interpreter is decided nowhere else, so either right is needed here.
-        return Ok(judge_either(&generation, label, &resource, Action::Exec.bit(), Action::ExecMap.bit()));
-    }
-    Ok(judge(&generation, label, &resource, required(flags, mode, inode_mode)))
+        question::either(dentry, inode, Action::Exec, Action::ExecMap)
+    } else {
+        question::file(dentry, inode, required(flags, mode, inode_mode))
+    };
+    ask(label, question)
 }
 
 /// The actions that an open with these flags and modes is.
@@ -133,19 +118,14 @@ fn map(file: u64, changeable: bool, label: *mut Label) -> Result<i32, Reason> {
         // would kill the process instead of returning an error.
         return Ok(0);
     }
-    let (generation, header) = live()?;
     if file == 0 || changeable {
-        let memory = Resource::of_class(ANONYMOUS_MEMORY);
-        let answer = judge(&generation, label, &memory, Action::ExecMap.bit());
+        let answer = ask(label, question::memory(Action::ExecMap.bit()))?;
         if file == 0 || answer != 0 {
             return Ok(answer);
         }
     }
-    let mut resource = Resource::unknown();
-    if !describe(&generation, header, file, label, &mut resource)? {
-        return Ok(0);
-    }
-    Ok(judge(&generation, label, &resource, Action::ExecMap.bit()))
+    let Some((dentry, inode)) = named(file)? else { return Ok(0) };
+    ask(label, question::file(dentry, inode, Action::ExecMap.bit()))
 }
 
 /// Memory that becomes executable after it was mapped.
@@ -174,10 +154,8 @@ fn protect(vma: u64, protection: u64, label: *mut Label) -> Result<i32, Reason> 
     if in_execve()? {
         return Ok(0);
     }
-    let (generation, header) = live()?;
     if file == 0 || changed || changeable {
-        let memory = Resource::of_class(ANONYMOUS_MEMORY);
-        let answer = judge(&generation, label, &memory, Action::ExecMap.bit());
+        let answer = ask(label, question::memory(Action::ExecMap.bit()))?;
         if file == 0 || answer != 0 {
             return Ok(answer);
         }
@@ -185,21 +163,15 @@ fn protect(vma: u64, protection: u64, label: *mut Label) -> Result<i32, Reason> 
     if flags & VM_EXEC != 0 {
         return Ok(0);
     }
-    let mut resource = Resource::unknown();
     let mut dentry: u64 = read(file, &FILE_DENTRY)?;
     let mut inode: u64 = read(file, &FILE_INODE)?;
-    if is_known(&BACKING_USER_DENTRY) {
-        let superblock: u64 = read(inode, &INODE_SB)?;
-        let flags: u64 = read(superblock, &SB_FLAGS)?;
-        if flags & SB_KERNMOUNT == 0 && opened_by_stacking(file, dentry, superblock)? {
-            // The mapping is of a layer's file, which lies in a `struct backing_file` (fs/file_table.c, since
-            // 6.5); the name that was used is the overlay's.
-            dentry = read(file, &BACKING_USER_DENTRY)?;
-            inode = read(dentry, &DENTRY_INODE)?;
-        }
+    if is_known(&BACKING_USER_DENTRY) && is_layers(file, dentry, inode)? {
+        // The mapping is of a layer's file, which lies in a `struct backing_file` (fs/file_table.c, since
+        // 6.5); the name that was used is the overlay's.
+        dentry = read(file, &BACKING_USER_DENTRY)?;
+        inode = read(dentry, &DENTRY_INODE)?;
     }
-    describe_inode(&generation, header, dentry, inode, label, &mut resource)?;
-    Ok(judge(&generation, label, &resource, Action::ExecMap.bit()))
+    ask(label, question::file(dentry, inode, Action::ExecMap.bit()))
 }
 
 /// Whether the running task is inside execve (`task_struct.in_execve`).
@@ -210,78 +182,21 @@ fn in_execve() -> Result<bool, Reason> {
     Ok(byte >> (bit % 8) & 1 != 0)
 }
 
-/// Finds class, features and attributes of `file` for the running task, which has this label. Returns false if the kernel opens it on behalf
-/// of a stacking file system, whose own file was decided already.
+/// The name and the inode of an open file. None if the kernel opened it on behalf of a stacking file system,
+/// whose own file was decided already.
 #[inline(always)]
-pub fn describe(
-    generation: &Generation,
-    header: &Header,
-    file: u64,
-    label: *mut Label,
-    resource: &mut Resource,
-) -> Result<bool, Reason> {
+pub fn named(file: u64) -> Result<Option<(u64, u64)>, Reason> {
     let inode: u64 = read(file, &FILE_INODE)?;
     let dentry: u64 = read(file, &FILE_DENTRY)?;
-    let superblock: u64 = read(inode, &INODE_SB)?;
-    let sb_flags: u64 = read(superblock, &SB_FLAGS)?;
-    if sb_flags & SB_KERNMOUNT == 0 && opened_by_stacking(file, dentry, superblock)? {
-        return Ok(false);
-    }
-    describe_inode(generation, header, dentry, inode, label, resource)?;
-    Ok(true)
+    Ok(if is_layers(file, dentry, inode)? { None } else { Some((dentry, inode)) })
 }
 
-/// Finds class, features and attributes of the file `inode` by its name `dentry`.
+/// Whether a stacking file system opened this file of one of its layers.
 #[inline(always)]
-pub fn describe_inode(
-    generation: &Generation,
-    header: &Header,
-    dentry: u64,
-    inode: u64,
-    label: *mut Label,
-    resource: &mut Resource,
-) -> Result<(), Reason> {
+fn is_layers(file: u64, dentry: u64, inode: u64) -> Result<bool, Reason> {
     let superblock: u64 = read(inode, &INODE_SB)?;
-    let magic: u64 = read(superblock, &SB_MAGIC)?;
-    let sb_flags: u64 = read(superblock, &SB_FLAGS)?;
-    let internal = sb_flags & SB_KERNMOUNT != 0;
-    overlay::note(superblock, magic, label);
-    let mode: u16 = read(inode, &INODE_MODE)?;
-    let links: u32 = read(inode, &INODE_NLINK)?;
-    let owner: u32 = read(inode, &INODE_UID)?;
-    resource.attributes.owner = owner as u64;
-    resource.attributes.kind = (mode & S_IFMT) as u64;
-    resource.attributes.set_id = (mode & SET_ID != 0) as u64;
-    resource.attributes.fileless = (internal || links == 0) as u64;
-
-    if internal
-        && (magic == TMPFS || magic == HUGETLBFS || magic == PIPEFS || magic == SOCKFS || magic == ANON_INODE)
-    {
-        resource.class = OWN_ANONYMOUS;
-    } else {
-        // SAFETY: the walk buffer of the running task's own label.
-        let walk = unsafe { &raw mut (*label).walk };
-        path::classify(generation, header, dentry, walk, resource)?;
-        own_tmpfs::correct(dentry, label, walk, resource)?;
-        if mode & S_IFMT == S_IFCHR || mode & S_IFMT == S_IFBLK {
-            if resource.class == OWN_TMPFS {
-                // What a device node leads to lies elsewhere, whoever made the node.
-                resource.class = UNKNOWN;
-            }
-            if mode & S_IFMT == S_IFCHR {
-                let device: u32 = read(inode, &INODE_RDEV)?;
-                character_device(header, device, resource);
-            }
-        } else if magic == PROC {
-            if own_proc::is_own(walk)? {
-                resource.class = OWN_PROC;
-            }
-        } else if magic == CGROUP2 && own_cgroup(dentry)? {
-            resource.class = OWN_CGROUP;
-        }
-    }
-    resource.add_attribute_features(generation, header);
-    Ok(())
+    let flags: u64 = read(superblock, &SB_FLAGS)?;
+    Ok(flags & SB_KERNMOUNT == 0 && opened_by_stacking(file, dentry, superblock)?)
 }
 
 /// Whether this is the open of a layer's file by a stacking file system.
@@ -303,7 +218,7 @@ fn opened_by_stacking(file: u64, dentry: u64, superblock: u64) -> Result<bool, R
 
 /// Character devices that are judged by what they are.
 #[inline(always)]
-fn character_device(header: &Header, device: u32, resource: &mut Resource) {
+pub fn character_device(header: &Header, device: u32, resource: &mut Resource) {
     let (major, minor) = (device >> 20, device & 0xf_ffff);
     if major == MEM_MAJOR {
         let mut index = 0;

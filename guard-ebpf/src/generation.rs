@@ -3,6 +3,7 @@
 use crate::atomic;
 use crate::maps::{CELLS, HEADERS, LIVE, MASKS, NETS4, NETS6, OUTCOMES, PORTS, SUBJECTS, TIMELINES, USED};
 use guard_common::decide::{Ranges, Tables};
+use guard_common::label::Label;
 use guard_common::tables::{Control, Header, Masks, Outcome, SubjectRow, Timeline, cell_position, live_slot};
 
 /// One generation. The live word is read once per decision, so a decision never mixes two.
@@ -22,6 +23,24 @@ impl Generation {
         // SAFETY: the pointer comes from a map lookup; the agent writes the word with one store.
         let word = unsafe { core::ptr::read_volatile(word) };
         if word == 0 { None } else { Some(Self { slot: live_slot(word), number: word >> 8 }) }
+    }
+
+    /// Keeps it in a label, for the decision on what is described by it: a class of one generation means
+    /// nothing in another.
+    #[inline(always)]
+    pub fn keep(&self, label: *mut Label) {
+        // SAFETY: the label that is decided for.
+        unsafe {
+            (*label).generation = self.number;
+            (*label).slot = self.slot;
+        }
+    }
+
+    /// The one that was kept.
+    #[inline(always)]
+    pub fn kept(label: *const Label) -> Self {
+        // SAFETY: as above.
+        unsafe { Self { slot: (*label).slot, number: (*label).generation } }
     }
 
     /// Its head.

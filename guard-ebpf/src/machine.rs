@@ -3,9 +3,8 @@
 
 use crate::memory::{read, read_at};
 use crate::offsets::*;
-use crate::resource::Resource;
 use crate::task::guarded;
-use crate::verdict::{judge, live};
+use crate::verdict::judge_class;
 use aya_ebpf::macros::lsm;
 use aya_ebpf::programs::LsmContext;
 use guard_common::action::Action;
@@ -21,8 +20,7 @@ fn machine(required: u64) -> i32 {
 
 #[inline(always)]
 fn decide(label: *mut Label, required: u64) -> Result<i64, Reason> {
-    let (generation, _) = live()?;
-    Ok(judge(&generation, label, &Resource::of_class(MACHINE), required).into())
+    Ok(judge_class(label, MACHINE, required).into())
 }
 
 /// mount(2), whatever it does: a new file system, a bind, a remount, a move, a change of propagation.

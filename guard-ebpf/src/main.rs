@@ -36,6 +36,7 @@ mod own_proc;
 mod own_tmpfs;
 mod path;
 mod process;
+mod question;
 mod record;
 mod resource;
 mod running;

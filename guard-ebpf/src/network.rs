@@ -3,12 +3,13 @@
 
 use crate::address::{AF_INET, AF_INET6, AF_UNIX, AF_UNSPEC, Address, SocketAddress};
 use crate::families;
+use crate::generation::Generation;
 use crate::memory::{member, read, read_at};
 use crate::offsets::*;
 use crate::resource::Resource;
 use crate::sockets;
 use crate::task::guarded;
-use crate::verdict::{judge, live};
+use crate::verdict::{deny_undecided, judge, live, refuse};
 use aya_ebpf::helpers::generated::bpf_loop;
 use aya_ebpf::macros::lsm;
 use aya_ebpf::programs::LsmContext;
@@ -16,8 +17,9 @@ use core::ffi::c_void;
 use guard_common::action::{Action, EACCES};
 use guard_common::class::{SOURCE_ROUTE, UNKNOWN};
 use guard_common::decide::Reason;
-use guard_common::label::{Label, SOCKET_REFUSED};
+use guard_common::label::{Endpoint, Label, SOCKET_REFUSED};
 use guard_common::path::Walk;
+use guard_common::tables::Attributes;
 
 // include/linux/net.h, include/linux/socket.h, include/uapi/linux/in.h.
 pub const SOCK_STREAM: u16 = 1;
@@ -34,16 +36,6 @@ const IP_RETOPTS: u32 = 7;
 pub fn sock_of(socket: *const c_void) -> *const c_void {
     // SAFETY: an argument of the program.
     unsafe { member(socket, &SOCKET_SK) }
-}
-
-/// Nothing is known yet of an endpoint but its socket's protocol.
-#[inline(always)]
-pub fn endpoint(sock: u64) -> Result<Resource, Reason> {
-    let protocol: u16 = read(sock, &SOCK_PROTOCOL)?;
-    let mut resource = Resource::unknown();
-    resource.protocol = protocol;
-    resource.attributes.protocol = protocol as u64;
-    Ok(resource)
 }
 
 #[lsm(hook = "socket_connect")]
@@ -67,7 +59,7 @@ fn connect(socket: *const c_void, address: u64, length: u32, label: *mut Label) 
     }
     if given.family == AF_INET || given.family == AF_INET6 {
         let far = given.address(given.family == AF_INET6);
-        return decide_far(sock as u64, far, Action::NetConnect, label);
+        return Ok(decide_far(sock as u64, far, Action::NetConnect, label));
     }
     let class = families::class_of(sock);
     if class == UNKNOWN { Ok(0) } else { families::decide(class, label) }
@@ -75,24 +67,116 @@ fn connect(socket: *const c_void, address: u64, length: u32, label: *mut Label) 
 
 /// Decides `action` on the far end `far` of a socket.
 #[inline(always)]
-pub fn decide_far(sock: u64, far: Address, action: Action, label: *mut Label) -> Result<i32, Reason> {
-    let (generation, header) = live()?;
-    // SAFETY: the buffer of the label that is decided for.
-    let walk = unsafe { &raw mut (*label).walk };
-    let mut resource = endpoint(sock)?;
-    far.describe_far(&generation, header, walk, sock, &mut resource)?;
-    Ok(judge(&generation, label, &resource, action.bit()))
+pub fn decide_far(sock: u64, far: Address, action: Action, label: *mut Label) -> i32 {
+    decide(sock, far, action, FAR, label)
 }
 
 /// Decides `action` on an address that means itself.
 #[inline(always)]
-pub fn decide_at(sock: u64, address: Address, action: Action, label: *mut Label) -> Result<i32, Reason> {
+pub fn decide_at(sock: u64, address: Address, action: Action, label: *mut Label) -> i32 {
+    decide(sock, address, action, 0, label)
+}
+
+/// The same, of which only a denial is recorded: the operation was recorded before.
+#[inline(always)]
+pub fn refuse_at(sock: u64, address: Address, action: Action, label: *mut Label) -> i32 {
+    decide(sock, address, action, AGAIN, label)
+}
+
+// Bits of `Endpoint::flags`.
+/// An IPv4 address.
+const V4: u32 = 1;
+/// The far end as a caller gives it.
+const FAR: u32 = 2;
+/// Only a denial is recorded.
+const AGAIN: u32 = 4;
+
+#[inline(always)]
+fn decide(sock: u64, address: Address, action: Action, flags: u32, label: *mut Label) -> i32 {
+    // SAFETY: the label that is decided for.
+    unsafe {
+        let flags = if address.is_v4 { flags | V4 } else { flags };
+        let (high, low, port) = (address.high, address.low, address.port);
+        let required = action.bit();
+        (*label).endpoint = Endpoint {
+            sock,
+            high,
+            low,
+            required,
+            flags,
+            port,
+            protocol: 0,
+            features: 0,
+            class: UNKNOWN,
+            reserved: 0,
+        };
+        let failed = describe_endpoint(label);
+        if failed != 0 { deny_undecided(label, required, failed) } else { decide_endpoint(label) }
+    }
+}
+
+/// Describes the endpoint in a label. Returns 0 or the number of the reason why it could not.
+///
+/// This and the next are global functions with their arguments in map memory: the verifier checks them once
+/// for each program, and the hooks need little of the stack.
+///
+/// # Safety
+/// The label must be a whole one, and in use by this program only; the verifier checks the first.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub unsafe extern "C" fn describe_endpoint(label: *mut Label) -> u32 {
+    if label.is_null() {
+        return Reason::Unreadable as u32;
+    }
+    match describe(label) {
+        Ok(()) => 0,
+        Err(reason) => reason as u32,
+    }
+}
+
+#[inline(always)]
+fn describe(label: *mut Label) -> Result<(), Reason> {
     let (generation, header) = live()?;
-    // SAFETY: the buffer of the label that is decided for.
-    let walk = unsafe { &raw mut (*label).walk };
-    let mut resource = endpoint(sock)?;
-    address.describe(&generation, header, walk, &mut resource)?;
-    Ok(judge(&generation, label, &resource, action.bit()))
+    generation.keep(label);
+    // SAFETY: the label that is decided for.
+    let (asked, walk) = unsafe { (&mut (*label).endpoint, &raw mut (*label).walk) };
+    let address = given(asked);
+    asked.protocol = read(asked.sock, &SOCK_PROTOCOL)?;
+    let attributes = Attributes { protocol: asked.protocol as u64, ..Attributes::default() };
+    let meant = if asked.flags & FAR != 0 { address.routed(asked.sock)? } else { address };
+    (asked.class, asked.features) = meant.classify(&generation, header, walk, &attributes)?;
+    Ok(())
+}
+
+/// The address that is asked about, as it was given.
+#[inline(always)]
+fn given(asked: &Endpoint) -> Address {
+    Address { is_v4: asked.flags & V4 != 0, high: asked.high, low: asked.low, port: asked.port }
+}
+
+/// Decides about the endpoint in a label: 0 or a negative error number.
+///
+/// # Safety
+/// As for [`describe_endpoint`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub unsafe extern "C" fn decide_endpoint(label: *mut Label) -> i32 {
+    if label.is_null() {
+        return -EACCES;
+    }
+    // SAFETY: the label that is decided for.
+    let asked = unsafe { &(*label).endpoint };
+    let required = asked.required;
+    let generation = Generation::kept(label);
+    let mut resource = Resource::of_class(asked.class);
+    resource.features = asked.features;
+    resource.protocol = asked.protocol;
+    given(asked).name(&mut resource);
+    if asked.flags & AGAIN != 0 {
+        refuse(&generation, label, &resource, required)
+    } else {
+        judge(&generation, label, &resource, required)
+    }
 }
 
 /// Decides what is sent to an address that comes with it. What is sent without one goes where the socket
@@ -167,7 +251,7 @@ fn send(socket: *const c_void, message: *const c_void, label: *mut Label) -> Res
         // It means the local address that the message itself may choose (IP_PKTINFO).
         return Err(Reason::Unreadable);
     }
-    decide_far(sock as u64, far, action, label)
+    Ok(decide_far(sock as u64, far, action, label))
 }
 
 /// Whether nothing may pass over a connection, see `arrival`.
@@ -266,7 +350,7 @@ fn bind(socket: *const c_void, address: u64, length: u32, label: *mut Label) -> 
     if given.family != AF_UNSPEC && given.family != AF_INET && given.family != AF_INET6 {
         return Ok(0);
     }
-    decide_at(sock as u64, given.address(given.family == AF_INET6), Action::NetBind, label)
+    Ok(decide_at(sock as u64, given.address(given.family == AF_INET6), Action::NetBind, label))
 }
 
 /// Decides where connections may be waited for, and notes for whom.
@@ -284,7 +368,7 @@ fn listen(socket: *const c_void, label: *mut Label) -> Result<i32, Reason> {
     // SAFETY: a load of a member of what an argument of the program points to.
     let family: u16 = unsafe { member(sock, &SOCK_FAMILY) };
     if family == AF_INET || family == AF_INET6 {
-        let answer = decide_at(sock as u64, near(sock as u64, family)?, Action::NetListen, label)?;
+        let answer = decide_at(sock as u64, near(sock as u64, family)?, Action::NetListen, label);
         if answer != 0 {
             return Ok(answer);
         }

@@ -3,6 +3,8 @@
 use crate::memory::{read, read_at};
 use crate::offsets::*;
 use crate::task::{self, Lookup};
+use aya_ebpf::helpers::generated::bpf_loop;
+use core::ffi::c_void;
 use core::mem::offset_of;
 use guard_common::decide::Reason;
 use guard_common::label::Label;
@@ -64,20 +66,44 @@ fn has_own_label(task: u64) -> Result<bool, Reason> {
     }
     // A value has a pointer to its map before it.
     let map: u64 = read(own as u64 - get(&STORAGE_DATA_VALUE), &STORAGE_DATA_MAP)?;
-    let mut node: u64 = read(storage, &STORAGE_LIST)?;
-    let mut left = STORAGES;
-    while node != 0 && left != 0 {
-        let data = node - get(&STORAGE_ELEMENT_NODE) + get(&STORAGE_ELEMENT_DATA);
-        if read::<u64>(data, &STORAGE_DATA_MAP)? == map {
-            let label = data + get(&STORAGE_DATA_VALUE);
-            let subject: u32 = read_at(label + offset_of!(Label, subject) as u64)?;
-            let session: u64 = read_at(label + offset_of!(Label, session) as u64)?;
-            // SAFETY: the label of the running task.
-            return Ok(unsafe { subject == (*own).subject && session == (*own).session });
-        }
-        // `hlist_node.next` is its first member.
-        node = read_at(node)?;
-        left -= 1;
+    let mut search = Search { node: read(storage, &STORAGE_LIST)?, map, label: 0 };
+    // SAFETY: the callback's context is `search`, which outlives the call.
+    unsafe { bpf_loop(STORAGES, look as *mut c_void, (&raw mut search).cast(), 0) };
+    if search.label == 0 {
+        return Ok(false);
     }
-    Ok(false)
+    let subject: u32 = read_at(search.label + offset_of!(Label, subject) as u64)?;
+    let session: u64 = read_at(search.label + offset_of!(Label, session) as u64)?;
+    // SAFETY: the label of the running task.
+    Ok(unsafe { subject == (*own).subject && session == (*own).session })
+}
+
+struct Search {
+    node: u64,
+    map: u64,
+    label: u64,
+}
+
+/// Looks whether the storage at `node` is a label. One that cannot be read ends the search.
+extern "C" fn look(_: u32, search: *mut Search) -> i64 {
+    // SAFETY: the only caller passes a valid, exclusive pointer.
+    let search = unsafe { &mut *search };
+    if search.node == 0 {
+        return 1;
+    }
+    let data = search.node - get(&STORAGE_ELEMENT_NODE) + get(&STORAGE_ELEMENT_DATA);
+    match read::<u64>(data, &STORAGE_DATA_MAP) {
+        Ok(map) if map == search.map => {
+            search.label = data + get(&STORAGE_DATA_VALUE);
+            return 1;
+        }
+        Ok(_) => {}
+        Err(_) => return 1,
+    }
+    // `hlist_node.next` is its first member.
+    match read_at(search.node) {
+        Ok(next) => search.node = next,
+        Err(_) => return 1,
+    }
+    0
 }

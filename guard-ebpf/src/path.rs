@@ -68,16 +68,6 @@ const UNSTABLE: u32 = 10;
 const TOO_DEEP: u32 = 11;
 const UNREADABLE: u32 = 12;
 
-/// Context of the callback.
-struct Task {
-    walk: *mut Walk,
-    dentry: u64,
-    generation: u64,
-    slot: u32,
-    names: u32,
-    patterns: u32,
-}
-
 /// Classifies the file at `dentry`: afterwards the walk buffer holds its class, what executing it
 /// selects, and the path for an event; the features of its names are added to `resource`.
 #[inline(always)]
@@ -88,49 +78,67 @@ pub fn classify(
     walk: *mut Walk,
     resource: &mut Resource,
 ) -> Result<(), Reason> {
-    let mut task = Task {
-        walk,
-        dentry,
-        generation: generation.number,
-        slot: generation.slot,
-        names: header.flags & HAS_NAMES,
-        patterns: header.patterns.min(MAX_PATTERNS),
+    // SAFETY: the buffer belongs to the running task or was borrowed.
+    let state = unsafe {
+        (*walk).leaf = dentry;
+        (*walk).generation = generation.number;
+        (*walk).slot = generation.slot;
+        (*walk).names = header.flags & HAS_NAMES;
+        (*walk).patterns = header.patterns.min(MAX_PATTERNS);
+        walk_up_and_down(walk)
     };
-    // The callback changes the buffer through the context, so no reference to it may live across the
-    // call: the compiler would take its content for unchanged.
-    // SAFETY: the callback's context is `task`, which outlives the call, and `walk` points to a
-    // whole buffer that belongs to this task or was claimed.
-    let walk = unsafe {
-        (*walk).state = START;
-        (*walk).attempts = 0;
-        (*walk).memory = UNASKED;
-        bpf_loop(MAX_STEPS, step as *mut c_void, (&raw mut task).cast(), 0);
-        &mut *walk
-    };
-    match walk.state {
+    match state {
         DONE => {}
         UNSTABLE => return Err(Reason::PathUnstable),
         UNREADABLE => return Err(Reason::Unreadable),
         _ => return Err(Reason::PathTooDeep),
     }
+    // SAFETY: as above.
+    let walk = unsafe { &*walk };
     resource.has_path = true;
     resource.features |= walk.features | walk.leaf_features;
     resource.class = walk.class;
     Ok(())
 }
 
-extern "C" fn step(_: u32, task: *mut Task) -> i64 {
+/// Walks from `leaf`. Returns the state in which it ended.
+///
+/// A global function: the verifier checks it by itself, once for each program that has it, whatever the
+/// program did before.
+///
+/// # Safety
+/// The buffer must be whole and in use by nobody else; the verifier checks the first.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub unsafe extern "C" fn walk_up_and_down(walk: *mut Walk) -> u32 {
+    if walk.is_null() {
+        return UNREADABLE;
+    }
+    let mut context = walk;
+    // SAFETY: by the contract of this function; the callback's context outlives the call. The callback
+    // changes the buffer through it, so no reference may live across the call: the compiler would take the
+    // content for unchanged.
+    unsafe {
+        (*walk).state = START;
+        (*walk).attempts = 0;
+        (*walk).memory = UNASKED;
+        bpf_loop(MAX_STEPS, step as *mut c_void, (&raw mut context).cast(), 0);
+        (*walk).state
+    }
+}
+
+extern "C" fn step(_: u32, walk: *mut *mut Walk) -> i64 {
     // SAFETY: the only caller passes a valid pointer to a valid buffer.
-    let (task, walk) = unsafe { (&*task, &mut *(*task).walk) };
+    let walk = unsafe { &mut **walk };
     let result = match walk.state {
-        START => start(task, walk),
-        CLIMB => climb(task, walk),
-        NAME => name(task, walk),
-        TOP => top(task, walk),
-        MATCH => match_pattern(task, walk),
-        ENTER => enter(task, walk),
-        DESCEND => descend(task, walk),
-        FINISH => finish(task, walk),
+        START => start(walk),
+        CLIMB => climb(walk),
+        NAME => name(walk),
+        TOP => top(walk),
+        MATCH => match_pattern(walk),
+        ENTER => enter(walk),
+        DESCEND => descend(walk),
+        FINISH => finish(walk),
         CHECK => check(walk),
         _ => return 1,
     };
@@ -147,9 +155,8 @@ extern "C" fn step(_: u32, task: *mut Task) -> i64 {
 }
 
 #[inline(always)]
-fn start(task: &Task, walk: &mut Walk) -> Result<u32, Reason> {
-    walk.dentry = task.dentry;
-    walk.leaf = task.dentry;
+fn start(walk: &mut Walk) -> Result<u32, Reason> {
+    walk.dentry = walk.leaf;
     walk.features = 0;
     walk.leaf_features = 0;
     walk.count = 0;
@@ -165,12 +172,12 @@ fn start(task: &Task, walk: &mut Walk) -> Result<u32, Reason> {
 }
 
 #[inline(always)]
-fn climb(task: &Task, walk: &mut Walk) -> Result<u32, Reason> {
+fn climb(walk: &mut Walk) -> Result<u32, Reason> {
     if walk.count >= MAX_ANCESTORS {
         return Err(Reason::PathTooDeep);
     }
     if walk.count == 1 && walk.memory == UNASKED {
-        walk.memory = directory::recall(walk, task.generation)?;
+        walk.memory = directory::recall(walk, walk.generation)?;
         return Ok(if walk.memory == KNOWS { TOP } else { CLIMB });
     }
     let dentry = walk.dentry;
@@ -185,7 +192,7 @@ fn climb(task: &Task, walk: &mut Walk) -> Result<u32, Reason> {
     step.dentry = dentry;
     step.sequence = walk.sequence;
     walk.count += 1;
-    if task.names == 0 {
+    if walk.names == 0 {
         walk.dentry = walk.parent;
         return Ok(CLIMB);
     }
@@ -197,12 +204,12 @@ fn climb(task: &Task, walk: &mut Walk) -> Result<u32, Reason> {
 }
 
 #[inline(always)]
-fn name(task: &Task, walk: &mut Walk) -> Result<u32, Reason> {
+fn name(walk: &mut Walk) -> Result<u32, Reason> {
     let (key, last) = chunk_key(walk.node, walk.name, walk.length, walk.offset)?;
     if read::<u32>(walk.dentry, &DENTRY_SEQ)? != walk.sequence {
         return Err(Reason::PathUnstable);
     }
-    match edge(task.slot, &key) {
+    match edge(walk.slot, &key) {
         Some(bit) if last => {
             let feature = 1 << (bit & 63);
             if walk.count == 1 {
@@ -223,17 +230,17 @@ fn name(task: &Task, walk: &mut Walk) -> Result<u32, Reason> {
 }
 
 #[inline(always)]
-fn top(task: &Task, walk: &mut Walk) -> Result<u32, Reason> {
+fn top(walk: &mut Walk) -> Result<u32, Reason> {
     if walk.memory != KNOWS {
-        let superblock: u64 = read(task.dentry, &DENTRY_SB)?;
+        let superblock: u64 = read(walk.leaf, &DENTRY_SB)?;
         walk.device = read(superblock, &SB_DEV)?;
     }
-    if task.patterns == 0 {
+    if walk.patterns == 0 {
         return Ok(ENTER);
     }
-    let sequence: u32 = read(task.dentry, &DENTRY_SEQ)?;
-    let name: u64 = read(task.dentry, &DENTRY_NAME)?;
-    walk.length = read(task.dentry, &DENTRY_NAME_LEN)?;
+    let sequence: u32 = read(walk.leaf, &DENTRY_SEQ)?;
+    let name: u64 = read(walk.leaf, &DENTRY_NAME)?;
+    walk.length = read(walk.leaf, &DENTRY_NAME_LEN)?;
     let used = if walk.length > CHUNK as u32 { CHUNK as u32 } else { walk.length };
     walk.front = [0; 4];
     walk.back = [0; 8];
@@ -244,7 +251,7 @@ fn top(task: &Task, walk: &mut Walk) -> Result<u32, Reason> {
         let start = walk.back.as_mut_ptr().cast::<u8>().add(gap as usize);
         copy::<31>(start, used, name + (walk.length - used) as u64)?;
     }
-    if read::<u32>(task.dentry, &DENTRY_SEQ)? != sequence || sequence & 1 != 0 {
+    if read::<u32>(walk.leaf, &DENTRY_SEQ)? != sequence || sequence & 1 != 0 {
         return Err(Reason::PathUnstable);
     }
     walk.step = 0;
@@ -252,12 +259,12 @@ fn top(task: &Task, walk: &mut Walk) -> Result<u32, Reason> {
 }
 
 #[inline(always)]
-fn match_pattern(task: &Task, walk: &mut Walk) -> Result<u32, Reason> {
-    if walk.step >= task.patterns {
+fn match_pattern(walk: &mut Walk) -> Result<u32, Reason> {
+    if walk.step >= walk.patterns {
         return Ok(ENTER);
     }
     let pattern =
-        PATTERNS.get(task.slot).and_then(|patterns| patterns.get(walk.step)).ok_or(Reason::TableMiss)?;
+        PATTERNS.get(walk.slot).and_then(|patterns| patterns.get(walk.step)).ok_or(Reason::TableMiss)?;
     let front = [walk.front[0], walk.front[1], walk.front[2]];
     let back = [walk.back[0], walk.back[1], walk.back[2]];
     if pattern.matches(&front, &back, walk.length) {
@@ -268,7 +275,7 @@ fn match_pattern(task: &Task, walk: &mut Walk) -> Result<u32, Reason> {
 }
 
 #[inline(always)]
-fn enter(task: &Task, walk: &mut Walk) -> Result<u32, Reason> {
+fn enter(walk: &mut Walk) -> Result<u32, Reason> {
     if walk.memory == KNOWS {
         if walk.directory_node == 0 {
             return Ok(FINISH);
@@ -280,14 +287,14 @@ fn enter(task: &Task, walk: &mut Walk) -> Result<u32, Reason> {
         walk.offset = 0;
         return Ok(DESCEND);
     }
-    let superblock: u64 = read(task.dentry, &DENTRY_SB)?;
+    let superblock: u64 = read(walk.leaf, &DENTRY_SB)?;
     if read::<u64>(superblock, &SB_ROOT)? != walk.dentry {
         // Not connected to its file system's root, so it has no name that policy could mean.
         walk.flags = WALK_APART;
         walk.memory = APART;
         return Ok(FINISH);
     }
-    let Some(root) = file_system_node(task.slot, walk.device) else {
+    let Some(root) = file_system_node(walk.slot, walk.device) else {
         return Ok(FINISH);
     };
     walk.node = root;
@@ -299,10 +306,10 @@ fn enter(task: &Task, walk: &mut Walk) -> Result<u32, Reason> {
 }
 
 #[inline(always)]
-fn descend(task: &Task, walk: &mut Walk) -> Result<u32, Reason> {
+fn descend(walk: &mut Walk) -> Result<u32, Reason> {
     if walk.offset == 0 {
         if walk.remaining <= walk.floor {
-            return arrive(task, walk, walk.remaining == 0);
+            return arrive(walk, walk.remaining == 0);
         }
         if walk.remaining == 1 {
             walk.directory_node = walk.complete;
@@ -321,8 +328,8 @@ fn descend(task: &Task, walk: &mut Walk) -> Result<u32, Reason> {
     if read_at::<u32>(walk.sequence_at)? != walk.sequence || walk.sequence & 1 != 0 {
         return Err(Reason::PathUnstable);
     }
-    let Some(next) = edge(task.slot, &key) else {
-        return arrive(task, walk, false);
+    let Some(next) = edge(walk.slot, &key) else {
+        return arrive(walk, false);
     };
     walk.node = next;
     if last {
@@ -337,8 +344,8 @@ fn descend(task: &Task, walk: &mut Walk) -> Result<u32, Reason> {
 
 /// Takes the class from the deepest node; `exact` says that the path ends there.
 #[inline(always)]
-fn arrive(task: &Task, walk: &mut Walk, exact: bool) -> Result<u32, Reason> {
-    let node = NODES.get(task.slot).and_then(|nodes| nodes.get(walk.complete)).ok_or(Reason::TableMiss)?;
+fn arrive(walk: &mut Walk, exact: bool) -> Result<u32, Reason> {
+    let node = NODES.get(walk.slot).and_then(|nodes| nodes.get(walk.complete)).ok_or(Reason::TableMiss)?;
     walk.class = if exact { node.exact } else { node.below };
     walk.exec_subject =
         if exact && node.exec_subject != 0 { node.exec_subject } else { node.exec_subject_below };
@@ -347,12 +354,12 @@ fn arrive(task: &Task, walk: &mut Walk, exact: bool) -> Result<u32, Reason> {
 }
 
 #[inline(always)]
-fn finish(task: &Task, walk: &mut Walk) -> Result<u32, Reason> {
+fn finish(walk: &mut Walk) -> Result<u32, Reason> {
     let is_still = walk.memory != APART && directory::nothing_moved(walk);
     match walk.memory {
         // The directory, or the file, may have been elsewhere already.
         KNOWS if !is_still => return Ok(START),
-        LEARNS if is_still => directory::remember(walk, task.slot, task.generation)?,
+        LEARNS if is_still => directory::remember(walk, walk.slot, walk.generation)?,
         _ => {}
     }
     walk.step = 0;

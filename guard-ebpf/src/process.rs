@@ -7,7 +7,7 @@
 use crate::memory::{read, read_at};
 use crate::offsets::*;
 use crate::resource::Resource;
-use crate::task::{self, Lookup, guarded};
+use crate::task::{self, Lookup, bounded, guarded};
 use crate::verdict::{fail, judge, live, probe};
 use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::task_struct;
@@ -91,10 +91,10 @@ pub fn ptrace_traceme(ctx: LsmContext) -> i32 {
         Lookup::Labelled(label) => label,
         Lookup::Busy => return guarded(TRACE, |_| Err::<i64, _>(Reason::StorageBusy)),
     };
-    match process(tracer, task::current(), TRACE, true) {
+    bounded(match process(tracer, task::current(), TRACE, true) {
         Ok(answer) => answer as i32,
         Err(reason) => fail(tracer, TRACE, reason),
-    }
+    })
 }
 
 /// Decides what the running task does to `target`; its own thread group is its own affair. What is not

@@ -12,7 +12,6 @@ use aya_ebpf::helpers::generated::{
     bpf_get_smp_processor_id, bpf_ktime_get_boot_ns, bpf_loop,
 };
 use core::ffi::c_void;
-use guard_common::decide::Reason;
 use guard_common::event::{
     Counter, Event, FLAG_ABSTRACT, FLAG_PATH, FLAG_PATH_CUT, FLAG_WOULD_ALLOW, PATH_MAX, Verdict,
 };
@@ -32,7 +31,8 @@ pub fn count(counter: Counter) {
 /// What an event says besides the resource.
 pub struct Report {
     pub verdict: Verdict,
-    pub reason: Reason,
+    /// Number of the [`Reason`].
+    pub reason: u8,
     pub actions: u64,
     pub errno: i32,
     /// The candidate set would allow what is denied.
@@ -71,7 +71,7 @@ pub fn send(generation: &Generation, label: *mut Label, resource: &Resource, rep
         (*event).cpu = bpf_get_smp_processor_id();
         (*event).class = resource.class;
         (*event).verdict = report.verdict as u8;
-        (*event).reason = report.reason as u8;
+        (*event).reason = report.reason;
         (*event).errno = report.errno as u8;
         (*event).family = resource.family;
         (*event).port = resource.port;

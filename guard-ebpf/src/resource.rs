@@ -64,29 +64,35 @@ impl Resource {
     /// Adds the features that the attribute tests of the generation give.
     #[inline(always)]
     pub fn add_attribute_features(&mut self, generation: &Generation, header: &Header) {
-        if header.attributes == 0 {
-            return;
-        }
-        let mut state = State { attributes: self.attributes, slot: generation.slot, features: 0 };
-        let count = header.attributes.min(MAX_ATTRIBUTE_TESTS);
-        // SAFETY: the callback's context is `state`, which outlives the call.
-        unsafe { bpf_loop(count, test as *mut c_void, (&raw mut state).cast(), 0) };
-        self.features |= state.features;
+        self.features |= attribute_features(&self.attributes, generation, header);
     }
 }
 
+/// The features that the attribute tests of the generation give.
+#[inline(always)]
+pub fn attribute_features(attributes: &Attributes, generation: &Generation, header: &Header) -> u64 {
+    if header.attributes == 0 {
+        return 0;
+    }
+    let mut state = State { attributes, slot: generation.slot, features: 0 };
+    let count = header.attributes.min(MAX_ATTRIBUTE_TESTS);
+    // SAFETY: the callback's context is `state`, which outlives the call.
+    unsafe { bpf_loop(count, test as *mut c_void, (&raw mut state).cast(), 0) };
+    state.features
+}
+
 struct State {
-    attributes: Attributes,
+    attributes: *const Attributes,
     slot: u32,
     features: u64,
 }
 
 extern "C" fn test(index: u32, state: *mut State) -> i64 {
-    // SAFETY: the only caller passes a valid, exclusive pointer.
-    let state = unsafe { &mut *state };
+    // SAFETY: the only caller passes a valid, exclusive pointer, and one to attributes that outlive the call.
+    let (state, attributes) = unsafe { (&mut *state, &*(*state).attributes) };
     let Some(test) = ATTRIBUTES.get(state.slot).and_then(|tests| tests.get(index)) else {
         return 1;
     };
-    state.features |= test.feature(&state.attributes);
+    state.features |= test.feature(attributes);
     0
 }

@@ -51,8 +51,8 @@ fn decide(sock: u64, action: Action, address: u64, length: u32, label: *mut Labe
     }
     let one = given.address(given.family == AF_INET6);
     if action == Action::NetBind {
-        decide_at(sock, one, action, label)
+        Ok(decide_at(sock, one, action, label))
     } else {
-        decide_far(sock, one, action, label)
+        Ok(decide_far(sock, one, action, label))
     }
 }

@@ -67,7 +67,7 @@ fn refuse(generation: &Generation, reason: Reason) -> i32 {
     count(Counter::InternalDenied);
     let report = Report {
         verdict: Verdict::Denied,
-        reason,
+        reason: reason as u8,
         actions: Action::Exec.bit(),
         errno: EAGAIN,
         loosened: false,

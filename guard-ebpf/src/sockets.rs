@@ -13,6 +13,7 @@ use crate::memory::member;
 use crate::offsets::SOCK_BPF_STORAGE;
 use crate::record::count;
 use crate::shared;
+use crate::task::bounded;
 use crate::verdict::fail;
 use aya_ebpf::bindings::BPF_LOCAL_STORAGE_GET_F_CREATE;
 use aya_ebpf::helpers::generated::{
@@ -119,7 +120,7 @@ pub fn guarded(
         })
     });
     match answer {
-        Ok(answer) => answer,
+        Ok(answer) => bounded(answer),
         Err(_) => {
             count(Counter::InternalDenied);
             -EACCES

@@ -74,13 +74,18 @@ pub fn guarded<A: Into<i64>>(required: u64, decide: impl FnOnce(*mut Label) -> R
         Lookup::Labelled(label) => label,
         Lookup::Busy => return Decision::deny_all(required, Reason::StorageBusy).answer(),
     };
-    let answer = match decide(label) {
+    bounded(match decide(label) {
         Ok(answer) => answer.into() as i32,
         Err(reason) => fail(label, required, reason),
-    };
-    // Nothing else ever comes out; where the compiler passes the answer through memory, the verifier no
-    // longer knows, and insists on what a hook may return.
-    answer.clamp(-MAX_ERRNO, 0)
+    })
+}
+
+/// The same number, of which the verifier then knows that a hook may return it. The compiler, which sees
+/// into functions that the verifier takes for unknown, would drop the comparison without the volatile read.
+#[inline(always)]
+pub fn bounded(answer: i32) -> i32 {
+    // SAFETY: a reference is valid for reads.
+    unsafe { core::ptr::read_volatile(&answer) }.clamp(-MAX_ERRNO, 0)
 }
 
 /// The label of `task`.

@@ -5,24 +5,23 @@
 //! symbolic links; here the kernel has found the socket, and with it the name it was bound to.
 
 use crate::address::AF_UNIX;
-use crate::generation::Generation;
 use crate::memory::{member, read, read_at};
 use crate::network::sock_of;
 use crate::offsets::*;
 use crate::own_tmpfs;
 use crate::path;
+use crate::question::{self, ABSTRACT, SOCKET, UNNAMED, UNREADABLE, decided, described, nth, put};
 use crate::resource::Resource;
 use crate::sockets;
 use crate::task::guarded;
-use crate::verdict::{judge, live};
+use crate::verdict::live;
 use aya_ebpf::macros::lsm;
 use aya_ebpf::programs::LsmContext;
 use core::ffi::c_void;
 use guard_common::action::Action;
 use guard_common::class::{OWN_ANONYMOUS, UNKNOWN};
 use guard_common::decide::Reason;
-use guard_common::label::{Label, NO_SUBJECT};
-use guard_common::tables::Header;
+use guard_common::label::{Label, NO_SUBJECT, Question};
 
 /// `S_IFSOCK`, the kind of every unix socket.
 const S_IFSOCK: u64 = 0o140000;
@@ -73,29 +72,17 @@ fn bind(address: u64, length: u32, label: *mut Label) -> Result<i32, Reason> {
     if length > FAMILY_BYTES && read_at::<u8>(address + FAMILY_BYTES as u64)? != 0 {
         return Ok(0);
     }
-    let (generation, header) = live()?;
-    let mut resource = Resource::of_class(UNKNOWN);
-    resource.attributes.kind = S_IFSOCK;
     // With a family only, the kernel makes up an abstract name. It then counts as one that no policy has.
-    abstract_name(&generation, address, length, &mut resource)?;
-    resource.add_attribute_features(&generation, header);
-    Ok(judge(&generation, label, &resource, Action::UnixBind.bit()))
+    ask(label, abstract_name(address, length, Action::UnixBind))
 }
 
-/// Puts the abstract name in the socket address at `address` into `resource`.
+/// Asks about the abstract name in the socket address at `address`.
 #[inline(always)]
-fn abstract_name(
-    generation: &Generation,
-    address: u64,
-    length: u32,
-    resource: &mut Resource,
-) -> Result<(), Reason> {
-    resource.attributes.abstract_name = 1;
+fn abstract_name(address: u64, length: u32, action: Action) -> Question {
     // The name follows the family and the zero byte that makes it abstract.
-    resource.abstract_name = address + FAMILY_BYTES as u64 + 1;
-    resource.abstract_len = if length > FAMILY_BYTES { length - FAMILY_BYTES - 1 } else { 0 };
-    resource.class = path::abstract_class(generation, resource.abstract_name, resource.abstract_len)?;
-    Ok(())
+    let name = address + FAMILY_BYTES as u64 + 1;
+    let length = if length > FAMILY_BYTES { length - FAMILY_BYTES - 1 } else { 0 };
+    Question { about: ABSTRACT, length, ..question::file(name, 0, action.bit()) }
 }
 
 /// Decides where the node of a socket is made: by bind(2), and by mknod(2) of a socket.
@@ -111,27 +98,7 @@ pub fn unix_bind_path(ctx: LsmContext) -> i32 {
 /// Decides `unix.bind` at the place of `dentry`, where nothing is yet.
 #[inline(always)]
 pub fn bind_at(dentry: u64, label: *mut Label) -> Result<i32, Reason> {
-    let (generation, header) = live()?;
-    let mut resource = Resource::of_class(UNKNOWN);
-    resource.attributes.kind = S_IFSOCK;
-    resource.attributes.abstract_name = 0;
-    at(&generation, header, dentry, label, &mut resource)?;
-    resource.add_attribute_features(&generation, header);
-    Ok(judge(&generation, label, &resource, Action::UnixBind.bit()))
-}
-
-#[inline(always)]
-fn at(
-    generation: &Generation,
-    header: &Header,
-    dentry: u64,
-    label: *mut Label,
-    resource: &mut Resource,
-) -> Result<(), Reason> {
-    // SAFETY: the walk buffer of the running task's own label.
-    let walk = unsafe { &raw mut (*label).walk };
-    path::classify(generation, header, dentry, walk, resource)?;
-    own_tmpfs::correct(dentry, label, walk, resource)
+    ask(label, Question { about: SOCKET, ..question::file(dentry, 0, Action::UnixBind.bit()) })
 }
 
 /// Decides accepting connections on the socket `sock`, by its own name.
@@ -142,30 +109,72 @@ pub fn accept(sock: *const c_void, label: *mut Label) -> Result<i32, Reason> {
 
 #[inline(always)]
 fn decide(sock: *const c_void, label: *mut Label, action: Action) -> Result<i32, Reason> {
-    let (generation, header) = live()?;
-    let mut resource = Resource::of_class(UNKNOWN);
-    resource.attributes.kind = S_IFSOCK;
-    let listener = sockets::subject_of(sock);
-    if listener != NO_SUBJECT {
-        resource.attributes.listener = listener as u64;
-        resource.peer = listener;
-    }
-    // SAFETY: the label of the running task.
-    resource.attributes.own = unsafe { (*label).subject } as u64;
+    let peer = sockets::subject_of(sock);
     let dentry: u64 = read(sock as u64, &UNIX_DENTRY)?;
-    if dentry != 0 {
-        resource.attributes.abstract_name = 0;
-        at(&generation, header, dentry, label, &mut resource)?;
+    let question = if dentry != 0 {
+        Question { about: SOCKET, ..question::file(dentry, 0, action.bit()) }
     } else {
         let address: u64 = read(sock as u64, &UNIX_ADDR)?;
         let length: u32 = if address == 0 { 0 } else { read(address, &UNIX_ADDRESS_LEN)? };
         if length <= FAMILY_BYTES + 1 {
-            // Without a name only the two ends of a socket pair know each other.
-            resource.class = OWN_ANONYMOUS;
+            Question { about: UNNAMED, ..question::file(0, 0, action.bit()) }
         } else {
-            abstract_name(&generation, address + get(&UNIX_ADDRESS_NAME), length, &mut resource)?;
+            abstract_name(address + get(&UNIX_ADDRESS_NAME), length, action)
         }
+    };
+    ask(label, Question { peer, ..question })
+}
+
+#[inline(always)]
+fn ask(label: *mut Label, question: Question) -> Result<i32, Reason> {
+    put(label, 0, question);
+    // SAFETY: the label of the running task.
+    let failed = unsafe { describe_socket(label) };
+    decided(label, 0, failed)
+}
+
+/// Describes the unix socket that the first question of a label is about. A global function as in
+/// `question.rs`, and returns the same.
+///
+/// # Safety
+/// The label must be a whole one, and that of the running task; the verifier checks the first.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub unsafe extern "C" fn describe_socket(label: *mut Label) -> u32 {
+    if label.is_null() {
+        return UNREADABLE;
+    }
+    let mut resource = Resource::of_class(UNKNOWN);
+    let result = describe(label, &mut resource);
+    described(label, result, &resource)
+}
+
+#[inline(always)]
+fn describe(label: *mut Label, resource: &mut Resource) -> Result<(), Reason> {
+    let (generation, header) = live()?;
+    generation.keep(label);
+    // SAFETY: the label of the running task.
+    let (question, own) = unsafe { (&*nth(label, 0), (*label).subject) };
+    let about = question.about;
+    resource.attributes.kind = S_IFSOCK;
+    if question.peer != NO_SUBJECT {
+        resource.attributes.listener = question.peer as u64;
+    }
+    resource.attributes.own = own as u64;
+    if about == SOCKET {
+        resource.attributes.abstract_name = 0;
+        let dentry = question.dentry;
+        // SAFETY: the walk buffer of the running task's own label.
+        let walk = unsafe { &raw mut (*label).walk };
+        path::classify(&generation, header, dentry, walk, resource)?;
+        own_tmpfs::correct(dentry, label, walk, resource)?;
+    } else if about == ABSTRACT {
+        resource.attributes.abstract_name = 1;
+        resource.class = path::abstract_class(&generation, question.dentry, question.length)?;
+    } else {
+        // Without a name only the two ends of a socket pair know each other.
+        resource.class = OWN_ANONYMOUS;
     }
     resource.add_attribute_features(&generation, header);
-    Ok(judge(&generation, label, &resource, action.bit()))
+    Ok(())
 }

@@ -4,6 +4,8 @@ use crate::generation::Generation;
 use crate::record::{Report, count, send};
 use crate::resource::Resource;
 use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
+use guard_common::action::EACCES;
+use guard_common::class::Class;
 use guard_common::decide::{Decision, NO_OUTCOME, Query, Reason, decide};
 use guard_common::event::{Counter, Verdict};
 use guard_common::label::Label;
@@ -26,10 +28,33 @@ pub fn judge(generation: &Generation, label: *mut Label, resource: &Resource, re
     let query = Query { subject, class: resource.class, features: resource.features, required };
     // SAFETY: the helper has no requirements.
     let decision = decide(generation, &query, || unsafe { bpf_ktime_get_boot_ns() });
-    answer(generation, label, resource, required, decision)
+    conclude(generation, label, resource, required, decision)
 }
 
-/// The same for a question that the kernel asks by itself, to choose between two ways that are both
+/// Decides everything in `required` on something of which nothing but its class counts.
+#[inline(always)]
+pub fn judge_class(label: *mut Label, class: Class, required: u64) -> i32 {
+    // SAFETY: a label is a whole value.
+    unsafe { decide_class(label, class, required) }
+}
+
+/// What `judge_class` does, as a global function: see [`deny_undecided`].
+///
+/// # Safety
+/// The label must be a whole one; the verifier checks it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub unsafe extern "C" fn decide_class(label: *mut Label, class: u32, required: u64) -> i32 {
+    if label.is_null() {
+        return -EACCES;
+    }
+    match Generation::live() {
+        Some(generation) => judge(&generation, label, &Resource::of_class(class), required),
+        None => fail(label, required, Reason::NoGeneration),
+    }
+}
+
+/// [`judge`] for a question that the kernel asks by itself, to choose between two ways that are both
 /// open to the task: the answer counts, but nobody is refused anything, so nothing is reported.
 #[inline(always)]
 pub fn probe(generation: &Generation, label: *mut Label, resource: &Resource, required: u64) -> i32 {
@@ -53,20 +78,44 @@ pub fn refuse(generation: &Generation, label: *mut Label, resource: &Resource, r
     let query = Query { subject, class: resource.class, features: resource.features, required };
     // SAFETY: the helper has no requirements.
     let decision = decide(generation, &query, || unsafe { bpf_ktime_get_boot_ns() });
-    if decision.denied == 0 { 0 } else { answer(generation, label, resource, required, decision) }
+    if decision.denied == 0 { 0 } else { conclude(generation, label, resource, required, decision) }
 }
 
 /// Denies everything in `required` because Guard cannot decide.
 #[inline(always)]
 pub fn fail(label: *mut Label, required: u64, reason: Reason) -> i32 {
+    // SAFETY: a label is a whole value.
+    unsafe { deny_undecided(label, required, reason as u32) }
+}
+
+/// What `fail` does. A global function, which the verifier checks once for each program and not once for
+/// everything that may go wrong in it.
+///
+/// # Safety
+/// The label must be a whole one; the verifier checks it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub unsafe extern "C" fn deny_undecided(label: *mut Label, required: u64, reason: u32) -> i32 {
     let generation = Generation::live().unwrap_or(Generation { slot: 0, number: 0 });
-    let decision = Decision::deny_all(required, reason);
-    answer(&generation, label, &Resource::unknown(), required, decision)
+    count(Counter::Decided);
+    count(Counter::Denied);
+    count(Counter::InternalDenied);
+    let errno = Decision::deny_all(required, Reason::TableMiss).answer();
+    let report = Report {
+        verdict: Verdict::Denied,
+        reason: reason as u8,
+        actions: required,
+        errno: errno.abs(),
+        loosened: false,
+        shadow: 0,
+    };
+    send(&generation, label, &Resource::unknown(), &report);
+    errno
 }
 
 /// Records a decision and returns 0 or its negative error number.
 #[inline(always)]
-pub fn answer(
+pub fn conclude(
     generation: &Generation,
     label: *mut Label,
     resource: &Resource,
@@ -104,36 +153,7 @@ pub fn answer(
     } else {
         (Verdict::ShadowDeny, shadow)
     };
-    let report = Report { verdict, reason: decision.reason, actions, errno: errno.abs(), loosened, shadow };
+    let report = Report { verdict, reason: decision.reason as u8, actions, errno: errno.abs(), loosened, shadow };
     send(generation, label, resource, &report);
     errno
-}
-
-/// Decides that at least one of two actions is allowed; a denial is reported as the first.
-#[inline(always)]
-pub fn judge_either(
-    generation: &Generation,
-    label: *mut Label,
-    resource: &Resource,
-    first: u64,
-    second: u64,
-) -> i32 {
-    // SAFETY: the label of the running task.
-    let subject = unsafe { (*label).subject };
-    let query =
-        Query { subject, class: resource.class, features: resource.features, required: first | second };
-    // SAFETY: the helper has no requirements.
-    let mut decision = decide(generation, &query, || unsafe { bpf_ktime_get_boot_ns() });
-    // What the candidate set would deny or allow of both, as if both were one action.
-    let both = first | second;
-    let candidate = both & !(decision.denied & !decision.would_allow) & !decision.would_deny;
-    let allowed = both & !decision.denied;
-    let allowed_by_shadow = both & !(decision.denied ^ decision.differs);
-    decision.denied = if allowed == 0 { first } else { 0 };
-    decision.would_deny = if allowed != 0 && candidate == 0 { first } else { 0 };
-    decision.would_allow = if allowed == 0 && candidate != 0 { first } else { 0 };
-    decision.quiet &= first;
-    decision.audit = 0;
-    decision.differs = if (allowed == 0) == (allowed_by_shadow == 0) { 0 } else { first };
-    answer(generation, label, resource, if allowed == 0 { first } else { allowed }, decision)
 }

@@ -1,0 +1,383 @@
+//! May the running task do this to that file: the answer.
+//!
+//! Hooks put what they ask into the label of the running task, in map memory. What describes the file and
+//! what decides about it are global functions, with map memory between them: the verifier checks each once
+//! for each program, whatever came before, and need not follow a file to its verdict.
+
+use crate::file::{
+    CGROUP2, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, SB_KERNMOUNT, SET_ID, character_device,
+    own_cgroup,
+};
+use crate::generation::Generation;
+use crate::memory::read;
+use crate::offsets::*;
+use crate::overlay;
+use crate::own_proc;
+use crate::own_tmpfs;
+use crate::path;
+use crate::resource::Resource;
+use crate::task::current;
+use crate::verdict::{conclude, live};
+use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
+use guard_common::action::{Action, EACCES};
+use guard_common::class::{ANONYMOUS_MEMORY, OWN_ANONYMOUS, OWN_CGROUP, OWN_PROC, OWN_TMPFS, UNKNOWN};
+use guard_common::decide::{Decision, Query, Reason, Tables, combination, decide};
+use guard_common::label::{Known, Label, QUESTIONS, Question};
+use guard_common::tables::{ALL_ACTIONS, MONITORED};
+
+// include/uapi/linux/magic.h and fs/pipe.c.
+const PIPEFS: u64 = 0x5049_5045;
+const SOCKFS: u64 = 0x534f_434b;
+const ANON_INODE: u64 = 0x0904_1934;
+const TMPFS: u64 = 0x0102_1994;
+const HUGETLBFS: u64 = 0x9584_58f6;
+const PROC: u64 = 0x9fa0;
+
+/// What a file is: a device counts as the device.
+const FILE: u32 = 0;
+/// A file as what has this name: a device node counts by its place.
+const PLACE: u32 = 1;
+/// A place where a file is to be made.
+const NEW: u32 = 2;
+/// Memory that no file holds.
+const MEMORY: u32 = 3;
+/// A unix socket that was bound to a path, or is to be (`unix.rs`, like the next two).
+pub const SOCKET: u32 = 4;
+/// A unix socket with an abstract name.
+pub const ABSTRACT: u32 = 5;
+/// A unix socket without a name.
+pub const UNNAMED: u32 = 6;
+
+/// Instead of actions: what brings a file of its kind into being, or removes it.
+pub const MADE: u64 = 1 << 62;
+pub const REMOVED: u64 = 1 << 61;
+
+/// Asks about a file.
+#[inline(always)]
+pub fn file(dentry: u64, inode: u64, required: u64) -> Question {
+    Question {
+        dentry,
+        inode,
+        required,
+        either: [0; 2],
+        save: 0,
+        compare: 0,
+        about: FILE,
+        mode: 0,
+        length: 0,
+        peer: 0,
+    }
+}
+
+/// Asks whether one of two actions is allowed.
+#[inline(always)]
+pub fn either(dentry: u64, inode: u64, first: Action, second: Action) -> Question {
+    Question { either: [first.bit(), second.bit()], ..file(dentry, inode, first.bit() | second.bit()) }
+}
+
+/// Asks about a file, or one that will be there, by its name.
+#[inline(always)]
+pub fn place(dentry: u64, inode: u64, required: u64) -> Question {
+    Question { about: PLACE, ..file(dentry, inode, required) }
+}
+
+/// Asks about a file that is still to be made.
+#[inline(always)]
+pub fn new(dentry: u64, mode: u16, required: u64) -> Question {
+    Question { about: NEW, mode: mode as u32, ..file(dentry, 0, required) }
+}
+
+/// Asks about memory that no file holds.
+#[inline(always)]
+pub fn memory(required: u64) -> Question {
+    Question { about: MEMORY, ..file(0, 0, required) }
+}
+
+/// Asks one question. Returns 0 or a negative error number; what is to be recorded was recorded.
+#[inline(always)]
+pub fn ask(label: *mut Label, question: Question) -> Result<i32, Reason> {
+    put(label, 0, question);
+    answer(label, 0)
+}
+
+/// Puts a question into the list of the running task.
+#[inline(always)]
+pub fn put(label: *mut Label, index: usize, question: Question) {
+    // SAFETY: the label of the running task; the list is longer than any index that is passed.
+    unsafe { (*label).questions.list[index & (QUESTIONS - 1)] = question };
+}
+
+/// Asks the first `count` questions of the list, until one is answered with no.
+#[inline(always)]
+pub fn ask_all(label: *mut Label, count: u32) -> Result<i32, Reason> {
+    let mut index = 0;
+    while index < QUESTIONS as u32 && index < count {
+        let answer = answer(label, index)?;
+        if answer != 0 {
+            return Ok(answer);
+        }
+        index += 1;
+    }
+    Ok(0)
+}
+
+#[inline(always)]
+fn answer(label: *mut Label, index: u32) -> Result<i32, Reason> {
+    // SAFETY: the label of the running task.
+    let failed = unsafe { describe_question(label, index) };
+    decided(label, index, failed)
+}
+
+/// Decides what was described, if it could be.
+#[inline(always)]
+pub fn decided(label: *mut Label, index: u32, failed: u32) -> Result<i32, Reason> {
+    match failed {
+        // SAFETY: the label of the running task.
+        DESCRIBED => Ok(unsafe { decide_question(label, index) }),
+        UNSTABLE => Err(Reason::PathUnstable),
+        TOO_DEEP => Err(Reason::PathTooDeep),
+        NO_GENERATION => Err(Reason::NoGeneration),
+        _ => Err(Reason::Unreadable),
+    }
+}
+
+// Why something could not be described.
+const DESCRIBED: u32 = 0;
+const UNSTABLE: u32 = 1;
+const TOO_DEEP: u32 = 2;
+const NO_GENERATION: u32 = 3;
+pub const UNREADABLE: u32 = 4;
+
+/// Describes what question `index` of a label is about. Returns [`DESCRIBED`] or why it could not.
+///
+/// # Safety
+/// The label must be a whole one, and that of the running task; the verifier checks the first.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub unsafe extern "C" fn describe_question(label: *mut Label, index: u32) -> u32 {
+    if label.is_null() {
+        return UNREADABLE;
+    }
+    let mut resource = Resource::unknown();
+    let result = describe(nth(label, index), label, &mut resource);
+    described(label, result, &resource)
+}
+
+/// Keeps what was found out for the decision. Returns what `describe_question` returns.
+#[inline(always)]
+pub fn described(label: *mut Label, result: Result<(), Reason>, resource: &Resource) -> u32 {
+    match result {
+        Ok(()) => {
+            // SAFETY: the label of the running task.
+            let described = unsafe { &mut (*label).questions.described };
+            described.features = resource.features;
+            described.kind = resource.attributes.kind;
+            described.class = resource.class;
+            described.has_path = resource.has_path as u32;
+            DESCRIBED
+        }
+        Err(Reason::PathUnstable) => UNSTABLE,
+        Err(Reason::PathTooDeep) => TOO_DEEP,
+        Err(Reason::NoGeneration) => NO_GENERATION,
+        Err(_) => UNREADABLE,
+    }
+}
+
+#[inline(always)]
+pub fn nth(label: *mut Label, index: u32) -> *const Question {
+    // SAFETY: the label of the running task; the index is masked to the list.
+    unsafe { (&raw const (*label).questions.list).cast::<Question>().add(index as usize & (QUESTIONS - 1)) }
+}
+
+/// Answers question `index` of a label, of which it is known what it is about: 0 or a negative error number.
+///
+/// # Safety
+/// The label must be a whole one, and that of the running task; the verifier checks the first.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub unsafe extern "C" fn decide_question(label: *mut Label, index: u32) -> i32 {
+    if label.is_null() {
+        return -EACCES;
+    }
+    // SAFETY: the label of the running task.
+    let (question, described) = unsafe { (&*nth(label, index), &(*label).questions.described) };
+    let mut required = question.required;
+    if required == MADE {
+        required = made(described.kind);
+    } else if required == REMOVED {
+        required = removed(described.kind);
+    }
+    let generation = Generation::kept(label);
+    let mut resource = Resource::of_class(described.class);
+    resource.features = described.features;
+    resource.has_path = described.has_path != 0;
+    resource.peer = question.peer;
+    if question.about == ABSTRACT {
+        resource.abstract_name = question.dentry;
+        resource.abstract_len = question.length;
+    }
+    // SAFETY: the label of the running task; the helper has no requirements.
+    let (subject, now) = unsafe { ((*label).subject, || bpf_ktime_get_boot_ns()) };
+    let query = Query { subject, class: resource.class, features: resource.features, required: u64::MAX };
+    // One answer about everything: what was asked, and what the file's rights are here.
+    let all = decide(&generation, &query, now);
+    let (required, decision) = if question.either[0] != 0 {
+        all.either(question.either[0], question.either[1])
+    } else {
+        let mut decision = all.within(required);
+        compare(&generation, question, &all, &mut decision, described.kind, label);
+        (required, decision)
+    };
+    conclude(&generation, label, &resource, required, decision)
+}
+
+/// Adds to a decision that the file would get more rights by its new name.
+#[inline(always)]
+fn compare(
+    generation: &Generation,
+    question: &Question,
+    all: &Decision,
+    decision: &mut Decision,
+    kind: u64,
+    label: *mut Label,
+) {
+    // SAFETY: the label of the running task with its walk buffer.
+    let walk = unsafe { &(*label).walk };
+    let here = Known {
+        above: walk.features,
+        last: walk.leaf_features,
+        allow: !all.denied,
+        candidate: !all.denied & !all.would_deny | all.would_allow,
+        outcome: all.outcome,
+        named: (walk.remaining == 0) as u32,
+    };
+    // SAFETY: the label of the running task; each index is 0 or 1.
+    let known = unsafe { (&raw mut (*label).questions.known).cast::<Known>() };
+    if question.save != 0 {
+        // SAFETY: as above.
+        unsafe { *known.add(question.save as usize - 1 & 1) = here };
+    }
+    let there = question.compare;
+    if there == 0 || decision.denied != 0 {
+        return;
+    }
+    // SAFETY: as above.
+    let other = unsafe { &*known.add(there.unsigned_abs() as usize - 1 & 1) };
+    let (before, after) = if there > 0 { (other, &here) } else { (&here, other) };
+    let (gained, candidate) = more_rights(generation, kind == S_IFDIR as u64, before, after);
+    // SAFETY: as above.
+    decision.refer(unsafe { (*label).questions.action }, gained, candidate);
+}
+
+/// The action that brings a file of this kind (`S_IFMT`) into being, as a bit.
+#[inline(always)]
+pub fn made(kind: u64) -> u64 {
+    if kind == S_IFDIR as u64 {
+        Action::DirCreate.bit()
+    } else if kind == S_IFLNK as u64 {
+        Action::FileSymlink.bit()
+    } else if kind == S_IFCHR as u64 || kind == S_IFBLK as u64 || kind == S_IFIFO as u64 {
+        Action::FileMknod.bit()
+    } else {
+        Action::FileCreate.bit()
+    }
+}
+
+/// The action that removes a file of this kind, as a bit.
+#[inline(always)]
+fn removed(kind: u64) -> u64 {
+    if kind == S_IFDIR as u64 { Action::DirRemove.bit() } else { Action::FileRemove.bit() }
+}
+
+/// Finds class, features and attributes of what is asked about.
+#[inline(always)]
+fn describe(question: *const Question, label: *mut Label, resource: &mut Resource) -> Result<(), Reason> {
+    let (generation, header) = live()?;
+    generation.keep(label);
+    // SAFETY: the question of the running task.
+    let question = unsafe { &*question };
+    let about = question.about;
+    if about == MEMORY {
+        resource.class = ANONYMOUS_MEMORY;
+        return Ok(());
+    }
+    let dentry = question.dentry;
+    let inode = question.inode;
+    // Whether the file itself is judged, and not a name of it.
+    let itself = about == FILE;
+    let superblock: u64 = if itself { read(inode, &INODE_SB)? } else { read(dentry, &DENTRY_SB)? };
+    let magic: u64 = read(superblock, &SB_MAGIC)?;
+    let flags: u64 = read(superblock, &SB_FLAGS)?;
+    let internal = itself && flags & SB_KERNMOUNT != 0;
+    overlay::note(superblock, magic, label);
+    let (mode, owner, links) = if about == NEW {
+        let cred: u64 = read(current() as u64, &TASK_CRED)?;
+        (question.mode as u16, read::<u32>(cred, &CRED_FSUID)?, 1)
+    } else {
+        let links: u32 = if itself { read(inode, &INODE_NLINK)? } else { 1 };
+        (read(inode, &INODE_MODE)?, read(inode, &INODE_UID)?, links)
+    };
+    let kind = mode & S_IFMT;
+    resource.attributes.owner = owner as u64;
+    resource.attributes.kind = kind as u64;
+    resource.attributes.set_id = (mode & SET_ID != 0) as u64;
+    // What is judged by a name has one, or will have one.
+    resource.attributes.fileless = (internal || links == 0) as u64;
+    if internal
+        && (magic == TMPFS || magic == HUGETLBFS || magic == PIPEFS || magic == SOCKFS || magic == ANON_INODE)
+    {
+        resource.class = OWN_ANONYMOUS;
+    } else {
+        // SAFETY: the walk buffer of the running task's own label.
+        let walk = unsafe { &raw mut (*label).walk };
+        path::classify(&generation, header, dentry, walk, resource)?;
+        own_tmpfs::correct(dentry, label, walk, resource)?;
+        if itself && (kind == S_IFCHR || kind == S_IFBLK) {
+            if resource.class == OWN_TMPFS {
+                // What a device node leads to lies elsewhere, whoever made the node.
+                resource.class = UNKNOWN;
+            }
+            if kind == S_IFCHR {
+                let device: u32 = read(inode, &INODE_RDEV)?;
+                character_device(header, device, resource);
+            }
+        } else if itself && magic == PROC {
+            if own_proc::is_own(walk)? {
+                resource.class = OWN_PROC;
+            }
+        } else if magic == CGROUP2 && own_cgroup(dentry)? {
+            resource.class = OWN_CGROUP;
+        }
+    }
+    resource.add_attribute_features(&generation, header);
+    Ok(())
+}
+
+/// Whether a new name gives a file rights which the old one does not give: by the enforced set, and by the
+/// candidate set.
+///
+/// A directory must not even go to where policy may say otherwise of what lies in it: where it names one of
+/// the two places or something below, or decides there by another table or other names of directories.
+#[inline(always)]
+fn more_rights(generation: &Generation, is_directory: bool, before: &Known, after: &Known) -> (bool, bool) {
+    if is_directory {
+        let same = before.named | after.named == 0 && is_same(generation, before, after);
+        let monitored = before.allow & after.allow & MONITORED != 0;
+        (!same && !monitored, !same)
+    } else {
+        (
+            after.allow & !before.allow & ALL_ACTIONS != 0,
+            after.candidate & !before.candidate & ALL_ACTIONS != 0,
+        )
+    }
+}
+
+/// Whether what lies in a directory is decided alike at both places, whatever its own name.
+#[inline(always)]
+fn is_same(generation: &Generation, before: &Known, after: &Known) -> bool {
+    let Some(old) = generation.outcome(before.outcome) else { return false };
+    let Some(new) = generation.outcome(after.outcome) else { return false };
+    old.base == new.base
+        && combination(&old, before.above) == combination(&old, after.above)
+        && combination(&old, before.last) == combination(&old, after.last)
+}
