@@ -5,6 +5,7 @@
 
 use crate::memory::read;
 use crate::offsets::*;
+use crate::overlay;
 use crate::resource::Resource;
 use crate::task::{self, guarded};
 use crate::verdict::{judge_class, live, probe};
@@ -24,6 +25,10 @@ pub fn capable(ctx: LsmContext) -> i32 {
         let asked: u64 = ctx.arg(0);
         if asked != read::<u64>(task::current() as u64, &TASK_CRED)? {
             return Ok(0i64);
+        }
+        // A file system such as overlayfs does its part under the credentials of who mounted it.
+        if overlay::acts_for_itself(label)? {
+            return Ok(0);
         }
         let number: u64 = ctx.arg(2);
         let options: u64 = ctx.arg(3);

@@ -37,6 +37,25 @@ pub fn note(superblock: u64, magic: u64, label: *mut Label) {
     }
 }
 
+/// Whether the kernel acts for the running task under credentials that it put in the place of the task's own
+/// by itself: what it then needs is not the task's doing.
+#[inline(always)]
+pub fn acts_for_itself(label: *mut Label) -> Result<bool, Reason> {
+    let current = task::current() as u64;
+    if read::<u64>(current, &TASK_CRED)? == read::<u64>(current, &TASK_REAL_CRED)? {
+        return Ok(false);
+    }
+    if may_choose(current)? { is_at_work(label) } else { Ok(true) }
+}
+
+/// Whether a task may have chosen the credentials that it runs under, which io_uring lets it do.
+#[inline(always)]
+fn may_choose(task: u64) -> Result<bool, Reason> {
+    let ring: u64 = read(task, &TASK_IO_URING)?;
+    let flags: u32 = read(task, &TASK_FLAGS)?;
+    Ok(ring != 0 || flags & IO_WORKER != 0)
+}
+
 /// Whether the running task is inside of overlayfs, at work on a layer of the overlay it was judged on.
 #[inline(always)]
 pub fn is_at_work(label: *mut Label) -> Result<bool, Reason> {
@@ -55,9 +74,7 @@ pub fn is_at_work(label: *mut Label) -> Result<bool, Reason> {
     if magic != OVERLAYFS {
         return Ok(false);
     }
-    let ring: u64 = read(current, &TASK_IO_URING)?;
-    let flags: u32 = read(current, &TASK_FLAGS)?;
-    if ring == 0 && flags & IO_WORKER == 0 {
+    if !may_choose(current)? {
         return Ok(true);
     }
     let info: u64 = read(superblock, &SB_FS_INFO)?;

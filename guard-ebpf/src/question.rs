@@ -31,6 +31,8 @@ const SOCKFS: u64 = 0x534f_434b;
 const ANON_INODE: u64 = 0x0904_1934;
 const TMPFS: u64 = 0x0102_1994;
 const HUGETLBFS: u64 = 0x9584_58f6;
+/// Since 6.9; a pidfd was an anonymous inode before.
+const PIDFS: u64 = 0x5049_4446;
 const PROC: u64 = 0x9fa0;
 
 /// What a file is: a device counts as the device.
@@ -324,7 +326,7 @@ fn describe(question: *const Question, label: *mut Label, resource: &mut Resourc
     // What is judged by a name has one, or will have one.
     resource.attributes.fileless = (internal || links == 0) as u64;
     if internal
-        && (magic == TMPFS || magic == HUGETLBFS || magic == PIPEFS || magic == SOCKFS || magic == ANON_INODE)
+        && matches!(magic, TMPFS | HUGETLBFS | PIPEFS | SOCKFS | ANON_INODE | PIDFS)
     {
         resource.class = OWN_ANONYMOUS;
     } else {

@@ -61,7 +61,10 @@ fn bundle(bundle: Bundle) -> Result<Bundle> {
     let client = one_of(&[operators_client()]);
     let policy = permit("agent", "agent", &["unix.connect"], &connect)
         + &permit("operator", "operator", &["unix.connect"], &connect)
-        + &permit("client", "operator", &["file.read", "exec.*"], &client);
+        + &permit("client", "operator", &["file.read", "exec.*"], &client)
+        // Becoming root is not what is refused here.
+        + &permit("agent-root", "agent", &["sys.setid", "sys.cap"], "true")
+        + &permit("ci-root", "ci", &["sys.setid", "sys.cap"], "true");
     let exe = format!("exe = \"{}\"", operators_client().display());
     Ok(bundle
         .subject("agent", "user = \"agent\"")

@@ -122,7 +122,7 @@ fn a_udp_connection_outside_the_permitted_network_is_refused(case: &Case<'_>) ->
 }
 
 fn an_ipv6_connection_outside_the_permitted_network_is_refused(case: &Case<'_>) -> Result<()> {
-    let refused = || refusal(AGENT, "net.connect").at(format!("{BAD6}:{PORT}"));
+    let refused = || refusal(AGENT, "net.connect").at(SocketAddr::from((BAD6, PORT)).to_string());
     case.refused(refused(), || connect(BAD6, PORT, SOCK_STREAM))?;
     case.refused(refused(), || connect(BAD6, PORT, SOCK_DGRAM))?;
     case.refused(refusal(AGENT, "net.connect"), || connect(Ipv6Addr::LOCALHOST, PORT, SOCK_STREAM))?;

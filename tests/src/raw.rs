@@ -693,9 +693,12 @@ pub fn process_memory(pid: libc::pid_t, write: bool, address: &AtomicU32) -> io:
     let local = libc::iovec { iov_base: (&raw mut word).cast(), iov_len: 4 };
     let remote = libc::iovec { iov_base: std::ptr::from_ref(address).cast_mut().cast(), iov_len: 4 };
     let call = if write { libc::SYS_process_vm_writev } else { libc::SYS_process_vm_readv };
+    let (count, flags): (c_long, c_long) = (1, 0);
     // SAFETY: the local vector is this word; the remote one is memory of the other process.
-    checked(unsafe { libc::syscall(call, c_long::from(pid), &raw const local, 1, &raw const remote, 1, 0) })
-        .map(drop)
+    checked(unsafe {
+        libc::syscall(call, c_long::from(pid), &raw const local, count, &raw const remote, count, flags)
+    })
+    .map(drop)
 }
 
 /// move_mount(2) of a detached mount to a directory.
