@@ -151,7 +151,7 @@ actions! {
     SysBpf = "sys.bpf", ["sys.*"], Machine, EPERM, "bpf, perf_event_open", Enforced;
     SysModule = "sys.module", ["sys.*"], Machine, EPERM,
         "kernel_read_file, kernel_load_data, kernel_module_request", Enforced;
-    SysUring = "sys.uring", ["sys.*"], Machine, EPERM, "uring_allowed, else inode_init_security_anon", Enforced;
+    SysUring = "sys.uring", ["sys.*"], Machine, EPERM, "uring_allowed, inode_init_security_anon", Enforced;
     SysSetid = "sys.setid", ["sys.*"], Machine, EPERM,
         "task_fix_setuid, task_fix_setgid, task_fix_setgroups", Enforced;
 }

@@ -325,9 +325,7 @@ fn describe(question: *const Question, label: *mut Label, resource: &mut Resourc
     resource.attributes.set_id = (mode & SET_ID != 0) as u64;
     // What is judged by a name has one, or will have one.
     resource.attributes.fileless = (internal || links == 0) as u64;
-    if internal
-        && matches!(magic, TMPFS | HUGETLBFS | PIPEFS | SOCKFS | ANON_INODE | PIDFS)
-    {
+    if internal && matches!(magic, TMPFS | HUGETLBFS | PIPEFS | SOCKFS | ANON_INODE | PIDFS) {
         resource.class = OWN_ANONYMOUS;
     } else {
         // SAFETY: the walk buffer of the running task's own label.

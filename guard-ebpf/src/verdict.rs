@@ -153,7 +153,8 @@ pub fn conclude(
     } else {
         (Verdict::ShadowDeny, shadow)
     };
-    let report = Report { verdict, reason: decision.reason as u8, actions, errno: errno.abs(), loosened, shadow };
+    let report =
+        Report { verdict, reason: decision.reason as u8, actions, errno: errno.abs(), loosened, shadow };
     send(generation, label, resource, &report);
     errno
 }

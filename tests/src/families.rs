@@ -186,11 +186,13 @@ fn leading_packets_by_way_of_other_hosts_is_refused(case: &Case<'_>) -> Result<(
     for kind in [SOCK_STREAM, SOCK_DGRAM] {
         case.refused(refused(), || {
             raw::set_option(raw::socket(AF_INET, kind, 0)?.as_fd(), SOL_IP, IP_OPTIONS, &route)
-        })?;
+        })
+        .context("IPv4")?;
         // For which the kernel wants a capability by itself.
         case.refused(refusal(AGENT.with(NET_RAW), "net.raw"), || {
             raw::set_option(raw::socket(AF_INET6, kind, 0)?.as_fd(), SOL_IPV6, IPV6_RTHDR, &[])
-        })?;
+        })
+        .context("IPv6")?;
     }
     let address = crate::network::bytes(std::net::SocketAddr::from(([127, 10, 0, 1], 9)));
     let control = |level: i32, name: i32| {
@@ -201,11 +203,12 @@ fn leading_packets_by_way_of_other_hosts_is_refused(case: &Case<'_>) -> Result<(
         let socket = raw::socket(AF_INET, SOCK_DGRAM, 0)?;
         raw::Message::new(b"x", &address, control).send(socket.as_fd(), 0)
     };
-    case.refused(refused(), || send(&control(SOL_IP, IP_RETOPTS)))?;
+    case.refused(refused(), || send(&control(SOL_IP, IP_RETOPTS))).context("with a message")?;
     // The same behind another one: the time to live.
     let before =
         [&20u64.to_ne_bytes()[..], &0i32.to_ne_bytes(), &2i32.to_ne_bytes(), &9i32.to_ne_bytes(), &[0; 4]];
-    case.refused(refused(), || send(&[before.concat(), control(SOL_IP, IP_RETOPTS)].concat()))?;
+    case.refused(refused(), || send(&[before.concat(), control(SOL_IP, IP_RETOPTS)].concat()))
+        .context("behind another one")?;
     case.allowed(AGENT, || send(&before.concat()[..24]))?;
     case.allowed(AGENT, || send(&[]))
 }

@@ -20,7 +20,7 @@ use crate::family::{Part, tests};
 use crate::identity::{fork, in_child};
 use crate::layout;
 use crate::raw::{self, Tuning};
-use crate::users::{FREE, Identity, KILL, SYS_PTRACE};
+use crate::users::{FREE, Identity, KILL, READ_SEARCH, SYS_PTRACE};
 
 pub(crate) const PART: Part = Part {
     name: "machine-processes",
@@ -46,11 +46,11 @@ pub(crate) const PART: Part = Part {
 };
 
 /// May act on processes of its own subject.
-const OWN: Identity = Identity::new("proc-own", 2400).with(KILL | SYS_PTRACE);
+const OWN: Identity = Identity::new("proc-own", 2400).with(KILL | SYS_PTRACE | READ_SEARCH);
 /// May act on none.
-const NONE: Identity = Identity::new("proc-none", 2401).with(KILL | SYS_PTRACE);
+const NONE: Identity = Identity::new("proc-none", 2401).with(KILL | SYS_PTRACE | READ_SEARCH);
 /// May act on those of `proc-own` and on those without a label.
-const BOTH: Identity = Identity::new("proc-both", 2402).with(KILL | SYS_PTRACE);
+const BOTH: Identity = Identity::new("proc-both", 2402).with(KILL | SYS_PTRACE | READ_SEARCH);
 
 /// The accounts of this part.
 pub(crate) const ACCOUNTS: [Identity; 3] = [OWN, NONE, BOTH];
@@ -70,7 +70,8 @@ fn bundle(bundle: Bundle) -> Result<Bundle> {
             &format!("{name}-capabilities"),
             name,
             &["sys.cap"],
-            "resource == Guard::Capability::\"kill\" || resource == Guard::Capability::\"sys_ptrace\"",
+            "resource == Guard::Capability::\"kill\" || resource == Guard::Capability::\"sys_ptrace\" || \
+             resource == Guard::Capability::\"dac_read_search\"",
         );
         policy += &permit(&format!("{name}-proc"), name, &["file.*"], "resource in Guard::Dir::\"/proc\"");
     }
@@ -288,8 +289,8 @@ fn descriptors_of_others_are_refused(case: &Case<'_>) -> Result<()> {
     let [free, own] = [Victim::of(FREE)?, Victim::of(OWN)?];
     case.refused(refused(OWN, "proc.trace", &free), || raw::pidfd_getfd(free.pid()))?;
     case.allowed(OWN, || raw::pidfd_getfd(own.pid()))?;
-    // What the links in a procfs lead to. Those of `fd` lie in a directory that is root's.
-    for link in ["cwd", "root", "exe"] {
+    // What the links in a procfs lead to.
+    for link in ["cwd", "root", "exe", "fd/0"] {
         let look = |victim: &Victim| fs::read_link(format!("/proc/{}/{link}", victim.pid())).map(drop);
         let refusal = refused(OWN, "proc.trace", &free).with(Errno::EPERM).heard_as(Errno::EACCES);
         case.refused(refusal, || look(&free)).with_context(|| link.to_owned())?;

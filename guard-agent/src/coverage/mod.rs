@@ -117,8 +117,11 @@ mod tests {
         let found =
             one(&row("path_truncate, file_truncate", Coverage::Enforced), &|hook| hook == "path_truncate");
         assert_eq!((found.coverage, found.why), (Extent::Enforced, Vec::new()));
-        let found =
-            one(&row("uring_sqpoll, uring_allowed", Coverage::Enforced), &|hook| hook == "uring_sqpoll");
+        let found = one(&row("uring_allowed, inode_init_security_anon", Coverage::Enforced), &|hook| {
+            hook == "uring_allowed"
+        });
+        assert_eq!((found.coverage, found.why), (Extent::Enforced, Vec::new()));
+        let found = one(&row("bpf, mptcp_add_subflow", Coverage::Enforced), &|hook| hook == "bpf");
         assert_eq!(found.coverage, Extent::Partly);
     }
 }

@@ -9,8 +9,10 @@ const SINCE: &[(&str, Option<&str>)] = &[
     ("inode_remove_acl", None),
     // New in 6.17 (fs/file_attr.c).
     ("inode_file_setattr", Some("flags of files are decided as the ioctl that sets them, not as attributes")),
-    // New in 6.15 (io_uring/io_uring.c).
-    ("uring_allowed", Some("making a ring is not seen, its pollers and foreign credentials are")),
+    // New in 6.15 (io_uring/io_uring.c). Before, a ring is known by the name of its inode, which is asked for
+    // by the other one; that is attached only where it is needed.
+    ("uring_allowed", None),
+    ("inode_init_security_anon", None),
     // In 6.12 and later (net/mptcp/subflow.c).
     ("mptcp_add_subflow", Some("further connections of an MPTCP socket are not seen")),
     // New in 7.1 (net/unix/af_unix.c); the name of the socket that was found is judged on every kernel.

@@ -11,7 +11,7 @@ use nix::pty::openpty;
 use nix::unistd::{Gid, Uid, fchown};
 
 use super::{SCRIPT, START, Twins, add_all, bash, cat, command, run};
-use crate::bundle::{Bundle, one_of};
+use crate::bundle::{Bundle, one_of, within};
 use crate::case::Case;
 use crate::family::{Part, tests};
 use crate::layout::which;
@@ -60,7 +60,9 @@ pub(crate) const PART: Part = Part {
 
 fn bundle(bundle: Bundle) -> Result<Bundle> {
     let programs = one_of(&[which("true")?, which("getent")?, which("ls")?, which("id")?]);
-    Ok(add_all(bundle, TWINS, &[(&["exec"], programs)]))
+    // A terminal that is not the controlling one yet is a file like others: it takes an `ioctl` to become it.
+    let terminals = within(&["/dev/pts"]);
+    Ok(add_all(bundle, TWINS, &[(&["exec"], programs), (&["file.ioctl"], terminals)]))
 }
 
 fn prepare() -> Result<()> {
