@@ -257,14 +257,14 @@ fn compare(
     let known = unsafe { (&raw mut (*label).questions.known).cast::<Known>() };
     if question.save != 0 {
         // SAFETY: as above.
-        unsafe { *known.add(question.save as usize - 1 & 1) = here };
+        unsafe { *known.add((question.save as usize - 1) & 1) = here };
     }
     let there = question.compare;
     if there == 0 || decision.denied != 0 {
         return;
     }
     // SAFETY: as above.
-    let other = unsafe { &*known.add(there.unsigned_abs() as usize - 1 & 1) };
+    let other = unsafe { &*known.add((there.unsigned_abs() as usize - 1) & 1) };
     let (before, after) = if there > 0 { (other, &here) } else { (&here, other) };
     let (gained, candidate) = more_rights(generation, kind == S_IFDIR as u64, before, after);
     // SAFETY: as above.

@@ -61,7 +61,7 @@ impl Event {
         let port = self.0.pointer("/resource/port").and_then(Value::as_u64).unwrap_or_default();
         ["path", "fs_path", "abstract_name"].iter().any(|field| self.resource(field).ends_with(name))
             || self.address(port).is_some_and(|address| address.to_string() == name)
-            || self.0.pointer("/resource/pid").is_some_and(|pid| pid.to_string() == name)
+            || self.0.pointer("/resource/pid").and_then(|pid| pid.as_u64()).map(Ok) == Some(name.parse())
             || self.resource("capability") == name
     }
 }

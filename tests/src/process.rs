@@ -272,11 +272,11 @@ fn the_memory_of_others_is_refused(case: &Case<'_>) -> Result<()> {
     for name in ["mem", "environ", "maps"] {
         let open = |victim: &Victim| {
             let path = format!("/proc/{}/{name}", victim.pid());
-            fs::File::options().read(true).open(path)?.read(&mut [0]).or_else(|error| {
+            match fs::File::options().read(true).open(path)?.read_exact(&mut [0]) {
                 // The first page of an address space is not mapped.
-                if name == "mem" && error.raw_os_error() == Some(libc::EIO) { Ok(0) } else { Err(error) }
-            })?;
-            Ok(())
+                Err(error) if name == "mem" && error.raw_os_error() == Some(libc::EIO) => Ok(()),
+                result => result,
+            }
         };
         let refusal = refused(OWN, "proc.trace", &free).with(Errno::EPERM).heard_as(Errno::EACCES);
         case.refused(refusal, || open(&free)).with_context(|| name.to_owned())?;

@@ -75,8 +75,10 @@ fn a_datagram_outside_the_permitted_network_is_refused(case: &Case<'_>) -> Resul
     case.allowed(AGENT, || send(GOOD))
 }
 
+type Send = fn(BorrowedFd<'_>, &[u8], i32) -> io::Result<()>;
+
 /// Every way to send bytes to an address.
-const WAYS: [fn(BorrowedFd<'_>, &[u8], i32) -> io::Result<()>; 4] = [
+const WAYS: [Send; 4] = [
     |fd, address, flags| raw::send_to(fd, b"x", flags, address),
     |fd, address, flags| Message::new(b"x", address, &[]).send(fd, flags),
     |fd, address, flags| Message::new(b"x", address, &[]).send_as_one_of_many(fd, flags),

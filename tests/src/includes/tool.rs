@@ -2,12 +2,14 @@
 
 use std::fs;
 use std::io::{self, BufRead, BufReader};
-use std::net::UdpSocket;
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use nix::errno::Errno;
+use nix::libc::{AF_INET, SOCK_DGRAM};
 
 use super::lang::python;
 use super::{START, Twins, add_all, command, run};
@@ -15,6 +17,7 @@ use crate::bundle::{Bundle, one_of};
 use crate::case::{Case, refusal};
 use crate::family::{Part, tests};
 use crate::layout::which;
+use crate::raw;
 
 pub(crate) const TWINS: &[Twins] = &[GIT, CLONE, TLS, NAMES];
 
@@ -190,7 +193,9 @@ fn the_name_of_a_host_needs_the_resolver(case: &Case<'_>) -> Result<()> {
     // The resolver is for questions, and nothing else is reached through the include.
     for (address, port) in [(RESOLVER, 54), ("127.0.0.78", 53)] {
         case.refused(refusal(NAMES.with, "net.connect").at(format!("{address}:{port}")), || {
-            UdpSocket::bind("127.0.0.1:0")?.connect((address, port))
+            // Without binding it, for which there is no permit either.
+            let to = SocketAddr::new(address.parse().map_err(io::Error::other)?, port);
+            raw::connect(raw::socket(AF_INET, SOCK_DGRAM, 0)?.as_fd(), &crate::network::bytes(to))
         })?;
     }
     drop(resolver);
