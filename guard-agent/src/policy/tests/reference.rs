@@ -152,7 +152,6 @@ fn the_check_of_the_reference_bundle_names_what_is_missing() {
         "ai-coder/own-servers depends on resource.listener",
         "ci-deploy/posture depends on the fact trust, which is absent, so it denies",
         "siem.corp.example",
-        "nothing decides these governed actions",
     ] {
         assert!(
             report.contains(expected) || expected == "siem.corp.example",
