@@ -182,14 +182,14 @@ fn leading_packets_by_way_of_other_hosts_is_refused(case: &Case<'_>) -> Result<(
     const IPV6_RTHDR: i32 = 57;
     // A loose source route by way of 127.20.0.1 (RFC 791, 3.1), and the end of the options.
     let route = [0x83, 7, 4, 127, 20, 0, 1, 0];
-    let refused = || refusal(AGENT, "net.raw");
+    // For which current kernels want a capability by themselves.
+    let refused = || refusal(AGENT.with(NET_RAW), "net.raw");
     for kind in [SOCK_STREAM, SOCK_DGRAM] {
         case.refused(refused(), || {
             raw::set_option(raw::socket(AF_INET, kind, 0)?.as_fd(), SOL_IP, IP_OPTIONS, &route)
         })
         .context("IPv4")?;
-        // For which the kernel wants a capability by itself.
-        case.refused(refusal(AGENT.with(NET_RAW), "net.raw"), || {
+        case.refused(refused(), || {
             raw::set_option(raw::socket(AF_INET6, kind, 0)?.as_fd(), SOL_IPV6, IPV6_RTHDR, &[])
         })
         .context("IPv6")?;
