@@ -11,9 +11,11 @@ use crate::offsets::*;
 use crate::overlay;
 use crate::question::{self, ask};
 use crate::task::guarded;
+use crate::verdict::judge_class;
 use aya_ebpf::macros::lsm;
 use aya_ebpf::programs::LsmContext;
 use guard_common::action::Action;
+use guard_common::class::FIRST_CAPABILITY;
 use guard_common::decide::Reason;
 use guard_common::label::Label;
 
@@ -122,6 +124,12 @@ fn control(file: u64, command: u32, label: *mut Label) -> Result<i32, Reason> {
     if only_asks(command) {
         return Ok(0);
     }
+    if types_for_others(command) {
+        let answer = judge_class(label, FIRST_CAPABILITY + CAP_SYS_ADMIN, Action::SysCap.bit());
+        if answer != 0 {
+            return Ok(answer);
+        }
+    }
     // Decided here, so that the verifier need not remember what the command is not.
     let required = if sets_attributes(command) { Action::FileSetattr.bit() } else { Action::FileIoctl.bit() };
     let inode: u64 = read(file, &FILE_INODE)?;
@@ -140,6 +148,17 @@ fn control(file: u64, command: u32, label: *mut Label) -> Result<i32, Reason> {
     let Some((dentry, inode)) = named(file)? else { return Ok(0) };
     ask(label, question::file(dentry, inode, required))
 }
+
+/// Whether a command puts words into the mouth of whoever else uses a terminal: TIOCSTI, and TIOCLINUX,
+/// which selects and pastes (include/uapi/asm-generic/ioctls.h). Whoever may use the terminal may not do
+/// this for that; it takes the capability `sys_admin`, as kernels since 6.2 and 6.7 can be told to ask for.
+#[inline(always)]
+fn types_for_others(command: u32) -> bool {
+    matches!(command, 0x5412 | 0x541c)
+}
+
+/// include/uapi/linux/capability.h.
+const CAP_SYS_ADMIN: u32 = 21;
 
 // include/uapi/linux/fs.h.
 const FS_IOC_SETFLAGS: u32 = 0x4008_6602;

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io;
 use std::net::TcpListener;
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -45,6 +45,7 @@ pub(crate) const PART: Part = Part {
             an_identity_that_stays_the_same_is_no_change,
             capabilities_of_an_own_user_namespace_are_governed_alike,
             what_the_kernel_only_considers_is_not_reported,
+            typing_for_whoever_else_uses_the_terminal_is_refused,
         ],
     ),
 };
@@ -62,6 +63,11 @@ pub(crate) const ACCOUNTS: [Identity; 3] = [NONE, ALL, FEW];
 fn prepare() -> Result<()> {
     layout::create()?;
     layout::directory(&place())?;
+    // As it is before 6.2 and where nobody changed it; Debian's kernels leave it to CAP_SYS_ADMIN.
+    let typing = Path::new("/proc/sys/dev/tty/legacy_tiocsti");
+    if typing.exists() {
+        std::fs::write(typing, "1").context("permit TIOCSTI")?;
+    }
     layout::file(&path("open/module"), b"this is no module\n")
 }
 
@@ -75,6 +81,11 @@ fn bundle(bundle: Bundle) -> Result<Bundle> {
         policy += &permit(&format!("{name}-files"), name, &["file.*"], &within(&[path("open")]));
         policy += &permit(&format!("{name}-own"), name, &["file.*"], &within(&["guard:own-proc"]));
         policy += &permit(&format!("{name}-net"), name, &["net.*", "unix.*"], "true");
+    }
+    // To make a terminal one's own.
+    let terminals = within(&["/dev/pts"]);
+    for Identity { name, .. } in [ALL, FEW] {
+        policy += &permit(&format!("{name}-terminals"), name, &["file.ioctl"], &terminals);
     }
     policy += &permit("none", NONE.name, &["sys.cap"], "true");
     policy += &permit("all", ALL.name, &["sys.*"], "true");
@@ -264,4 +275,18 @@ fn what_the_kernel_only_considers_is_not_reported(case: &Case<'_>) -> Result<()>
         .collect();
     ensure!(about.is_empty(), "{about:?}");
     Ok(())
+}
+
+fn typing_for_whoever_else_uses_the_terminal_is_refused(case: &Case<'_>) -> Result<()> {
+    let terminal = nix::pty::openpty(None, None).context("make a terminal")?;
+    let on_it = |command: libc::c_ulong, argument: u64| {
+        nix::unistd::setsid()?;
+        raw::ioctl(terminal.slave.as_fd(), libc::TIOCSCTTY as u32, 0)?;
+        raw::ioctl(terminal.slave.as_fd(), command as u32, argument)
+    };
+    let type_it = || on_it(libc::TIOCSTI, u64::from(b'x'));
+    case.refused(refusal(FEW, "sys.cap").with(Errno::EPERM), type_it)?;
+    case.allowed(ALL, type_it)?;
+    // The terminal itself may be used: its size is set.
+    case.allowed(FEW, || on_it(libc::TIOCSWINSZ, 80 << 16 | 25))
 }

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -30,6 +31,7 @@ pub(crate) const PART: Part = Part {
             here_documents_and_substitutions_work,
             ordinary_devices_can_be_used_and_others_not,
             the_own_proc_directory_can_be_read_and_others_not,
+            ones_own_memory_is_not_written_past_its_protection,
             proc_directories_of_the_same_label_can_be_read_and_others_not,
             a_pipe_between_two_subjects_works,
         ],
@@ -45,6 +47,8 @@ fn bundle(bundle: Bundle) -> Result<Bundle> {
         policy += &permit(&format!("accounts-{subject}"), subject, &["file.read"], &accounts);
         policy += &permit(&format!("tmp-{subject}"), subject, &["file.*"], &within(&["/tmp"]));
     }
+    let memory = "resource in Guard::Dir::\"guard:own-proc\" && resource.name == \"mem\"";
+    policy += &permit("stdio-memory", "ci", &["file.*"], memory);
     Ok(bundle.policy("stdio", policy))
 }
 
@@ -105,6 +109,24 @@ fn the_own_proc_directory_can_be_read_and_others_not(case: &Case<'_>) -> Result<
         case.refused(refusal(AGENT, "file.read"), || read(&name)).context(name)?;
     }
     case.refused(refusal(AGENT, "dir.list"), || fs::read_dir("/proc").map(drop))
+}
+
+/// Something that the linker puts where nobody may write.
+static PROTECTED: &str = "protected";
+
+fn ones_own_memory_is_not_written_past_its_protection(case: &Case<'_>) -> Result<()> {
+    // What is written by way of this file goes past the protection of pages (fs/proc/base.c: `mem_rw`), code
+    // that may be executed included.
+    let write = || {
+        let place = PROTECTED.as_ptr().addr() as u64;
+        let memory = File::options().read(true).write(true).open("/proc/self/mem")?;
+        memory.write_all_at(b"changed", place)?;
+        let mut there = [0; 7];
+        memory.read_exact_at(&mut there, place)?;
+        if there == *b"changed" { Ok(()) } else { Err(io::Error::other("the memory stayed as it was")) }
+    };
+    case.refused(refusal(AGENT, "file.write"), write)?;
+    case.allowed(CI, write)
 }
 
 fn proc_directories_of_the_same_label_can_be_read_and_others_not(case: &Case<'_>) -> Result<()> {

@@ -20,13 +20,15 @@ pub(super) const CHAPTER: Chapter = Chapter {
                 "an_agent_is_refused_other_programs_sockets_and_addresses",
             ],
         ),
-        open(
+        answered(
             "DP-3",
             "leave something for cron, at, udev, logrotate, the next boot",
-            "Their files are files that policy must permit writing to",
-            &["files_that_others_execute_are_refused"],
-            "renaming and linking one's own files to such places is not decided",
-            "directories of such files that only root may write to",
+            "Their files are files that policy must permit making, writing, or renaming and linking something to",
+            &[
+                "files_that_others_execute_are_refused",
+                "creating_a_file_is_refused_on_every_file_system",
+                "a_link_or_a_rename_gives_no_more_rights",
+            ],
         ),
         answered(
             "DP-4",
@@ -38,28 +40,40 @@ pub(super) const CHAPTER: Chapter = Chapter {
                 "forbidding_loopback_forbids_the_unspecified_address",
             ],
         ),
-        open(
+        answered(
             "DP-5",
             "leave code where others run it: shell profiles, git hooks, makefiles, directories of PATH",
-            "Files that policy must permit writing to; permit no code that runs outside of the label",
-            &["files_that_others_execute_are_refused"],
-            "renaming and linking one's own files to such places is not decided",
-            "directories of such files that only root may write to",
+            "Files that policy must permit making, writing, or renaming and linking something to; permit no code that runs outside \
+             of the label",
+            &[
+                "files_that_others_execute_are_refused",
+                "creating_a_file_is_refused_on_every_file_system",
+                "a_link_or_a_rename_gives_no_more_rights",
+            ],
         ),
-        open(
+        answered(
             "DP-6",
-            "type into a terminal that somebody else uses (TIOCSTI)",
-            "Only one's own terminal can be opened",
-            &["ordinary_devices_can_be_used_and_others_not"],
-            "`file.ioctl` is not decided on what is open",
-            "`dev.tty.legacy_tiocsti=0` (6.2 and later), a terminal of its own for a subject",
+            "type into a terminal that somebody else uses (TIOCSTI, TIOCLINUX)",
+            "Typing for others takes the capability `sys_admin`, also on one's own terminal and whatever the kernel's setting; \
+             other terminals are files that policy must permit",
+            &[
+                "typing_for_whoever_else_uses_the_terminal_is_refused",
+                "ordinary_devices_can_be_used_and_others_not",
+            ],
         ),
         open(
             "DP-7",
             "signal other processes; share memory with them",
-            "",
-            &[],
-            "`proc.signal` is not decided. Shared memory is not a resource of policy: who agrees to share does so",
+            "Signals are `proc.signal`, decided for each process that gets one",
+            &[
+                "signals_to_processes_of_others_are_refused",
+                "a_refused_signal_does_not_arrive",
+                "signals_to_a_group_are_decided_for_each_process",
+                "signals_to_all_processes_reach_none_of_others",
+                "tuning_another_process_is_refused",
+            ],
+            "the signals of F_SETOWN are not decided (ADR 24). Shared memory is not a resource of policy: who agrees to share \
+             does so",
             "separate users, `PrivateIPC=`",
         ),
         out_of_scope(

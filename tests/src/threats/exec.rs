@@ -1,6 +1,6 @@
 //! Running code.
 
-use super::{Chapter, answered, open, out_of_scope};
+use super::{Chapter, answered, out_of_scope};
 
 pub(super) const CHAPTER: Chapter = Chapter {
     name: "Execution",
@@ -22,13 +22,18 @@ pub(super) const CHAPTER: Chapter = Chapter {
             "Mapping a file executable is an action of its own (`exec.map`), decided for the program's file",
             &["the_dynamic_loader_does_not_run_what_is_refused"],
         ),
-        open(
+        answered(
             "EX-3",
             "get executable memory some other way: mprotect, anonymous mappings, READ_IMPLIES_EXEC, shmat, /proc/self/mem",
-            "mmap is decided by what the mapping will be, for files and for memory without one",
-            &["mapping_a_file_executable_is_refused", "anonymous_executable_memory_is_refused"],
-            "mprotect, pkey_mprotect and writing through /proc/self/mem",
-            "a service's `MemoryDenyWriteExecute=`",
+            "mmap and mprotect are decided by what the mapping will be, for files and for memory without one; what was written \
+             to a private mapping of a file is no longer the file; /proc/self/mem is a file that no include permits writing to",
+            &[
+                "mapping_a_file_executable_is_refused",
+                "anonymous_executable_memory_is_refused",
+                "memory_is_not_made_executable_afterwards",
+                "what_was_written_to_a_mapping_is_not_executed",
+                "ones_own_memory_is_not_written_past_its_protection",
+            ],
         ),
         answered(
             "EX-5",
@@ -59,13 +64,17 @@ pub(super) const CHAPTER: Chapter = Chapter {
             "A library is mapped executable, which is decided for its file; modules of interpreters are reads",
             &["a_library_for_preloading_is_refused"],
         ),
-        open(
+        answered(
             "EX-9",
             "trace another process, or write into its memory: ptrace, process_vm_writev, /proc/PID/mem, pidfd_getfd",
-            "/proc of other labels is refused as files",
-            &["proc_directories_of_the_same_label_can_be_read_and_others_not"],
-            "`proc.trace` is not decided",
-            "`kernel.yama.ptrace_scope=2`, separate users",
+            "`proc.trace`, in every call that takes it; /proc of other labels is refused as files",
+            &[
+                "tracing_processes_of_others_is_refused",
+                "the_memory_of_others_is_refused",
+                "descriptors_of_others_are_refused",
+                "a_labelled_parent_needs_the_right_to_trace_who_asks_for_it",
+                "proc_directories_of_the_same_label_can_be_read_and_others_not",
+            ],
         ),
         answered(
             "EX-10",

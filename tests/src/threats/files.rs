@@ -1,24 +1,20 @@
 //! Reaching files.
 
-use super::{Chapter, answered, open, out_of_scope};
-
-const NOT_DECIDED: &str =
-    "changes without an open (create, remove, rename, link, attributes, truncate) are not decided";
-const FILE_MODES: &str = "file modes and owners";
+use super::{Chapter, answered, out_of_scope};
 
 pub(super) const CHAPTER: Chapter = Chapter {
     name: "Files",
     entries: &[
-        open(
+        answered(
             "FS-1",
             "use io_uring for everything that files have calls for",
-            "Opening is decided however it is submitted: by workers, pollers, in chains, into slots",
+            "The hooks are below both: opening, renaming, linking, removing and making are decided however they are submitted, \
+             by workers, pollers, in chains, into slots",
             &[
                 "opening_a_file_by_io_uring_is_refused",
                 "opening_by_a_ring_is_refused_however_it_is_submitted",
+                "names_are_changed_by_io_uring_no_more_than_by_system_calls",
             ],
-            NOT_DECIDED,
-            "`kernel.io_uring_disabled=2`",
         ),
         answered(
             "FS-2",
@@ -26,13 +22,16 @@ pub(super) const CHAPTER: Chapter = Chapter {
             "One hook sees them all",
             &["every_way_to_open_a_file_is_refused", "old_and_new_calls_to_open_are_refused"],
         ),
-        open(
+        answered(
             "FS-3",
             "take a descriptor that cannot read (O_PATH) and open it again, execute it or change what it stands for",
-            "Opening again and executing are decided as if by name",
-            &["reopening_a_path_descriptor_is_refused", "a_program_is_refused_through_every_link_to_it"],
-            "linking and changing attributes by such a descriptor",
-            FILE_MODES,
+            "Opening again, executing, linking and changing attributes are decided as if by name",
+            &[
+                "reopening_a_path_descriptor_is_refused",
+                "a_program_is_refused_through_every_link_to_it",
+                "linking_a_secret_to_where_it_may_be_read_is_refused",
+                "changing_the_mode_is_refused_on_every_file_system",
+            ],
         ),
         answered(
             "FS-4",
@@ -40,26 +39,33 @@ pub(super) const CHAPTER: Chapter = Chapter {
             "The kernel finds the same directory entry, or one without a place, which is unknown",
             &["reading_by_handle_is_refused", "a_handle_of_a_directory_leads_to_what_is_refused"],
         ),
-        open(
+        answered(
             "FS-5",
             "link a refused file to where one may read",
-            "A hard link is judged by the name that is used",
-            &["a_hard_link_is_judged_by_the_name_used"],
-            "making links is not decided",
-            "`fs.protected_hardlinks=1` and another owner",
+            "Linking is `file.link` on both names, and the new name may give the file no right that the old one does not",
+            &[
+                "linking_a_secret_to_where_it_may_be_read_is_refused",
+                "a_link_or_a_rename_gives_no_more_rights",
+                "a_hard_link_is_judged_by_the_name_used",
+            ],
         ),
-        open(
+        answered(
             "FS-6",
             "rename a refused file, or a directory above it, or exchange it; rename one's own file to a permitted name",
-            "Names are judged as they are at the moment of use",
+            "Renaming is decided for both names in both directions, and gives nothing more rights, nor anything below a directory. \
+             Names are judged as they are at the moment of use",
             &[
+                "renaming_a_secret_to_where_it_may_be_read_is_refused",
+                "replacing_a_secret_is_refused",
+                "exchanging_a_secret_is_refused_in_both_directions",
+                "a_link_or_a_rename_gives_no_more_rights",
+                "a_directory_is_not_moved_away_from_above_what_policy_names",
+                "a_whiteout_is_a_device_node",
                 "a_replaced_file_is_judged_by_its_name",
                 "a_replaced_directory_is_judged_by_its_name",
                 "a_renamed_ancestor_changes_the_verdict_at_once",
                 "no_verdict_is_older_than_the_place_of_the_file",
             ],
-            "renaming is not decided",
-            "parents of secrets that only root may write to",
         ),
         answered(
             "FS-7",
@@ -155,21 +161,26 @@ pub(super) const CHAPTER: Chapter = Chapter {
             "Names are bytes to the decision, and are escaped wherever they are shown",
             &["a_hostile_name_is_judged_and_reported_byte_by_byte", "a_name_in_another_case_is_another_name"],
         ),
-        open(
+        answered(
             "FS-20",
             "cut a file short: truncate, ftruncate, O_TRUNC",
-            "O_TRUNC is decided at open",
-            &["appending_and_truncating_are_decided_apart_from_writing"],
-            "truncate(2) and ftruncate(2)",
-            FILE_MODES,
+            "`file.truncate`, in all three hooks that kernels have for it",
+            &[
+                "every_way_to_truncate_is_refused",
+                "appending_and_truncating_are_decided_apart_from_writing",
+            ],
         ),
-        open(
+        answered(
             "FS-22",
             "change modes, owners, times, attributes, access lists",
-            "",
-            &[],
-            "`file.setattr` is not decided",
-            FILE_MODES,
+            "`file.setattr`, by name and by descriptor; access lists have hooks of their own since 6.2",
+            &[
+                "changing_the_mode_is_refused_on_every_file_system",
+                "owner_and_times_are_not_changed",
+                "extended_attributes_and_access_lists_are_not_changed",
+                "flags_are_not_changed",
+                "copying_up_is_part_of_what_was_allowed",
+            ],
         ),
         out_of_scope(
             "FS-24",
@@ -189,21 +200,21 @@ pub(super) const CHAPTER: Chapter = Chapter {
             "Devices are files that policy must permit; nodes on one's own tmpfs are unknown",
             &["raw_devices_are_refused", "devices_on_ones_own_tmpfs_are_refused"],
         ),
-        open(
+        answered(
             "FS-28",
             "use ioctl, of 32-bit programs or by io_uring, on what is open",
-            "Opens for nothing but ioctl are decided",
-            &["opening_for_nothing_but_ioctl_is_refused"],
-            "`file.ioctl` is not decided",
-            "permit no devices that do not need it",
+            "`file.ioctl` in both widths: whatever a command is not known to only ask for",
+            &[
+                "an_ioctl_that_does_more_is_refused_in_both_widths",
+                "what_only_asks_is_never_refused",
+                "opening_for_nothing_but_ioctl_is_refused",
+            ],
         ),
-        open(
+        answered(
             "FS-29",
             "use the doors of one file system: btrfs send and snapshots, XFS exchange of ranges",
-            "",
-            &[],
-            "`file.ioctl` is not decided",
-            "these calls need capabilities or an open for writing, with few exceptions: run subjects without capabilities",
+            "They are ioctl commands, and commands that Guard does not know take `file.ioctl`",
+            &["an_ioctl_that_does_more_is_refused_in_both_widths"],
         ),
         out_of_scope(
             "FS-30",
@@ -211,13 +222,15 @@ pub(super) const CHAPTER: Chapter = Chapter {
             "policy speaks of contents; names, sizes and times of files are not secret to who may search their directory",
             "directory modes",
         ),
-        open(
+        answered(
             "FS-31",
             "remove traces: journals, login records, shell histories",
-            "Opening them for writing is refused",
-            &["the_records_of_the_host_cannot_be_rewritten"],
-            "removing and renaming them is not decided",
-            "they are root's: do not run subjects as root",
+            "Opening them for writing, cutting them short, renaming and removing them are rights on files",
+            &[
+                "the_records_of_the_host_cannot_be_rewritten",
+                "links_pipes_and_removals_are_decided_apart",
+                "every_way_to_truncate_is_refused",
+            ],
         ),
         answered(
             "FS-32",

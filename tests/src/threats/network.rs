@@ -2,8 +2,6 @@
 
 use super::{Chapter, answered, open, out_of_scope};
 
-const FILTER: &str = "a packet filter by user or cgroup";
-
 pub(super) const CHAPTER: Chapter = Chapter {
     name: "Network",
     entries: &[
@@ -18,65 +16,67 @@ pub(super) const CHAPTER: Chapter = Chapter {
                 "a_port_outside_the_permitted_ones_is_refused",
             ],
         ),
-        open(
+        answered(
             "NE-1",
             "connect by sending: TCP fast open, also of MPTCP",
-            "",
-            &[],
-            "sending is not decided",
-            "`net.ipv4.tcp_fastopen=0`",
+            "A send that connects is a connection, and decided as one; MPTCP sockets take a right of their own",
+            &["fast_open_is_judged_as_a_connection", "multipath_tcp_needs_a_right_of_its_own"],
         ),
-        open(
+        answered(
             "NE-2",
             "send datagrams without connecting, with every form of address",
-            "Connecting a datagram socket is decided, in every form of address",
+            "`net.send` for every datagram with an address, by the address that the kernel will use, in every form of it",
             &[
+                "a_datagram_outside_the_permitted_network_is_refused",
+                "a_datagram_is_refused_by_whatever_call_it_is_sent",
+                "an_address_without_a_family_is_judged_as_the_ipv4_address_it_is",
+                "a_connected_socket_sends_elsewhere_only_where_it_may",
+                "turning_a_socket_into_ipv4_meanwhile_lets_nothing_through",
                 "a_udp_connection_outside_the_permitted_network_is_refused",
                 "an_ipv4_address_on_an_ipv6_socket_is_judged",
                 "dissolving_an_association_is_permitted_and_connects_nothing",
             ],
-            "`net.send` is not decided",
-            FILTER,
         ),
-        open(
+        answered(
             "NE-4",
             "use io_uring for sockets",
-            "Connecting is decided",
-            &["a_connection_by_io_uring_is_refused"],
-            "binding, listening, accepting, sending and receiving are not decided",
-            FILTER,
+            "Making, connecting, binding, listening and sending are decided however they are submitted",
+            &[
+                "a_connection_by_io_uring_is_refused",
+                "a_socket_made_by_io_uring_is_refused",
+                "binding_and_listening_by_io_uring_are_refused",
+                "a_datagram_is_refused_by_whatever_call_it_is_sent",
+            ],
         ),
-        open(
+        answered(
             "NE-5",
             "use another family or protocol: packet, vsock, netlink, Bluetooth, SMC, SCTP, AF_ALG",
-            "Connecting such a socket is decided",
-            &["a_netlink_protocol_outside_the_permitted_ones_is_refused"],
-            "making such sockets is not decided",
-            "a service's `RestrictAddressFamilies=`",
+            "Making a socket that is not decided by its addresses takes `net.raw`, for every family, type and protocol that there is",
+            &[
+                "every_socket_that_is_not_decided_by_its_address_is_refused",
+                "a_raw_socket_is_refused",
+                "a_netlink_protocol_outside_the_permitted_ones_is_refused",
+            ],
         ),
-        open(
+        answered(
             "NE-6",
             "have MPTCP open further connections to addresses that policy never saw",
-            "",
-            &[],
-            "making MPTCP sockets is not decided",
-            "`net.mptcp.enabled=0`",
+            "Making an MPTCP socket takes `net.raw`: who permits it permits connections to wherever the peer says",
+            &["multipath_tcp_needs_a_right_of_its_own"],
         ),
         open(
             "NE-7",
             "connect by SCTP's own calls",
-            "",
-            &[],
-            "making SCTP sockets is not decided",
-            "do not load the module sctp",
+            "Making an SCTP socket takes `net.raw`; on one that may be made, addresses of its own calls are decided like others",
+            &["every_socket_that_is_not_decided_by_its_address_is_refused"],
+            "no test uses the calls that a permitted SCTP socket has",
+            "do not permit `net.raw` on SCTP",
         ),
-        open(
+        answered(
             "NE-8",
             "connect by SMC, whose inner TCP connection no hook sees",
-            "",
-            &[],
-            "making SMC sockets is not decided",
-            "do not load the module smc",
+            "Making an SMC socket takes `net.raw`",
+            &["every_socket_that_is_not_decided_by_its_address_is_refused"],
         ),
         out_of_scope(
             "NE-9",
@@ -115,29 +115,38 @@ pub(super) const CHAPTER: Chapter = Chapter {
             "use of what was received is not decided",
             "permit unix sockets of trusted services only",
         ),
-        open(
+        answered(
             "NE-14",
             "listen, and be connected to",
-            "",
-            &[],
-            "`net.bind`, `net.listen` and `net.accept` are not decided",
-            FILTER,
+            "`net.bind`, `net.listen`, and `net.accept` by the peer, which is refused before the connection is there",
+            &[
+                "binding_a_port_outside_the_permitted_ones_is_refused",
+                "binding_is_refused_in_every_form_of_the_address",
+                "binding_any_port_is_decided_as_port_zero",
+                "listening_is_decided_apart_from_binding",
+                "listening_without_binding_is_refused",
+                "a_peer_outside_the_permitted_network_does_not_connect",
+                "a_request_is_decided_for_whoever_listens",
+                "what_waited_at_an_inherited_socket_is_refused_on_first_use",
+                "a_datagram_from_outside_the_permitted_network_is_not_received",
+            ],
         ),
-        open(
+        answered(
             "NE-15",
             "build a network of one's own: namespaces, tun devices, tunnels",
-            "/dev/net/tun is a device that policy must permit",
-            &["devices_that_anybody_may_use_are_refused"],
-            "`sys.userns` and `sys.cap` are not decided",
-            "`user.max_user_namespaces=0`",
+            "/dev/net/tun is a device that policy must permit; user namespaces take `sys.userns`, configuring networks the \
+             capability `net_admin`, in a namespace of one's own as well",
+            &[
+                "devices_that_anybody_may_use_are_refused",
+                "an_own_user_namespace_is_refused",
+                "capabilities_of_an_own_user_namespace_are_governed_alike",
+            ],
         ),
-        open(
+        answered(
             "NE-16",
             "have packets go elsewhere by socket options: source routes, marks, bound devices",
-            "",
-            &[],
-            "`net.raw` and `sys.cap` are not decided for socket options",
-            "`net.ipv4.conf.all.accept_source_route=0` on routers; run subjects without CAP_NET_RAW and CAP_NET_ADMIN",
+            "Options that lead packets elsewhere take `net.raw`, or a capability",
+            &["leading_packets_by_way_of_other_hosts_is_refused"],
         ),
         out_of_scope(
             "NE-17",
