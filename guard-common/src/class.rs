@@ -37,6 +37,9 @@ pub const WITH_NAMES: [Class; 5] = [STDIO, TERMINAL, OWN_PROC, OWN_CGROUP, OWN_T
 pub const PROCESS: Class = 11;
 /// The host: what is acted on by privileged operations without an object of their own.
 pub const MACHINE: Class = 12;
+/// The running kernel itself: modules and other kernels that are loaded into it, BPF programs that watch or
+/// change what it does, and the BPF objects of others.
+pub const KERNEL: Class = 13;
 /// The capability with number 0. Every capability is a class of its own.
 pub const FIRST_CAPABILITY: Class = 16;
 /// Classes of capabilities: the kernel keeps a set of them in 64 bits (`include/linux/capability.h`).

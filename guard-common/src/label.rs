@@ -8,6 +8,8 @@ use crate::path::Walk;
 pub const NO_SUBJECT: u32 = 0;
 /// The built-in subject of the start-up canary. It is permitted nothing in every generation.
 pub const CANARY_SUBJECT: u32 = 1;
+/// The built-in subject that stands for the agent's own process where others act on it. No task carries it.
+pub const AGENT_SUBJECT: u32 = 2;
 /// First subject id given to subjects that policy names. Ids are never reused.
 pub const FIRST_SUBJECT: u32 = 16;
 

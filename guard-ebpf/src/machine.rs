@@ -8,7 +8,7 @@ use crate::verdict::judge_class;
 use aya_ebpf::macros::lsm;
 use aya_ebpf::programs::LsmContext;
 use guard_common::action::Action;
-use guard_common::class::MACHINE;
+use guard_common::class::{KERNEL, MACHINE};
 use guard_common::decide::Reason;
 use guard_common::label::Label;
 
@@ -16,6 +16,12 @@ use guard_common::label::Label;
 #[inline(always)]
 fn machine(required: u64) -> i32 {
     guarded(required, |label| decide(label, required))
+}
+
+/// Decides `required` on the running kernel itself.
+#[inline(always)]
+fn kernel(required: u64) -> i32 {
+    guarded(required, |label| Ok::<i64, Reason>(judge_class(label, KERNEL, required).into()))
 }
 
 #[inline(always)]
@@ -63,10 +69,75 @@ pub fn userns_create(_: LsmContext) -> i32 {
     machine(Action::SysUserns.bit())
 }
 
-/// Every command of bpf(2). Newer kernels pass a fourth argument; none is looked at.
+// enum bpf_cmd (include/uapi/linux/bpf.h).
+const PROG_LOAD: u32 = 5;
+const LINK_UPDATE: u32 = 29;
+/// OBJ_GET, PROG_GET_NEXT_ID, MAP_GET_NEXT_ID, MAP_GET_FD_BY_ID, RAW_TRACEPOINT_OPEN, BTF_GET_FD_BY_ID,
+/// TASK_FD_QUERY, BTF_GET_NEXT_ID, LINK_UPDATE, LINK_GET_FD_BY_ID, LINK_GET_NEXT_ID, LINK_DETACH.
+const OBJECTS_OF_OTHERS: u64 = 1 << 7
+    | 1 << 11
+    | 1 << 12
+    | 1 << 14
+    | 1 << 17
+    | 1 << 19
+    | 1 << 20
+    | 1 << 23
+    | 1 << LINK_UPDATE
+    | 1 << 30
+    | 1 << 31
+    | 1 << 34;
+
+// enum bpf_prog_type, the same place.
+/// What a packet, a socket, a cgroup or a user asks for, in a context of its own and without a way to the
+/// rest of the kernel: SOCKET_FILTER, SCHED_CLS, SCHED_ACT, XDP, CGROUP_SKB, CGROUP_SOCK, LWT_IN, LWT_OUT,
+/// LWT_XMIT, SOCK_OPS, SK_SKB, CGROUP_DEVICE, SK_MSG, CGROUP_SOCK_ADDR, LWT_SEG6LOCAL, LIRC_MODE2,
+/// SK_REUSEPORT, FLOW_DISSECTOR, CGROUP_SYSCTL, CGROUP_SOCKOPT, SK_LOOKUP, NETFILTER.
+const CONFINED_PROGRAMS: u64 = 1 << 1
+    | 1 << 3
+    | 1 << 4
+    | 1 << 6
+    | 1 << 8
+    | 1 << 9
+    | 1 << 10
+    | 1 << 11
+    | 1 << 12
+    | 1 << 13
+    | 1 << 14
+    | 1 << 15
+    | 1 << 16
+    | 1 << 18
+    | 1 << 19
+    | 1 << 20
+    | 1 << 21
+    | 1 << 22
+    | 1 << 23
+    | 1 << 25
+    | 1 << 30
+    | 1 << 32;
+
+/// Every command of bpf(2). Newer kernels pass a fourth argument, which is not looked at. Programs that
+/// watch or change what the kernel does, and objects that are found by their number, which are anybody's,
+/// belong to the kernel; the rest is the task's own.
 #[lsm(hook = "bpf")]
-pub fn bpf(_: LsmContext) -> i32 {
-    machine(Action::SysBpf.bit())
+pub fn bpf(ctx: LsmContext) -> i32 {
+    guarded(Action::SysBpf.bit(), |label| {
+        let command: u64 = ctx.arg(0);
+        let command = command as u32;
+        let is_own = if command == PROG_LOAD {
+            // `prog_type`, the first member; the kernel has copied the attributes.
+            let kind: u32 = read_at(ctx.arg(1))?;
+            is_in(CONFINED_PROGRAMS, kind)
+        } else {
+            command < 64 && !is_in(OBJECTS_OF_OTHERS, command)
+        };
+        let class = if is_own { MACHINE } else { KERNEL };
+        Ok::<i64, Reason>(judge_class(label, class, Action::SysBpf.bit()).into())
+    })
+}
+
+#[inline(always)]
+fn is_in(set: u64, number: u32) -> bool {
+    number < 64 && set >> (number & 63) & 1 != 0
 }
 
 /// perf_event_open(2), which is where programs are attached to whatever the machine does. Its arguments
@@ -84,14 +155,14 @@ const FIRMWARE: u64 = 1;
 #[lsm(hook = "kernel_read_file")]
 pub fn kernel_read_file(ctx: LsmContext) -> i32 {
     let what: u64 = ctx.arg(1);
-    if what & 0xffff_ffff == FIRMWARE { 0 } else { machine(Action::SysModule.bit()) }
+    if what & 0xffff_ffff == FIRMWARE { 0 } else { kernel(Action::SysModule.bit()) }
 }
 
 /// init_module(2) and kexec_load(2), whose data do not come from a file.
 #[lsm(hook = "kernel_load_data")]
 pub fn kernel_load_data(ctx: LsmContext) -> i32 {
     let what: u64 = ctx.arg(0);
-    if what & 0xffff_ffff == FIRMWARE { 0 } else { machine(Action::SysModule.bit()) }
+    if what & 0xffff_ffff == FIRMWARE { 0 } else { kernel(Action::SysModule.bit()) }
 }
 
 /// A module that the kernel would load because the task uses what it provides: a protocol, a file

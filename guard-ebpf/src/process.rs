@@ -17,7 +17,7 @@ use aya_ebpf::programs::LsmContext;
 use guard_common::action::Action;
 use guard_common::class::PROCESS;
 use guard_common::decide::Reason;
-use guard_common::label::{Label, NO_SUBJECT};
+use guard_common::label::{AGENT_SUBJECT, Label, NO_SUBJECT};
 use guard_common::tables::ABSENT;
 
 /// `PTRACE_MODE_NOAUDIT` (`include/linux/ptrace.h`): the kernel asks how much to show, nobody is refused.
@@ -121,6 +121,7 @@ fn process(
     let mut resource = Resource::of_class(PROCESS);
     resource.peer_tgid = read(target as u64, &TASK_TGID)?;
     resource.peer = match task::of(target) {
+        Lookup::Unlabelled if u64::from(resource.peer_tgid) == get(&AGENT_TGID) => AGENT_SUBJECT,
         Lookup::Unlabelled => NO_SUBJECT,
         // SAFETY: the storage of a task that the kernel holds while it asks.
         Lookup::Labelled(other) => unsafe { (*other).subject },

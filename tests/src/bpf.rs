@@ -161,8 +161,7 @@ impl Foreign {
     }
 }
 
-fn attach(hook: &str, program: &[Instruction]) -> Result<Foreign> {
-    let hook_id = function_id(&format!("bpf_lsm_{hook}"))?;
+fn load(hook_id: u32, program: &[Instruction]) -> io::Result<OwnedFd> {
     let words: Vec<u64> = program.iter().map(|instruction| instruction.word()).collect();
     let licence = c"GPL";
     // The fields of `union bpf_attr` for this command, as 32-bit words.
@@ -173,16 +172,48 @@ fn attach(hook: &str, program: &[Instruction]) -> Result<Foreign> {
     attribute[4..6].copy_from_slice(&halves(licence.as_ptr() as usize));
     attribute[17] = ATTACH_LSM_MAC; // expected_attach_type
     attribute[27] = hook_id; // attach_btf_id
-    let program = descriptor(PROG_LOAD, &mut attribute).with_context(|| format!("load for {hook}"))?;
+    descriptor(PROG_LOAD, &mut attribute)
+}
+
+fn attach(hook: &str, program: &[Instruction]) -> Result<Foreign> {
+    let program = load(hook_id(hook)?, program).with_context(|| format!("load for {hook}"))?;
     // `prog_fd`, `target_fd`, `attach_type`, `flags`.
     let mut attribute = [program.as_raw_fd() as u32, 0, ATTACH_LSM_MAC, 0];
     let link = descriptor(LINK_CREATE, &mut attribute).with_context(|| format!("attach to {hook}"))?;
     Ok(Foreign { _link: link })
 }
 
+/// A map that is there while this lives.
+pub(crate) fn keep_map() -> io::Result<OwnedFd> {
+    descriptor(MAP_CREATE, &mut [MAP_TYPE_ARRAY, 4, 8, 1, 0])
+}
+
+/// The number of the first map after that with another number.
+pub(crate) fn next_map(number: u32) -> io::Result<u32> {
+    // `start_id`, `next_id`, `open_flags`.
+    let mut attribute = [number, 0, 0];
+    bpf(MAP_GET_NEXT_ID, &mut attribute)?;
+    Ok(attribute[1])
+}
+
+/// Opens the map with this number.
+pub(crate) fn open_map(number: u32) -> io::Result<()> {
+    descriptor(MAP_GET_FD_BY_ID, &mut [number, 0, 0]).map(drop)
+}
+
+/// The number that the kernel has for a hook.
+pub(crate) fn hook_id(hook: &str) -> Result<u32> {
+    function_id(&format!("bpf_lsm_{hook}"))
+}
+
+/// Loads a program for a hook, which would allow everything.
+pub(crate) fn load_lsm(hook_id: u32) -> io::Result<()> {
+    load(hook_id, &allow()).map(drop)
+}
+
 /// Makes a map.
 pub(crate) fn make_map() -> io::Result<()> {
-    descriptor(MAP_CREATE, &mut [MAP_TYPE_ARRAY, 4, 8, 1, 0]).map(drop)
+    keep_map().map(drop)
 }
 
 /// Loads a program that filters nothing.

@@ -84,6 +84,22 @@ impl std::fmt::Display for Event {
     }
 }
 
+/// What the file holds from `mark` on, and where that begins. The agent writes many events at once, so a mark
+/// can lie inside of one, which then belongs to what was before.
+fn from(path: &Path, mark: u64) -> Result<(String, u64)> {
+    let mut file = File::open(path).context("open the events")?;
+    let mut begin = mark.saturating_sub(1);
+    file.seek(SeekFrom::Start(begin)).context("seek in the events")?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes).context("read the events")?;
+    if mark > 0 {
+        let Some(end) = bytes.iter().position(|byte| *byte == b'\n') else { return Ok((String::new(), mark)) };
+        begin += end as u64 + 1;
+        bytes.drain(..=end);
+    }
+    Ok((String::from_utf8(bytes).context("events are not UTF-8")?, begin))
+}
+
 /// Counts denials from some event on, those that were reported and those that the daemon knows were lost.
 pub struct Accounted {
     path: PathBuf,
@@ -114,12 +130,9 @@ impl Accounted {
 
     /// Counts what there is so far.
     pub fn read(&mut self) -> Result<()> {
-        let mut file = File::open(&self.path).context("open the events")?;
-        file.seek(SeekFrom::Start(self.offset)).context("seek in the events")?;
-        let mut text = String::new();
-        file.read_to_string(&mut text).context("read the events")?;
+        let (text, begin) = from(&self.path, self.offset)?;
         let complete = text.rfind('\n').map_or("", |end| &text[..=end]);
-        self.offset += complete.len() as u64;
+        self.offset = begin + complete.len() as u64;
         for line in complete.lines() {
             let value: Value =
                 serde_json::from_str(line).with_context(|| format!("an event is not JSON: {line}"))?;
@@ -158,10 +171,7 @@ impl Events {
 
     /// Complete events from `mark` on.
     pub fn since(&self, mark: u64) -> Result<Vec<Event>> {
-        let mut file = File::open(&self.path).context("open the events")?;
-        file.seek(SeekFrom::Start(mark)).context("seek in the events")?;
-        let mut text = String::new();
-        file.read_to_string(&mut text).context("read the events")?;
+        let (text, _) = from(&self.path, mark)?;
         let complete = text.rfind('\n').map_or("", |end| &text[..end]);
         complete
             .lines()

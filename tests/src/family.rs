@@ -15,7 +15,7 @@ use crate::{
     admin, attributes, caches, canary, checks, coverage, credentials, deputies, doors, escape, exactness,
     exec, families, file, first_hour, flood, generations, hostile, identity, image, includes, interpreter,
     layout, lifecycle, listening, machine, mode, mounts, names, network, own_tmpfs, path, process, programs,
-    quickstart, quiet, requirements, ring, running, selector, sending, shadow, stdio, store, systemd, unix,
+    quickstart, quiet, requirements, ring, running, selector, self_protection, sending, shadow, stdio, store, systemd, unix,
     unused, users, why,
 };
 
@@ -109,7 +109,7 @@ const FAMILIES: &[Family] = &[
         ],
     },
     Family { name: "machine", place: Place::Plain, has_daemon: true, parts: &[process::PART, machine::PART] },
-    Family { name: "admin", place: Place::Plain, has_daemon: true, parts: &[admin::PART] },
+    Family { name: "admin", place: Place::Plain, has_daemon: true, parts: &[admin::PART, self_protection::PART] },
     Family { name: "quickstart", place: Place::Plain, has_daemon: false, parts: &[quickstart::PART] },
     Family { name: "programs", place: Place::Plain, has_daemon: true, parts: &[programs::PART] },
     Family {
@@ -213,7 +213,7 @@ pub(crate) fn every_test() -> BTreeSet<&'static str> {
 
 /// Runs the wanted tests; whether all passed.
 pub(crate) fn run_all(wanted: &Wanted, full: bool, only_controls: bool) -> Result<bool> {
-    users::create(includes::accounts().chain(process::ACCOUNTS).chain(machine::ACCOUNTS))?;
+    users::create(includes::accounts().chain(process::ACCOUNTS).chain(machine::ACCOUNTS).chain(self_protection::ACCOUNTS))?;
     let mut report = Report::default();
     for (family, tests) in wanted.families() {
         run(family, &tests, full, only_controls, &mut report);

@@ -59,6 +59,7 @@ mod requirements;
 mod ring;
 mod running;
 mod selector;
+mod self_protection;
 mod sending;
 mod shadow;
 mod stdio;

@@ -85,13 +85,13 @@ fn bundle(bundle: Bundle) -> Result<Bundle> {
 }
 
 /// A process that waits to be killed, in a process group of its own.
-struct Victim {
+pub(crate) struct Victim {
     pid: Pid,
     _end: io::PipeWriter,
 }
 
 impl Victim {
-    fn of(who: Identity) -> Result<Self> {
+    pub(crate) fn of(who: Identity) -> Result<Self> {
         let (mut ready, is_ready) = pipe().context("make a pipe")?;
         let (wait, end) = pipe().context("make a pipe")?;
         let running = start(who, move || {
@@ -106,7 +106,7 @@ impl Victim {
         Ok(Self { pid: running.pid(), _end: end })
     }
 
-    fn pid(&self) -> libc::pid_t {
+    pub(crate) fn pid(&self) -> libc::pid_t {
         self.pid.as_raw()
     }
 

@@ -53,6 +53,8 @@ pub const SYS_TIME: u64 = 1 << 25;
 pub const PERFMON: u64 = 1 << 38;
 /// `CAP_BPF`.
 pub const BPF: u64 = 1 << 39;
+/// `CAP_DAC_OVERRIDE`.
+pub const DAC_OVERRIDE: u64 = 1 << 1;
 /// `CAP_SYS_CHROOT`.
 pub const CHROOT: u64 = 1 << 18;
 /// `CAP_DAC_READ_SEARCH`.

@@ -175,6 +175,7 @@ pub fn describe(resource: &Resource) -> String {
         Resource::Endpoint(address, port) => std::net::SocketAddr::new(*address, *port).to_string(),
         Resource::Memory => "anonymous".to_owned(),
         Resource::Machine => return "Machine".to_owned(),
+        Resource::Kernel => "kernel".to_owned(),
         Resource::Process { id, subject: Some(subject) } => format!("{id} of {subject}"),
         Resource::Process { id, subject: None } => id.clone(),
         Resource::Protocol(id)

@@ -125,6 +125,7 @@ fn resources(bundles: &[&Bundle], oracles: &[&Oracle<'_>]) -> Vec<(String, Resou
     let process = |subject: Option<String>| Resource::Process { id: "1".to_owned(), subject };
     let mut found = vec![
         ("the machine".to_owned(), Resource::Machine),
+        ("the kernel".to_owned(), Resource::Kernel),
         ("processes without a label".to_owned(), process(None)),
         ("processes of other subjects".to_owned(), process(Some(SOMEBODY.to_owned()))),
         (ANOTHER.to_owned(), Resource::Capability(ANOTHER.to_owned())),

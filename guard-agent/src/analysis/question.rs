@@ -172,6 +172,7 @@ impl Words {
                 let name = id.to_ascii_lowercase();
                 Resource::Capability(name.strip_prefix("cap_").unwrap_or(&name).to_owned())
             }
+            "Machine" if id == "kernel" => Resource::Kernel,
             "Machine" => Resource::Machine,
             "Approval" => Resource::Approval(id.to_owned()),
             _ => Resource::Subject(id.to_owned()),

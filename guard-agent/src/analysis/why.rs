@@ -10,7 +10,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
 use guard_common::action::{Action, Resource as Kind};
-use guard_common::class::{ANONYMOUS_MEMORY, FIRST_COMPILED, UNKNOWN, protocol_name};
+use guard_common::class::{ANONYMOUS_MEMORY, FIRST_COMPILED, KERNEL, UNKNOWN, protocol_name};
 use guard_common::decide::Reason;
 use guard_common::tables::{Attribute, AttributeTest, Attributes};
 use serde::Serialize;
@@ -256,6 +256,7 @@ fn resource(record: &Record, action: Action) -> Result<(Resource, Attributes), D
         }
         // What no policy can name has any name.
         Kind::Protocol => Resource::Protocol(protocol_name(record.class).unwrap_or("other").to_owned()),
+        Kind::Machine if record.class == KERNEL => Resource::Kernel,
         Kind::Machine => Resource::Machine,
         Kind::Process => {
             let pid = seen.pid.ok_or_else(|| incomplete("it has no process"))?;

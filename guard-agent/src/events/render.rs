@@ -9,6 +9,8 @@ use guard_common::action::{Action, EACCES, EAGAIN, ECONNREFUSED, ENOENT, EPERM, 
 use guard_common::class::{ANONYMOUS_MEMORY, BUILTINS, FIRST_CAPABILITY, capability_name, is_capability};
 use guard_common::decide::Reason;
 use guard_common::event::{Event, FLAG_ABSTRACT, FLAG_PATH, FLAG_PATH_CUT, FLAG_WOULD_ALLOW, Verdict};
+use guard_common::label::AGENT_SUBJECT;
+use crate::policy::AGENT;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -85,6 +87,15 @@ impl Renderer {
         }
     }
 
+    /// The name of the subject that another process carries.
+    fn peer(&self, number: u32) -> String {
+        match self.names.get(&number) {
+            Some(name) => name.clone(),
+            None if number == AGENT_SUBJECT => AGENT.to_owned(),
+            None => format!("#{number}"),
+        }
+    }
+
     fn resource(&self, event: &Event) -> ResourceRecord {
         let bytes = event.path.get(..usize::from(event.path_len)).unwrap_or(&event.path);
         let mut record = ResourceRecord { kind: kind(event).to_owned(), ..ResourceRecord::default() };
@@ -116,7 +127,7 @@ impl Renderer {
             record.protocol = Some(protocol_name(event.protocol));
         }
         let peer = (event.peer != 0)
-            .then(|| self.names.get(&event.peer).cloned().unwrap_or_else(|| format!("#{}", event.peer)));
+            .then(|| self.peer(event.peer));
         if on(event) == Some(Resource::Process) {
             (record.pid, record.subject) = (Some(event.peer_tgid), peer);
         } else {

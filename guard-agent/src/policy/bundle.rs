@@ -160,11 +160,14 @@ pub fn parse(opened: &Opened) -> Result<Bundle, Diagnostics> {
             .file_stem()
             .map(|stem| stem.to_string_lossy().into_owned())
             .unwrap_or_default();
-        let parsed = policies::parse(source, &stem, &mut found);
+        let mut parsed = policies::parse(source, &stem, &mut found);
         if let Some(error) = limit(policies.len() + templates.len(), &parsed) {
             return Err(error.into());
         }
         validate(validator.as_ref(), source, parsed.policies.iter().chain(&parsed.templates), &mut found);
+        if std::ptr::eq(source, &builtin) {
+            lift(&mut parsed.policies, &manifest, &toml, &mut found);
+        }
         policies.extend(parsed.policies);
         templates.extend(parsed.templates);
     }
@@ -283,6 +286,23 @@ fn unique<'a>(policies: impl Iterator<Item = &'a Policy>, found: &mut Vec<Diagno
                 policy
                     .error("duplicate-id", None, format!("the policy id {} is used twice", policy.id))
                     .help(format!("the other one is at {}:{}; change one @id", place.file, place.line)),
+            );
+        }
+    }
+}
+
+/// Policies of `builtin.cedar` that a bundle may take away.
+const LIFTABLE: [&str; 2] = ["self/kernel", "kernel/helpers"];
+
+/// `[builtin]`: takes away what the bundle does not want.
+fn lift(builtin: &mut Vec<Policy>, manifest: &Manifest, toml: &Source, found: &mut Vec<Diagnostic>) {
+    for name in &manifest.builtin.lift {
+        if LIFTABLE.contains(&name.get_ref().as_str()) {
+            builtin.retain(|policy| policy.id != *name.get_ref());
+        } else {
+            found.push(
+                toml.error("builtin", name.span(), format!("{} cannot be lifted", name.get_ref()))
+                    .help(format!("can be: {}", LIFTABLE.join(" "))),
             );
         }
     }

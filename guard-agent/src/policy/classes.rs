@@ -76,7 +76,7 @@ impl Classes {
                     number if class::WITH_NAMES.contains(&number) => Sort::Path,
                     class::ANONYMOUS_MEMORY => Sort::Memory,
                     class::PROCESS => Sort::Process,
-                    class::MACHINE => Sort::Machine,
+                    class::MACHINE | class::KERNEL => Sort::Machine,
                     number if class::is_capability(number) => Sort::Capability,
                     class::OTHER_PROTOCOL => Sort::Protocol,
                     number if class::protocol_name(number).is_some() => Sort::Protocol,
@@ -121,6 +121,7 @@ impl Classes {
             Atom::At(path) => path.clone(),
             Atom::Below(path) => format!("{path}/**"),
             Atom::Builtin(class::MACHINE) => "the machine".to_owned(),
+            Atom::Builtin(class::KERNEL) => "the kernel".to_owned(),
             Atom::Builtin(number) => class::BUILTINS
                 .iter()
                 .find(|builtin| builtin.class == *number)
@@ -141,6 +142,7 @@ impl Classes {
                 class::UNNAMED_UNIX => "unix sockets without a name".to_owned(),
                 class::PROCESS => "processes".to_owned(),
                 class::MACHINE => "the machine".to_owned(),
+                class::KERNEL => "the kernel".to_owned(),
                 number if class::is_capability(number) => class::capability_name(number).map_or_else(
                     || "a capability without a name".to_owned(),
                     |name| format!("the capability {name}"),

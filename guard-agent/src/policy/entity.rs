@@ -191,6 +191,7 @@ impl<'a> Covers<'a> {
             }
             Resource::Memory => "anonymous".to_owned(),
             Resource::Machine => literals::THIS_MACHINE.to_owned(),
+            Resource::Kernel => literals::THIS_KERNEL.to_owned(),
             Resource::Protocol(name) | Resource::Capability(name) | Resource::Approval(name) => name.clone(),
         };
         let uid = self.uid(kind, &id)?;

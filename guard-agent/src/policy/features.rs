@@ -8,8 +8,8 @@ use guard_common::tables::{AttributeTest, MAX_ATTRIBUTE_TESTS, MAX_FEATURES, MAX
 use super::diagnostics::Diagnostic;
 use super::formula::{Atom, AtomId, Atoms};
 use super::ids::SubjectIds;
-use super::subjects::CANARY;
-use guard_common::label::CANARY_SUBJECT;
+use super::subjects::{AGENT, CANARY};
+use guard_common::label::{AGENT_SUBJECT, CANARY_SUBJECT};
 
 /// The feature tables of a generation.
 #[derive(Debug, Default)]
@@ -52,7 +52,11 @@ impl Features {
                 Atom::Attribute(attribute, value) => Some((*attribute, *value)),
                 // No process can carry the label of a subject that never had a number.
                 Atom::IsSubject(attribute, name) => {
-                    let known = if name == CANARY { Some(CANARY_SUBJECT) } else { ids.get(name) };
+                    let known = match name.as_str() {
+                        CANARY => Some(CANARY_SUBJECT),
+                        AGENT => Some(AGENT_SUBJECT),
+                        _ => ids.get(name),
+                    };
                     known.map(|id| (*attribute, u64::from(id)))
                 }
                 _ => None,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use cedar_policy_core::ast::EntityUID;
-use guard_common::class::{BUILTINS, CAPABILITIES, MACHINE, PROTOCOLS, capability};
+use guard_common::class::{BUILTINS, CAPABILITIES, KERNEL, MACHINE, PROTOCOLS, capability};
 use guard_common::path::{MAX_COMPONENTS, PATTERN_MAX};
 
 use super::formula::Atom;
@@ -21,6 +21,8 @@ fn wrong<T>(message: impl Into<String>, help: impl Into<String>) -> Result<T, Wr
 pub(super) const RESOLVERS: &str = "guard:resolvers";
 /// The id of the host that policy is applied on.
 pub(super) const THIS_MACHINE: &str = "this";
+/// The id of the kernel that runs on it.
+pub(super) const THIS_KERNEL: &str = "kernel";
 /// How a session variable begins.
 const SESSION: &str = "${session.";
 
@@ -66,9 +68,10 @@ pub(super) fn atom(uid: &EntityUID, within: bool, session: &BTreeMap<String, Str
             ),
         },
         "Guard::Machine" if id == THIS_MACHINE => Ok(Atom::Builtin(MACHINE)),
+        "Guard::Machine" if id == THIS_KERNEL => Ok(Atom::Builtin(KERNEL)),
         "Guard::Machine" => wrong(
-            format!("policy knows one machine, and it is not called \"{id}\""),
-            "write `resource is Guard::Machine`, or leave the resource open",
+            format!("policy knows no machine \"{id}\""),
+            "write \"this\" or, for what loads code into the kernel, \"kernel\"; or leave the resource open",
         ),
         "Guard::Process" => wrong(
             "a process has no name that policy could know",

@@ -18,6 +18,8 @@ pub(super) type Table<T> = BTreeMap<Spanned<String>, T>;
 pub(super) struct Manifest {
     pub(super) bundle: Head,
     #[serde(default)]
+    pub(super) builtin: Builtin,
+    #[serde(default)]
     pub(super) release: Release,
     #[serde(default)]
     pub(super) modes: Table<Spanned<String>>,
@@ -44,6 +46,15 @@ pub(super) struct Head {
     pub(super) profile: Spanned<u32>,
     #[serde(default)]
     pub(super) schema: Vec<Spanned<String>>,
+}
+
+/// `[builtin]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Builtin {
+    /// Names of the policies of `builtin.cedar` that are not to count.
+    #[serde(default)]
+    pub(super) lift: Vec<Spanned<String>>,
 }
 
 /// Type of a posture fact.

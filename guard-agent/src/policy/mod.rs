@@ -80,6 +80,7 @@ pub use report::{action_names, action_names_among, actions_text, check_report, s
 pub use request::{Request, Resource, Spot};
 pub use schema::PRODUCT_SCHEMA;
 pub use style::format;
+pub(crate) use subjects::AGENT;
 pub use subjects::{Mode, SubjectDefinition, SuccessorDefinition};
 pub use world::{FactValue, Facts, Listener, Peer};
 pub use written::{Replaced, Written};

@@ -57,6 +57,8 @@ pub enum Resource {
     Capability(String),
     /// `Guard::Machine`: this host.
     Machine,
+    /// `Guard::Machine` as well: the kernel that runs on it, as something to be changed.
+    Kernel,
     /// `Guard::Subject`
     Subject(String),
     /// `Guard::Approval`
@@ -75,7 +77,7 @@ impl Resource {
             Self::Protocol(_) => "Guard::Protocol",
             Self::Process { .. } => "Guard::Process",
             Self::Capability(_) => "Guard::Capability",
-            Self::Machine => "Guard::Machine",
+            Self::Machine | Self::Kernel => "Guard::Machine",
             Self::Subject(_) => "Guard::Subject",
             Self::Approval(_) => "Guard::Approval",
         }

@@ -11,6 +11,8 @@ use super::manifest::{FailMode, Manifest, SelectorDefinition, Subject, Unenforce
 
 /// The subject of the start-up canary; no bundle can define it.
 pub(super) const CANARY: &str = "guard-canary";
+/// The subject that stands for the agent's process where others act on it.
+pub(crate) const AGENT: &str = "guard-agent";
 
 /// Whether denials are enforced or only reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]

@@ -10,7 +10,7 @@ use cedar_policy_core::ast::{
 
 use super::diagnostics::Diagnostic;
 use super::policies::{Policy, eid};
-use super::subjects::{CANARY, SubjectDefinition};
+use super::subjects::{AGENT, CANARY, SubjectDefinition};
 
 /// Warns of every literal that names nothing.
 pub(super) fn check<'a>(
@@ -19,7 +19,7 @@ pub(super) fn check<'a>(
     found: &mut Vec<Diagnostic>,
 ) {
     let names: BTreeSet<&str> =
-        subjects.iter().map(|subject| subject.name.as_str()).chain([CANARY]).collect();
+        subjects.iter().map(|subject| subject.name.as_str()).chain([CANARY, AGENT]).collect();
     let groups: BTreeSet<&str> =
         subjects.iter().flat_map(|subject| &subject.groups).map(String::as_str).collect();
     for policy in policies {
@@ -35,7 +35,7 @@ pub(super) fn check<'a>(
             let code = if what == "subject" { "unknown-subject" } else { "unknown-group" };
             let message =
                 format!("{} names the {what} {}, which this bundle does not have", policy.id, eid(&uid));
-            let known: Vec<&str> = known.iter().copied().filter(|name| *name != CANARY).collect();
+            let known: Vec<&str> = known.iter().copied().filter(|name| ![CANARY, AGENT].contains(name)).collect();
             let help = if known.is_empty() {
                 "it has none".to_owned()
             } else {

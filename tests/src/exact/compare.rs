@@ -195,6 +195,7 @@ impl Judge<'_> {
             Resource::Process { .. } => builtin(class::PROCESS),
             Resource::Capability(name) => builtin(class::capability(name).unwrap_or(class::UNKNOWN)),
             Resource::Machine => builtin(class::MACHINE),
+            Resource::Kernel => builtin(class::KERNEL),
             Resource::Protocol(name) => builtin(class::protocol(name)),
             _ => builtin(class::OTHER_PROTOCOL),
         }

@@ -259,7 +259,7 @@ fn leaf(rng: &mut Rng, sort: &Sort<'_>) -> Expr {
         }
         Kind::Process => subject(rng, "subject"),
         Kind::Capability => on_capability(rng),
-        Kind::Machine => "resource == Guard::Machine::\"this\"".to_owned(),
+        Kind::Machine => format!("resource == Guard::Machine::\"{}\"", pick(rng, &["this", "kernel"])),
     };
     let attributes = ["resource.", "resource has", "contains(resource"];
     let of_all = !attributes.iter().any(|part| text.contains(part));

@@ -76,7 +76,7 @@ fn resource(rng: &mut Rng, world: &World, words: &Words, kind: Kind) -> (Resourc
         }
         Kind::Process => Resource::Process { id: rng.u32(1..9).to_string(), subject: subject(rng) },
         Kind::Capability => Resource::Capability((*pick(rng, &CAPABILITIES)).to_owned()),
-        Kind::Machine => Resource::Machine,
+        Kind::Machine => (*pick(rng, &[Resource::Machine, Resource::Kernel])).clone(),
     };
     (resource, attributes)
 }

@@ -44,6 +44,7 @@ fn bundle(bundle: Bundle) -> Result<Bundle> {
     let policy = permit("exec", name, &["exec"], &one_of(&["/usr/bin/bwrap"]))
         + &permit("facts", name, &["file.read"], &one_of(&facts))
         + &permit("loopback", name, &["net.raw"], "resource == Guard::Protocol::\"netlink/route\"")
+        + &permit("namespaces", name, &["sys.userns", "sys.mount", "sys.cap"], "true")
         + &permit("proc", name, &["file.*"], &within(&["guard:own-proc"]))
         + &permit("tree", name, &["file.*"], &within(&[Twins::tree(WITHOUT_TMPFS)]));
     let bundle = bundle

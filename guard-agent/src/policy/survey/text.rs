@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use guard_common::class::{
-    BUILTINS, MACHINE, PROCESS, UNNAMED_UNIX, capability_name, is_capability, is_protocol,
+    BUILTINS, KERNEL, MACHINE, PROCESS, UNNAMED_UNIX, capability_name, is_capability, is_protocol,
 };
 
 use super::region::Where;
@@ -80,6 +80,7 @@ impl Survey<'_> {
                 Where::Builtin(UNNAMED_UNIX) => texts.push("unix sockets without a name".to_owned()),
                 Where::Builtin(PROCESS) => texts.push("processes".to_owned()),
                 Where::Builtin(MACHINE) => texts.push("the machine".to_owned()),
+                Where::Builtin(KERNEL) => texts.push("the kernel".to_owned()),
                 Where::Builtin(class) if is_capability(*class) => {}
                 Where::Builtin(class) if every_protocol && is_protocol(*class) => {}
                 Where::Builtin(class) => texts.push(

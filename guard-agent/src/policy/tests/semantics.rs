@@ -313,7 +313,8 @@ fn every_one_of_many_subjects_may_signal_its_own() {
         ask(&compiled, asker, "proc.trace", found).denied == 0
     };
     assert!(of("s3", "s3") && of("s49", "s49") && !of("s3", "s4"));
-    assert_eq!(compiled.generation.attributes.len(), 2);
+    // One for all of them, that there is a subject, and that it is not the agent.
+    assert_eq!(compiled.generation.attributes.len(), 3);
 }
 
 #[test]
@@ -333,6 +334,36 @@ fn capabilities_and_the_machine_are_classes() {
     assert!(!of("sys.cap", class::FIRST_CAPABILITY + 63), "one that has no name yet");
     assert!(of("sys.mount", class::MACHINE) && of("sys.bpf", class::MACHINE));
     assert!(!of("sys.userns", class::MACHINE) && !of("sys.cap", class::MACHINE));
+    // What loads code into the kernel is forbidden by a policy that every bundle has.
+    assert!(!of("sys.bpf", class::KERNEL) && !of("sys.mount", class::KERNEL));
+}
+
+#[test]
+fn what_protects_guard_counts_for_whatever_a_subject_governs_until_it_is_lifted() {
+    let with = |lift: &str| {
+        compiled(&Directory::new(&[(
+            "guard.toml",
+            &format!("{TOML}{lift}\n[subjects.free]\nselector = {{ unit = \"f.service\" }}\ngoverns = [\"net.raw\"]\n"),
+        )]))
+    };
+    let denied = |compiled: &Compiled, action: &str, found: Found| ask(compiled, "free", action, found).denied != 0;
+    let kernel = Found { class: class::KERNEL, features: 0 };
+    let machine = Found { class: class::MACHINE, features: 0 };
+    let (usual, lifted) = (with(""), with("[builtin]\nlift = [\"self/kernel\"]"));
+    for action in ["sys.bpf", "sys.module"] {
+        assert!(denied(&usual, action, kernel) && !denied(&usual, action, machine), "{action}");
+        assert!(!denied(&lifted, action, kernel), "{action}");
+    }
+    for compiled in [&usual, &lifted] {
+        let agent = processes(compiled, "free", Some(AGENT_SUBJECT));
+        let other = processes(compiled, "free", None);
+        assert!(denied(compiled, "proc.signal", agent) && !denied(compiled, "proc.signal", other));
+        assert!(!allowed(compiled, "free", "file.write", "/etc/guard/agent.toml"));
+        assert!(allowed(compiled, "free", "file.write", "/etc/hosts"));
+        assert!(!allowed(compiled, "free", "file.write", "/proc/sys/kernel/core_pattern"));
+    }
+    let refused = errors(&Directory::new(&[("guard.toml", &format!("{TOML}[builtin]\nlift = [\"canary\"]\n"))]));
+    assert!(refused.contains("canary cannot be lifted"), "{refused}");
 }
 
 #[test]
@@ -344,7 +375,7 @@ fn what_no_policy_can_name_of_processes_and_capabilities_is_refused() {
     };
     assert!(refused("sys.cap", "Capability::\"cap_chown\"").contains("there is no capability \"cap_chown\""));
     assert!(refused("proc.signal", "Process::\"1\"").contains("a process has no name"));
-    assert!(refused("sys.mount", "Machine::\"that\"").contains("policy knows one machine"));
+    assert!(refused("sys.mount", "Machine::\"that\"").contains("policy knows no machine \"that\""));
 }
 
 /// As it will be once the kernel tells who listens.
