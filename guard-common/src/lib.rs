@@ -13,6 +13,7 @@ pub mod action;
 pub mod class;
 pub mod decide;
 pub mod event;
+pub mod fault;
 pub mod label;
 pub mod offsets;
 pub mod path;

@@ -1,8 +1,10 @@
 //! The live generation, as the decision function sees it.
 
 use crate::atomic;
+use crate::fault::injected;
 use crate::maps::{CELLS, HEADERS, LIVE, MASKS, NETS4, NETS6, OUTCOMES, PORTS, SUBJECTS, TIMELINES, USED};
 use guard_common::decide::{Ranges, Tables};
+use guard_common::fault;
 use guard_common::label::Label;
 use guard_common::tables::{Control, Header, Masks, Outcome, SubjectRow, Timeline, cell_position, live_slot};
 
@@ -19,6 +21,9 @@ impl Generation {
     /// The live generation, if there is one.
     #[inline(always)]
     pub fn live() -> Option<Self> {
+        if injected(fault::TABLES) {
+            return None;
+        }
         let word = LIVE.get_ptr(0)?;
         // SAFETY: the pointer comes from a map lookup; the agent writes the word with one store.
         let word = unsafe { core::ptr::read_volatile(word) };

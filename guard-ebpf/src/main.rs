@@ -22,6 +22,7 @@ mod cgroups;
 mod directory;
 mod exec;
 mod families;
+mod fault;
 mod file;
 mod generation;
 mod identity;

@@ -71,6 +71,10 @@ pub static SELECT_CGROUP: HashMap<u64, u32, 65536, ON_DEMAND> = HashMap::new();
 #[btf_map]
 pub static REQUESTS: HashMap<u32, LabelRequest, 65536, ON_DEMAND> = HashMap::new();
 
+/// What tests make fail (`guard_common::fault`).
+#[btf_map]
+pub static FAULTS: Array<u64, 1, { BPF_F_MMAPABLE as usize }> = Array::new();
+
 /// Events to user space.
 #[btf_map]
 pub static EVENTS: RingBuf<u8, { 4 << 20 }> = RingBuf::new();

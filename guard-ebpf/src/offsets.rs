@@ -20,6 +20,9 @@ pub static RENAME_LOCK: u64 = 0;
 /// 1 where `bpf_task_storage_get` may fail for a task that has a label (before 6.2).
 #[unsafe(no_mangle)]
 pub static STORAGE_MAY_BE_BUSY: u32 = 0;
+/// 1 where tests make things fail.
+#[unsafe(no_mangle)]
+pub static CAN_BE_MADE_TO_FAIL: u32 = 0;
 /// Thread-group id of the agent, which is never labelled.
 #[unsafe(no_mangle)]
 pub static AGENT_TGID: u32 = 0;

@@ -15,6 +15,7 @@
 //! at the trie's node of that directory (`directory.rs`).
 
 use crate::directory::{self, APART, KNOWS, LEARNS, UNASKED};
+use crate::fault::injected;
 use crate::generation::Generation;
 use crate::maps::{EDGES, NODES, PATTERNS};
 use crate::memory::{copy, read, read_at};
@@ -24,6 +25,7 @@ use aya_ebpf::helpers::generated::bpf_loop;
 use core::ffi::c_void;
 use guard_common::class::UNKNOWN;
 use guard_common::decide::Reason;
+use guard_common::fault;
 use guard_common::path::{
     CHUNK, EdgeKey, MAX_ANCESTORS, MAX_COMPONENTS, NODE_ABSTRACT, NODE_FILE_SYSTEMS, NODE_NAMES, TAG_MORE,
     WALK_APART, Walk,
@@ -113,6 +115,9 @@ pub fn classify(
 pub unsafe extern "C" fn walk_up_and_down(walk: *mut Walk) -> u32 {
     if walk.is_null() {
         return UNREADABLE;
+    }
+    if injected(fault::WALK) {
+        return TOO_DEEP;
     }
     let mut context = walk;
     // SAFETY: by the contract of this function; the callback's context outlives the call. The callback

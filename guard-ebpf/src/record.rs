@@ -1,6 +1,7 @@
 //! Events and counters. Nothing here changes a verdict.
 
 use crate::atomic;
+use crate::fault::injected;
 use crate::generation::Generation;
 use crate::maps::{COUNTERS, EVENTS, SEQUENCE};
 use crate::memory::{copy, copy_string, read};
@@ -15,6 +16,7 @@ use core::ffi::c_void;
 use guard_common::event::{
     Counter, Event, FLAG_ABSTRACT, FLAG_PATH, FLAG_PATH_CUT, FLAG_WOULD_ALLOW, PATH_MAX, Verdict,
 };
+use guard_common::fault;
 use guard_common::label::Label;
 use guard_common::path::{MAX_COMPONENTS, Walk};
 
@@ -48,7 +50,8 @@ pub fn send(generation: &Generation, label: *mut Label, resource: &Resource, rep
     let Some(sequence) = SEQUENCE.get_ptr_mut(0) else { return };
     // SAFETY: as in `count`.
     let sequence = unsafe { atomic::add(sequence, 1) } + 1;
-    let Some(mut entry) = EVENTS.reserve_untyped::<Event>(0) else {
+    let room = if injected(fault::RING) { None } else { EVENTS.reserve_untyped::<Event>(0) };
+    let Some(mut entry) = room else {
         count(Counter::Lost);
         return;
     };

@@ -3,12 +3,14 @@
 //! A label cannot be lost: it is written by `task_alloc` before a child exists and again by
 //! `task_newtask`, nothing deletes it, and the kernel frees it with the task.
 
+use crate::fault::injected;
 use crate::maps::LABELS;
 use crate::offsets::{self, STORAGE_MAY_BE_BUSY, TASK_BPF_STORAGE};
 use crate::verdict::fail;
 use aya_ebpf::bindings::{BPF_LOCAL_STORAGE_GET_F_CREATE, task_struct};
 use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_task_storage_get};
 use guard_common::decide::{Decision, Reason};
+use guard_common::fault;
 use guard_common::label::{Label, NO_SUBJECT};
 
 /// What the storage of a task says.
@@ -50,6 +52,9 @@ pub fn storage(task: *mut task_struct) -> *mut Label {
 /// The storage of `task`, made if it has none; null if there is no memory.
 #[inline(always)]
 pub fn create(task: *mut task_struct) -> *mut Label {
+    if injected(fault::NO_MEMORY) {
+        return core::ptr::null_mut();
+    }
     let flags = BPF_LOCAL_STORAGE_GET_F_CREATE as u64;
     // SAFETY: as in `storage`; a null initial value asks for zeros.
     unsafe { bpf_task_storage_get(LABELS.as_ptr(), task, core::ptr::null_mut(), flags).cast() }
@@ -93,6 +98,9 @@ pub fn bounded(answer: i32) -> i32 {
 pub fn of(task: *mut task_struct) -> Lookup {
     if !has_storage(task) {
         return Lookup::Unlabelled;
+    }
+    if injected(fault::STORAGE) {
+        return Lookup::Busy;
     }
     let mut label = storage(task);
     if label.is_null() && offsets::get(&STORAGE_MAY_BE_BUSY) != 0 {

@@ -8,6 +8,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use anyhow::{Context, Result, ensure};
 use nix::libc::{self, c_int};
 
+use crate::raw;
+
 // `enum bpf_cmd`, `enum bpf_map_type`, `enum bpf_prog_type`, `enum bpf_attach_type`
 // (include/uapi/linux/bpf.h).
 const MAP_CREATE: c_int = 0;
@@ -181,6 +183,28 @@ fn attach(hook: &str, program: &[Instruction]) -> Result<Foreign> {
     let mut attribute = [program.as_raw_fd() as u32, 0, ATTACH_LSM_MAC, 0];
     let link = descriptor(LINK_CREATE, &mut attribute).with_context(|| format!("attach to {hook}"))?;
     Ok(Foreign { _link: link })
+}
+
+/// The words of a map that can be mapped, found by its name.
+pub(crate) fn words(name: &str) -> Result<raw::MappedWord> {
+    const OBJ_GET_INFO_BY_FD: c_int = 15;
+    let (mut number, mut names) = (0, Vec::new());
+    while let Ok(next) = next_map(number) {
+        number = next;
+        let Ok(map) = descriptor(MAP_GET_FD_BY_ID, &mut [number, 0, 0]) else { continue };
+        // `struct bpf_map_info`, of which the name begins at byte 24.
+        let mut info = [0u32; 32];
+        let [low, high] = halves(info.as_mut_ptr() as usize);
+        bpf(OBJ_GET_INFO_BY_FD, &mut [map.as_raw_fd() as u32, size_of_val(&info) as u32, low, high])
+            .context("ask about a map")?;
+        let found: Vec<u8> = info[6..10].iter().flat_map(|word| word.to_le_bytes()).collect();
+        let found = String::from_utf8_lossy(&found).trim_end_matches('\0').to_owned();
+        if found == name {
+            return raw::MappedWord::new(map.as_fd()).context("map a map");
+        }
+        names.push(found);
+    }
+    anyhow::bail!("there is no BPF map {name}, only {}", names.join(" "))
 }
 
 /// A map that is there while this lives.

@@ -13,7 +13,7 @@ use crate::report::{Effort, Report, Verdict};
 use crate::threats::Entry;
 use crate::{
     admin, attributes, caches, canary, checks, coverage, credentials, deputies, doors, escape, exactness,
-    exec, families, file, first_hour, flood, generations, hostile, identity, image, includes, interpreter,
+    exec, failures, families, file, first_hour, flood, generations, hostile, identity, image, includes, interpreter,
     layout, lifecycle, listening, machine, mode, mounts, names, network, own_tmpfs, path, process, programs,
     quickstart, quiet, requirements, ring, running, selector, self_protection, sending, shadow, stdio, store, systemd, unix,
     unused, users, why,
@@ -143,6 +143,7 @@ const FAMILIES: &[Family] = &[
             unused::PART,
             checks::PART,
             coverage::PART,
+            failures::PART,
             hostile::PART,
         ],
     },

@@ -27,6 +27,7 @@ mod doors;
 mod escape;
 mod exactness;
 mod exec;
+mod failures;
 mod families;
 mod family;
 mod file;

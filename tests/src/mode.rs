@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::Stdio;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, ensure};
 use nix::errno::Errno;
@@ -17,6 +17,7 @@ use crate::family::{Part, tests};
 use crate::layout::path;
 use crate::lifecycle::{apply, ends_with, output, prepare};
 use crate::puppet::Puppet;
+use crate::raw;
 use crate::users::{AGENT, CI};
 
 pub(crate) const PART: Part = Part {
@@ -26,6 +27,7 @@ pub(crate) const PART: Part = Part {
     tests: tests!(
         others: [
             a_mode_ends_at_its_instant_for_its_subject_only,
+            setting_the_clock_moves_no_end_of_a_mode,
             a_mode_outlives_a_new_bundle_a_kill_and_a_restart,
             what_denies_less_wants_a_reason_and_a_yes,
         ],
@@ -95,6 +97,33 @@ fn a_mode_ends_at_its_instant_for_its_subject_only(_: &Case<'_>) -> Result<()> {
     for puppet in [puppet, other] {
         puppet.end()?;
     }
+    daemon.stop().map(drop)
+}
+
+fn setting_the_clock_moves_no_end_of_a_mode(_: &Case<'_>) -> Result<()> {
+    const YEAR: i64 = 365 * 24 * 3600;
+    let daemon = Daemon::start("mode-clock", &bundle(1, "enforce"))?;
+    let mut puppet = Puppet::start(AGENT)?;
+    let lasts = Duration::from_secs(20);
+    for shift in [-YEAR, YEAR] {
+        puppet.is_refused(&second())?;
+        let begin = Instant::now();
+        mode(&daemon, &["monitor", "agent", "--for", "20s", "--reason", "INC-1", "--yes"])?;
+        let returned = Instant::now();
+        raw::shift_clock(shift).context("set the clock")?;
+        let ended = loop {
+            let before = Instant::now();
+            match puppet.read(&second())? {
+                Outcome::Worked if before < returned + lasts => {}
+                Outcome::Worked => break Err(anyhow::anyhow!("it goes on although the time is over")),
+                _ if Instant::now() >= begin + lasts => break Ok(()),
+                other => break Err(anyhow::anyhow!("it ended too early: {other:?}")),
+            }
+        };
+        raw::shift_clock(-shift).context("set the clock back")?;
+        ended.with_context(|| format!("with the clock {shift} s on"))?;
+    }
+    puppet.end()?;
     daemon.stop().map(drop)
 }
 

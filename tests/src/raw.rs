@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
 
 use nix::libc::{self, c_int, c_long, c_uint, c_void};
 
@@ -754,6 +754,17 @@ pub fn perf_event() -> io::Result<()> {
     Ok(())
 }
 
+/// Sets the clock so many seconds on, or back: settimeofday(2).
+pub fn shift_clock(seconds: i64) -> io::Result<()> {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let time = libc::timeval {
+        tv_sec: now.as_secs() as libc::time_t + seconds,
+        tv_usec: now.subsec_micros() as libc::suseconds_t,
+    };
+    // SAFETY: a whole structure, and no time zone.
+    checked(unsafe { libc::settimeofday(&raw const time, std::ptr::null()) }.into()).map(drop)
+}
+
 /// Sets the clock to what it says: settimeofday(2), or clock_adjtime(2) if `adjust`.
 pub fn set_clock(adjust: bool) -> io::Result<()> {
     if adjust {
@@ -798,14 +809,44 @@ impl SharedCounters {
     }
 
     /// One of the counters on it.
-    pub fn at(&self, index: usize) -> &std::sync::atomic::AtomicU64 {
+    pub fn at(&self, index: usize) -> &AtomicU64 {
         assert!(index < Self::COUNT, "there are {} counters", Self::COUNT);
         // SAFETY: the page lives as long as `self`, is aligned, and is only used through atomics.
-        unsafe { &*self.address.cast::<std::sync::atomic::AtomicU64>().add(index) }
+        unsafe { &*self.address.cast::<AtomicU64>().add(index) }
     }
 }
 
 impl Drop for SharedCounters {
+    fn drop(&mut self) {
+        // SAFETY: the mapping of `new`, to which no reference can be left.
+        unsafe { libc::munmap(self.address, 4096) };
+    }
+}
+
+/// The first word of an array map that can be mapped, which forked processes share with the kernel.
+pub struct MappedWord {
+    address: *mut c_void,
+}
+
+impl MappedWord {
+    /// Maps it.
+    pub fn new(map: BorrowedFd<'_>) -> io::Result<Self> {
+        // SAFETY: a new mapping at an address of the kernel's choice.
+        let address = unsafe {
+            let protection = libc::PROT_READ | libc::PROT_WRITE;
+            libc::mmap(std::ptr::null_mut(), 4096, protection, libc::MAP_SHARED, map.as_raw_fd(), 0)
+        };
+        if address == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(Self { address }) }
+    }
+
+    /// The word.
+    pub fn word(&self) -> &AtomicU64 {
+        // SAFETY: the mapping lives as long as `self`, is aligned, and is only used through atomics.
+        unsafe { &*self.address.cast::<AtomicU64>() }
+    }
+}
+
+impl Drop for MappedWord {
     fn drop(&mut self) {
         // SAFETY: the mapping of `new`, to which no reference can be left.
         unsafe { libc::munmap(self.address, 4096) };

@@ -197,6 +197,7 @@ impl Kernel {
         let old = older_than_6_2()?;
         offsets.push(("STORAGE_MAY_BE_BUSY", u32::from(old)));
         offsets.push(("AGENT_TGID", std::process::id()));
+        offsets.push(("CAN_BE_MADE_TO_FAIL", u32::from(fault::leaves_out("inject"))));
         let mut loader = EbpfLoader::new();
         loader.btf(Some(&btf)).allow_unsupported_maps();
         for (global, value) in &offsets {

@@ -1,6 +1,6 @@
 //! Wearing it out, and being seen or not.
 
-use super::{Chapter, answered, open};
+use super::{Chapter, answered};
 
 pub(super) const CHAPTER: Chapter = Chapter {
     name: "Exhaustion and observation",
@@ -9,7 +9,10 @@ pub(super) const CHAPTER: Chapter = Chapter {
             "OB-1",
             "flood the events, and do the one thing meanwhile",
             "No verdict waits for an event; what is lost is counted exactly, per processor",
-            &["a_flood_of_denials_lets_nothing_pass_and_is_accounted"],
+            &[
+                "a_flood_of_denials_lets_nothing_pass_and_is_accounted",
+                "a_denial_without_room_for_its_event_is_a_denial_and_is_counted",
+            ],
         ),
         answered(
             "OB-2",
@@ -21,21 +24,21 @@ pub(super) const CHAPTER: Chapter = Chapter {
                 "tables_of_old_policies_are_freed",
             ],
         ),
-        open(
+        answered(
             "OB-3",
             "have the storage of labels fail: no memory, or a lock that is held",
-            "A labelled task whose label cannot be read is denied, a task whose label cannot be attached does not begin",
-            &[],
-            "no test makes the kernel refuse memory",
-            "nothing is needed: it fails closed",
+            "A labelled task whose label cannot be read is denied, whatever it asks for; a task whose label cannot be attached does \
+             not begin",
+            &[
+                "whatever_fails_inside_denies_who_is_labelled_and_nobody_else",
+                "a_process_whose_label_finds_no_memory_does_not_begin",
+            ],
         ),
-        open(
+        answered(
             "OB-4",
             "have a map's lock be busy",
             "What cannot be looked up is denied",
-            &[],
-            "no test makes a lock busy",
-            "nothing is needed: it fails closed",
+            &["whatever_fails_inside_denies_who_is_labelled_and_nobody_else"],
         ),
         answered(
             "OB-5",

@@ -118,9 +118,12 @@ pub(super) const CHAPTER: Chapter = Chapter {
         answered(
             "ID-17",
             "have the kernel start a program as root: core_pattern, modprobe, hotplug helpers",
-            "Writing to the files that name such programs is writing to files, and refused; a program that the kernel starts \
+            "Writing to the files that name such programs is forbidden to every subject; a program that the kernel starts \
              for its own reasons (request-key) has no label and gets no argument but a key's description",
-            &["programs_that_the_kernel_starts_cannot_be_set"],
+            &[
+                "programs_that_the_kernel_starts_cannot_be_set",
+                "programs_that_the_kernel_starts_are_refused_to_whoever_may_write_everything",
+            ],
         ),
         open(
             "ID-18",

@@ -1,6 +1,6 @@
 //! Going on after the answer has changed.
 
-use super::{Chapter, answered, open, out_of_scope};
+use super::{Chapter, answered, out_of_scope};
 
 const NOT_ON_USE: &str =
     "this version decides when a file is opened or a connection made, not each use of it";
@@ -36,17 +36,16 @@ pub(super) const CHAPTER: Chapter = Chapter {
                 "applying_a_bundle_decides_the_next_system_call",
             ],
         ),
-        open(
+        answered(
             "RV-8",
             "lengthen what ends at an instant by setting clocks",
             "Instants are of a clock that nobody sets, compared in the kernel; what ends does so with the agent stopped",
             &[
+                "setting_the_clock_moves_no_end_of_a_mode",
                 "a_mode_ends_at_its_instant_for_its_subject_only",
                 "a_mode_set_for_a_time_ends_by_itself_with_the_agent_stopped",
                 "a_mode_outlives_a_new_bundle_a_kill_and_a_restart",
             ],
-            "no test sets the clock",
-            "nothing is needed: the clock is one that nobody sets",
         ),
         out_of_scope(
             "RV-9",

@@ -1,70 +1,83 @@
 //! Turning on the agent.
 
-use super::{Chapter, open, out_of_scope};
-
-const NOT_ROOT: &str = "do not run subjects as root";
+use super::{Chapter, answered, open, out_of_scope};
 
 pub(super) const CHAPTER: Chapter = Chapter {
     name: "The agent itself",
     entries: &[
-        open(
+        answered(
             "SP-1",
             "kill, stop or freeze the agent, as a subject that is root",
-            "",
-            &[],
-            "`proc.signal` is not decided",
-            NOT_ROOT,
+            "Acting on the agent's process or cgroup is forbidden to every subject, whatever it governs (builtin.cedar)",
+            &[
+                "the_agents_process_is_neither_signalled_nor_traced",
+                "the_agents_cgroup_is_refused",
+                "signals_to_all_processes_reach_none_of_others",
+            ],
         ),
-        open(
+        answered(
             "SP-2",
             "starve the agent of processors, memory, descriptors",
-            "Decisions need nothing of the agent; what is lost of events is counted",
-            &["a_mode_set_for_a_time_ends_by_itself_with_the_agent_stopped"],
-            "scheduling and limits of the agent's process are not protected",
-            NOT_ROOT,
+            "Its scheduling, limits and cgroup are protected as its process is. Decisions need nothing of the agent; what is lost \
+             of events is counted",
+            &[
+                "the_agents_process_is_neither_signalled_nor_traced",
+                "the_agents_cgroup_is_refused",
+                "a_mode_set_for_a_time_ends_by_itself_with_the_agent_stopped",
+                "a_denial_without_room_for_its_event_is_a_denial_and_is_counted",
+            ],
         ),
-        open(
+        answered(
             "SP-3",
             "detach the programs",
-            "Nothing is pinned: the programs are held by the agent's own descriptors",
-            &["a_program_that_is_not_attached_is_noticed"],
-            "`sys.bpf` is not decided",
-            NOT_ROOT,
+            "They are held by the agent's own descriptors, which nobody can take from it, and by no pin; BPF objects of others are \
+             forbidden to every subject",
+            &[
+                "objects_of_other_bpf_programs_are_refused",
+                "the_agents_process_is_neither_signalled_nor_traced",
+                "a_program_that_is_not_attached_is_noticed",
+            ],
         ),
-        open("SP-4", "change maps by bpf(2)", "", &[], "`sys.bpf` is not decided", NOT_ROOT),
-        open(
+        answered(
+            "SP-4",
+            "change maps by bpf(2)",
+            "Opening a map by its number is forbidden to every subject",
+            &["objects_of_other_bpf_programs_are_refused", "bpf_is_refused"],
+        ),
+        answered(
             "SP-5",
             "fill the hooks, or answer before Guard does",
-            "A full hook is named and the agent does not say that it enforces; another program's answer is not taken for Guard's",
+            "Programs for hooks of the kernel are forbidden to every subject. A full hook is named and the agent does not say that \
+             it enforces; another program's answer is not taken for Guard's",
             &[
+                "programs_that_change_the_kernel_are_refused",
                 "a_hook_that_others_fill_is_named",
                 "what_another_module_refuses_from_the_start_proves_nothing",
                 "what_another_module_refuses_later_proves_nothing",
             ],
-            "`sys.bpf` is not decided",
-            NOT_ROOT,
         ),
-        open(
+        answered(
             "SP-7",
-            "load a module, another kernel, or reboot",
-            "",
-            &[],
-            "`sys.module` is not decided",
-            NOT_ROOT,
+            "load a module or another kernel",
+            "Forbidden to every subject, unless its bundle lifts that by name. A reboot takes the capability `sys_boot`, and the \
+             agent starts again with the host",
+            &["modules_are_refused", "loading_a_module_is_refused"],
         ),
-        open(
+        answered(
             "SP-8",
             "change the agent's program, policy, state or unit",
-            "They are files that policy must permit writing to",
-            &["the_agents_own_files_are_refused"],
-            "removing and renaming them is not decided",
-            NOT_ROOT,
+            "Changing them in any way is forbidden to every subject, where the packaged unit has them",
+            &[
+                "the_agents_files_are_refused_to_whoever_may_write_everything",
+                "the_agents_own_files_are_refused",
+            ],
         ),
         open(
             "SP-9",
             "take the socket's place, flood it, send it nonsense",
-            "Nonsense is refused in words; a second agent does not start",
+            "The socket's place is forbidden to every subject. Nonsense is refused in words; a second agent does not start",
             &[
+                "the_place_of_the_admin_socket_is_refused",
                 "a_malformed_request_is_refused_in_json",
                 "a_second_daemon_is_refused",
                 "hostile_bundles_are_refused_and_change_nothing",
@@ -72,13 +85,11 @@ pub(super) const CHAPTER: Chapter = Chapter {
             "a flood of connections has no test",
             "its directory is root's",
         ),
-        open(
+        answered(
             "SP-10",
             "use bpf(2) in a user namespace by a token",
-            "",
-            &[],
-            "`sys.bpf` is not decided",
-            "`kernel.unprivileged_bpf_disabled=2`; delegate no bpffs",
+            "A token changes whose capabilities count, and every command is decided all the same",
+            &["bpf_is_refused", "objects_of_other_bpf_programs_are_refused"],
         ),
         out_of_scope(
             "SP-11",
