@@ -81,7 +81,7 @@ fn prepare() -> Result<()> {
 /// Permits everything but one file.
 fn start() -> Result<Daemon> {
     let bundle = Bundle::new("failures")
-        .toml("[builtin]\nlift = [\"self/kernel\"]\n")
+        .toml("[builtin]\nlift = [\"kernel-code\"]\n")
         .subject("agent", "user = \"agent\"")
         .policy("all", permit("all", "agent", &["*"], "!(resource in Guard::Name::\"forbidden\")"));
     let directory = configure("failures", &bundle)?;

@@ -74,7 +74,7 @@ fn prepare() -> Result<()> {
 fn bundle(bundle: Bundle) -> Result<Bundle> {
     let mut policy = String::new();
     // Loading modules is what is tested here, and who may.
-    let mut bundle = bundle.toml("[builtin]\nlift = [\"self/kernel\"]\n");
+    let mut bundle = bundle.toml("[builtin]\nlift = [\"kernel-code\"]\n");
     for Identity { name, .. } in ACCOUNTS {
         bundle = bundle.toml(&format!(
             "[subjects.{name}]\nselector = {{ user = \"{name}\" }}\ngoverns = [\"*\"]\ninclude = [{ORDINARY}]\n"

@@ -292,13 +292,13 @@ fn unique<'a>(policies: impl Iterator<Item = &'a Policy>, found: &mut Vec<Diagno
 }
 
 /// Policies of `builtin.cedar` that a bundle may take away.
-const LIFTABLE: [&str; 2] = ["self/kernel", "kernel/helpers"];
+const LIFTABLE: [&str; 2] = ["kernel-code", "kernel-helpers"];
 
 /// `[builtin]`: takes away what the bundle does not want.
 fn lift(builtin: &mut Vec<Policy>, manifest: &Manifest, toml: &Source, found: &mut Vec<Diagnostic>) {
     for name in &manifest.builtin.lift {
         if LIFTABLE.contains(&name.get_ref().as_str()) {
-            builtin.retain(|policy| policy.id != *name.get_ref());
+            builtin.retain(|policy| policy.id != format!("builtin/{}", name.get_ref()));
         } else {
             found.push(
                 toml.error("builtin", name.span(), format!("{} cannot be lifted", name.get_ref()))

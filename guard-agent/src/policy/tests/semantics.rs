@@ -349,13 +349,13 @@ fn what_protects_guard_counts_for_whatever_a_subject_governs_until_it_is_lifted(
     let denied = |compiled: &Compiled, action: &str, found: Found| ask(compiled, "free", action, found).denied != 0;
     let kernel = Found { class: class::KERNEL, features: 0 };
     let machine = Found { class: class::MACHINE, features: 0 };
-    let (usual, lifted) = (with(""), with("[builtin]\nlift = [\"self/kernel\"]"));
+    let (usual, lifted) = (with(""), with("[builtin]\nlift = [\"kernel-code\"]"));
     for action in ["sys.bpf", "sys.module"] {
         assert!(denied(&usual, action, kernel) && !denied(&usual, action, machine), "{action}");
         assert!(!denied(&lifted, action, kernel), "{action}");
     }
     for compiled in [&usual, &lifted] {
-        let agent = processes(compiled, "free", Some(AGENT_SUBJECT));
+        let agent = processes(compiled, "free", Some(guard_common::label::AGENT_SUBJECT));
         let other = processes(compiled, "free", None);
         assert!(denied(compiled, "proc.signal", agent) && !denied(compiled, "proc.signal", other));
         assert!(!allowed(compiled, "free", "file.write", "/etc/guard/agent.toml"));
