@@ -31,7 +31,7 @@ const SOCKADDR_BYTES: u32 = 24;
 pub fn socket_connect(ctx: LsmContext) -> i32 {
     guarded(Action::NetConnect.bit(), |label| {
         let length: u64 = ctx.arg(2);
-        connect(ctx.arg(0), ctx.arg(1), length as u32, label)
+        connect(ctx.arg(0), ctx.arg(1), length as u32, label).map(|answer| answer as i32)
     })
 }
 
@@ -47,8 +47,10 @@ struct SocketAddress {
     slack: u64,
 }
 
+/// The answer has 64 bits, so that it is not packed into one register with the reason: the verifier takes
+/// the part that an error leaves undefined for a read of nothing.
 #[inline(always)]
-fn connect(socket: u64, address: u64, length: u32, label: *mut Label) -> Result<i32, Reason> {
+fn connect(socket: u64, address: u64, length: u32, label: *mut Label) -> Result<i64, Reason> {
     if (length as i32) < 2 {
         // The kernel refuses this itself.
         return Ok(0);
@@ -114,12 +116,12 @@ fn connect(socket: u64, address: u64, length: u32, label: *mut Label) -> Result<
         family => {
             resource.class =
                 if family == AF_NETLINK && protocol == 0 { NETLINK_ROUTE } else { OTHER_PROTOCOL };
-            return Ok(judge(&generation, label, &resource, Action::NetRaw.bit()));
+            return Ok(judge(&generation, label, &resource, Action::NetRaw.bit()).into());
         }
     }
     resource.features |= port_features(&generation, header, walk, resource.port)?;
     resource.add_attribute_features(&generation, header);
-    Ok(judge(&generation, label, &resource, Action::NetConnect.bit()))
+    Ok(judge(&generation, label, &resource, Action::NetConnect.bit()).into())
 }
 
 /// 127.0.0.1.

@@ -12,7 +12,7 @@ use crate::report::{Effort, Report, Verdict};
 use crate::{
     admin, caches, canary, checks, escape, exactness, exec, file, first_hour, generations, hostile, identity,
     includes, layout, lifecycle, mode, mounts, network, own_tmpfs, path, programs, quickstart, quiet,
-    requirements, running, selector, shadow, stdio, store, systemd, unix, unused, users, why,
+    requirements, running, selector, session, shadow, stdio, store, systemd, unix, unused, users, why,
 };
 
 /// One test: run once without Guard and once under it.
@@ -92,6 +92,7 @@ const FAMILIES: &[Family] = &[
             quiet::PART,
         ],
     },
+    Family { name: "session", place: Place::Plain, has_daemon: true, parts: &[session::PART] },
     Family { name: "admin", place: Place::Plain, has_daemon: true, parts: &[admin::PART] },
     Family { name: "quickstart", place: Place::Plain, has_daemon: false, parts: &[quickstart::PART] },
     Family { name: "programs", place: Place::Plain, has_daemon: true, parts: &[programs::PART] },
@@ -126,6 +127,7 @@ const FAMILIES: &[Family] = &[
             unused::PART,
             checks::PART,
             hostile::PART,
+            session::ALONE,
         ],
     },
     Family { name: "exact", place: Place::Plain, has_daemon: false, parts: &[exactness::PART] },

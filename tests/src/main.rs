@@ -45,6 +45,7 @@ mod report;
 mod requirements;
 mod running;
 mod selector;
+mod session;
 mod shadow;
 mod stdio;
 mod step;

@@ -59,6 +59,7 @@ const PROGRAMS: &[(&str, Kind, &str)] = &[
     ("unix_stream_connect", Kind::Lsm, "unix_stream_connect"),
     ("unix_may_send", Kind::Lsm, "unix_may_send"),
     ("label_running", Kind::Iterator, "task"),
+    ("label_requested", Kind::Iterator, "task"),
 ];
 
 /// What is known of one loaded program.

@@ -8,6 +8,7 @@ mod posture;
 mod reference;
 mod rewrites;
 mod scale;
+mod seats;
 mod semantics;
 mod shadow;
 mod survey;
@@ -109,7 +110,7 @@ fn number(compiled: &Compiled, subject: &str) -> u32 {
 fn ask(compiled: &Compiled, subject: &str, action: &str, found: Found) -> Decision {
     let required = Action::from_name(action).unwrap().bit();
     let query =
-        Query { subject: number(compiled, subject), class: found.class, features: found.features, required };
+        Query { subject: number(compiled, subject), session: 0, class: found.class, features: found.features, required };
     decide(&compiled.generation, &query, || 0)
 }
 
