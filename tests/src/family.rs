@@ -10,7 +10,7 @@ use crate::case::Case;
 use crate::daemon::Daemon;
 use crate::report::{Effort, Report, Verdict};
 use crate::{
-    admin, caches, canary, checks, escape, exactness, exec, file, first_hour, generations, hostile, identity,
+    admin, caches, canary, checks, deputies, escape, exactness, exec, file, first_hour, generations, hostile, identity,
     includes, layout, lifecycle, mode, mounts, network, own_tmpfs, path, programs, quickstart, quiet,
     requirements, running, selector, session, shadow, stdio, store, systemd, unix, unused, users, why,
 };
@@ -93,6 +93,7 @@ const FAMILIES: &[Family] = &[
         ],
     },
     Family { name: "session", place: Place::Plain, has_daemon: true, parts: &[session::PART] },
+    Family { name: "deputies", place: Place::Plain, has_daemon: true, parts: &[deputies::PART] },
     Family { name: "admin", place: Place::Plain, has_daemon: true, parts: &[admin::PART] },
     Family { name: "quickstart", place: Place::Plain, has_daemon: false, parts: &[quickstart::PART] },
     Family { name: "programs", place: Place::Plain, has_daemon: true, parts: &[programs::PART] },

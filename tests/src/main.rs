@@ -19,6 +19,7 @@ mod caches;
 mod canary;
 mod case;
 mod checks;
+mod deputies;
 mod escape;
 mod exactness;
 mod exec;
