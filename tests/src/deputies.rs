@@ -16,8 +16,8 @@ use crate::file::read;
 use crate::identity::helper;
 use crate::layout::{self, ROOT, canary, path};
 use crate::programs::Server;
-use crate::users::{CI, FREE, Identity, ROOT as AS_ROOT};
 use crate::step;
+use crate::users::{CI, FREE, Identity, ROOT as AS_ROOT};
 
 pub(crate) const PART: Part = Part {
     name: "deputies",
@@ -160,8 +160,7 @@ fn a_job_of_cron_is_labelled_and_cron_is_not(case: &Case<'_>) -> Result<()> {
     fs::create_dir_all("/var/spool/cron/crontabs").context("make the directory of users' tables")?;
     fs::write(table, text).context("write a table")?;
     layout::mode(table, 0o644)?;
-    let mut cron =
-        Ends(Command::new("cron").arg("-f").stdin(Stdio::null()).spawn().context("start cron")?);
+    let mut cron = Ends(Command::new("cron").arg("-f").stdin(Stdio::null()).spawn().context("start cron")?);
     let result = |name: &str| fs::read_to_string(directory.join(name)).unwrap_or_default().trim().to_owned();
     let begin = std::time::Instant::now();
     let mut found = Vec::new();

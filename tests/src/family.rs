@@ -10,9 +10,9 @@ use crate::case::Case;
 use crate::daemon::Daemon;
 use crate::report::{Effort, Report, Verdict};
 use crate::{
-    admin, caches, canary, checks, deputies, escape, exactness, exec, file, first_hour, generations, hostile, identity,
-    includes, layout, lifecycle, mode, mounts, network, own_tmpfs, path, programs, quickstart, quiet,
-    requirements, running, selector, session, shadow, stdio, store, systemd, unix, unused, users, why,
+    admin, caches, canary, checks, deputies, escape, exactness, exec, file, first_hour, generations, hostile,
+    identity, includes, layout, lifecycle, mode, mounts, network, own_tmpfs, path, programs, quickstart,
+    quiet, requirements, running, selector, session, shadow, stdio, store, systemd, unix, unused, users, why,
 };
 
 /// One test: run once without Guard and once under it.

@@ -20,8 +20,8 @@ use crate::file::read;
 use crate::identity::{helper, run_helper};
 use crate::layout::{self, ROOT, canary, path};
 use crate::lifecycle::{ends_with, output};
-use crate::users::{AGENT, CI, FREE, Identity, WEBSRV};
 use crate::step;
+use crate::users::{AGENT, CI, FREE, Identity, WEBSRV};
 
 pub(crate) const PART: Part = Part {
     name: "session",
@@ -68,7 +68,10 @@ fn prepare() -> Result<()> {
     let own = fs::read("/proc/self/exe").context("read this program")?;
     layout::program(&helper(), &own)?;
     layout::program(&path("other/helper"), &own)?;
-    layout::program(&path("programs/guardctl"), &fs::read(layout::which("guardctl")?).context("read guardctl")?)?;
+    layout::program(
+        &path("programs/guardctl"),
+        &fs::read(layout::which("guardctl")?).context("read guardctl")?,
+    )?;
     for who in [FREE, WEBSRV] {
         for name in ["one", "two"] {
             let tree = tree(who, name);
@@ -381,10 +384,12 @@ fn a_variable_that_becomes_a_link_leads_nowhere(case: &Case<'_>) -> Result<()> {
     let _ = fs::remove_dir_all(&away);
     fs::rename(&moving, &away).context("move the tree away")?;
     symlink(path("shut"), &moving).context("make a link")?;
+    let mut said = String::new();
     crate::attempt::eventually("the agent notices the link", || {
-        let status = daemon.status()?;
-        Ok(status["degraded"].to_string().contains("has no place in the tables"))
-    })?;
+        said = daemon.status()?["degraded"].to_string();
+        Ok(said.contains("has no place in the tables"))
+    })
+    .with_context(|| format!("degraded: {said}\n{}", daemon.log()))?;
     refused.is_refused()?;
     // A session without a place in the tables is denied what the subject may do, too.
     allowed.is_refused()?;
@@ -440,7 +445,8 @@ fn a_session_is_what_it_was_when_the_agent_starts_again(_: &Case<'_>) -> Result<
     let daemon = spawn(&directory)?.ready()?;
     let one = tree(FREE, "one");
     let set = format!("tree={}", one.display());
-    let builder = |file: &Path| Waiting::start(as_free(of_daemon(&daemon, "builder", &["--set", &set])), file);
+    let builder =
+        |file: &Path| Waiting::start(as_free(of_daemon(&daemon, "builder", &["--set", &set])), file);
     let (own, other) = (builder(&one.join("file"))?, builder(&tree(FREE, "two").join("file"))?);
     let plain = Waiting::start(as_free(of_daemon(&daemon, "coder", &[])), &secret())?;
     let numbers = [&own, &other, &plain].map(|waiting| session_of(&daemon, waiting.pid()));
@@ -455,7 +461,8 @@ fn a_session_is_what_it_was_when_the_agent_starts_again(_: &Case<'_>) -> Result<
     other.is_refused()?;
     plain.is_refused()?;
     // No number comes again.
-    let known: Vec<u64> = sessions(&daemon, true)?.iter().filter_map(|session| session["id"].as_u64()).collect();
+    let known: Vec<u64> =
+        sessions(&daemon, true)?.iter().filter_map(|session| session["id"].as_u64()).collect();
     let new = Waiting::start(as_free(of_daemon(&daemon, "coder", &[])), &notes())?;
     let number = session_of(&daemon, new.pid())?["id"].as_u64().context("a number")?;
     ensure!(known.iter().all(|known| *known < number), "{number} among {known:?}");
@@ -466,7 +473,8 @@ fn a_session_is_what_it_was_when_the_agent_starts_again(_: &Case<'_>) -> Result<
 fn a_session_of_a_removed_subject_is_denied_everything(_: &Case<'_>) -> Result<()> {
     let daemon = Daemon::start("removed", &alone(1)?)?;
     let set = format!("tree={}", tree(FREE, "one").display());
-    let run = |subject: &str, more: &[&str]| Waiting::start(as_free(of_daemon(&daemon, subject, more)), &notes());
+    let run =
+        |subject: &str, more: &[&str]| Waiting::start(as_free(of_daemon(&daemon, subject, more)), &notes());
     let (plain, seated) = (run("coder", &[])?, run("builder", &["--set", &set])?);
     let (plain_again, seated_again) = (run("coder", &[])?, run("builder", &["--set", &set])?);
     let empty = Bundle::new("alone").version(2).subject("other", "user = \"ci\"");

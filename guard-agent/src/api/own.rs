@@ -199,11 +199,12 @@ async fn route(
     let Some(caller) = caller else {
         return failure(StatusCode::FORBIDDEN, "not-permitted", "the caller cannot be identified".to_owned());
     };
-    let body = match tokio::time::timeout(ARRIVAL, Limited::new(request.into_body(), MAX_BODY).collect()).await {
-        Ok(Ok(body)) => body.to_bytes(),
-        Ok(Err(_)) => return invalid("the body is too long, or did not arrive"),
-        Err(_) => return invalid("the body did not arrive in time"),
-    };
+    let body =
+        match tokio::time::timeout(ARRIVAL, Limited::new(request.into_body(), MAX_BODY).collect()).await {
+            Ok(Ok(body)) => body.to_bytes(),
+            Ok(Err(_)) => return invalid("the body is too long, or did not arrive"),
+            Err(_) => return invalid("the body did not arrive in time"),
+        };
     let request: AdoptRequest = match serde_json::from_slice(&body) {
         Ok(request) => request,
         Err(error) => return invalid(&error.to_string()),

@@ -63,7 +63,11 @@ impl Args {
         let body = serde_json::to_vec(&request)
             .map_err(|error| CliError::internal(format!("cannot write the request: {error}")))?;
         let mut command = Command::new(&path);
-        command.arg0(program).args(arguments).env("GUARD_SUBJECT", &request.subject).env("GUARD_SOCKET", socket);
+        command
+            .arg0(program)
+            .args(arguments)
+            .env("GUARD_SUBJECT", &request.subject)
+            .env("GUARD_SOCKET", socket);
         let answer = Client::new(socket.to_owned()).post("/v1/adopt", body).await?;
         let adopted: Adopted = serde_json::from_slice(&answer)
             .map_err(|error| CliError::internal(format!("the daemon's answer is not understood: {error}")))?;
@@ -76,7 +80,9 @@ impl Args {
 
 fn describe(error: &io::Error) -> String {
     match error.kind() {
-        ErrorKind::PermissionDenied => format!("{error} (the policy of the subject says what it may execute)"),
+        ErrorKind::PermissionDenied => {
+            format!("{error} (the policy of the subject says what it may execute)")
+        }
         _ => error.to_string(),
     }
 }
@@ -136,8 +142,7 @@ mod tests {
     fn values_are_absolute_paths() {
         let here = std::env::current_dir().unwrap().display().to_string();
         let set = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-        let values =
-            variables(vec![set("a", "PWD"), set("b", "."), set("c", "/x"), set("d", "y")]).unwrap();
+        let values = variables(vec![set("a", "PWD"), set("b", "."), set("c", "/x"), set("d", "y")]).unwrap();
         assert_eq!([&values["a"], &values["b"]], [&here, &here]);
         assert_eq!([values["c"].as_str(), values["d"].as_str()], ["/x", &format!("{here}/y")]);
         assert!(variables(vec![set("a", "/x"), set("a", "/y")]).is_err());

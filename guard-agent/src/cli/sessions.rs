@@ -27,7 +27,9 @@ impl Args {
         let answer = client.get(&format!("/v1/sessions?all={}", self.all)).await?;
         let mut found: Sessions = serde_json::from_slice(&answer)
             .map_err(|error| CliError::internal(format!("the daemon's answer is not understood: {error}")))?;
-        found.sessions.retain(|session| self.subject.as_ref().is_none_or(|subject| session.subject == *subject));
+        found
+            .sessions
+            .retain(|session| self.subject.as_ref().is_none_or(|subject| session.subject == *subject));
         if self.json {
             let text = serde_json::to_string(&found)
                 .map_err(|error| CliError::internal(format!("cannot write the answer: {error}")))?;

@@ -191,11 +191,8 @@ impl Engine {
         let request = LabelRequest::attach(opening.start_ticks, number);
         let mut ids = self.ids.clone();
         let session = self.sessions.begin(opening, &mut ids, Now::read().wall)?;
-        let labelled = self
-            .number(ids)
-            .map_err(AdoptError::from)
-            .and_then(|()| self.seat(session))
-            .and_then(|row| {
+        let labelled =
+            self.number(ids).map_err(AdoptError::from).and_then(|()| self.seat(session)).and_then(|row| {
                 let request = LabelRequest { row: row.unwrap_or(number), ..request.with_session(session) };
                 self.kernel.label_requested(&[(caller.pid, request)])?;
                 match labels.with_row(caller.process.as_fd()) {
@@ -353,7 +350,8 @@ mod tests {
         let toml = format!(
             "[bundle]\nname = \"x\"\nversion = 1\nprofile = 1\n[subjects.coder]\ngoverns = [\"*\"]\nselector = {{ adopt = {adopt} }}\n"
         );
-        let directory = std::env::temp_dir().join(format!("guard-adopt-{}-{}", std::process::id(), adopt.len()));
+        let directory =
+            std::env::temp_dir().join(format!("guard-adopt-{}-{}", std::process::id(), adopt.len()));
         std::fs::create_dir_all(&directory).unwrap();
         std::fs::write(directory.join("guard.toml"), toml).unwrap();
         let bundle = crate::policy::load(&directory).unwrap();
@@ -391,7 +389,8 @@ mod tests {
 
     #[test]
     fn what_a_variable_names_is_looked_at_without_following_anything() {
-        let base = std::env::temp_dir().canonicalize().unwrap().join(format!("guard-look-{}", std::process::id()));
+        let base =
+            std::env::temp_dir().canonicalize().unwrap().join(format!("guard-look-{}", std::process::id()));
         std::fs::create_dir_all(base.join("tree/sub")).unwrap();
         std::fs::write(base.join("tree/file"), b"").unwrap();
         std::os::unix::fs::symlink(base.join("tree"), base.join("link")).unwrap();

@@ -242,14 +242,16 @@ struct Sides {
 
 impl Sides {
     fn live(&self, record: &Record, host: &Host, index: Index<'_>) -> Result<Explained, String> {
-        let explainer = Explainer::new(&self.bundle, &self.tests, host, &self.facts).map_err(|error| error.message)?;
+        let explainer =
+            Explainer::new(&self.bundle, &self.tests, host, &self.facts).map_err(|error| error.message)?;
         explainer.why(record, index).map_err(|error| error.message)
     }
 
     /// What the shadow says, and whether that is what the event says of it.
     fn by_shadow(&self, record: &Record, host: &Host) -> Result<(Vec<Finding>, bool), String> {
         let shadow = self.shadow.as_ref().ok_or("the shadow of that time is not kept any more")?;
-        let explainer = Explainer::new(shadow, &self.tests, host, &self.facts).map_err(|error| error.message)?;
+        let explainer =
+            Explainer::new(shadow, &self.tests, host, &self.facts).map_err(|error| error.message)?;
         explainer.by_shadow(record).map_err(|error| error.message)
     }
 }

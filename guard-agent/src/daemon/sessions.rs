@@ -95,7 +95,8 @@ impl Sessions {
     /// that was never reached.
     pub(super) fn read(state_dir: &Path, boot_id: &str, now: i64) -> Self {
         let file = state_dir.join("sessions.json");
-        let empty = |next| Contents { format: FORMAT, boot_id: boot_id.to_owned(), next, sessions: Vec::new() };
+        let empty =
+            |next| Contents { format: FORMAT, boot_id: boot_id.to_owned(), next, sessions: Vec::new() };
         let (mut contents, lost) = match parse(&file) {
             Ok(Some(contents)) => (contents, None),
             Ok(None) => (empty(1), None),

@@ -128,25 +128,19 @@ fn build_seated(
         Err(error) if seats.is_empty() => return Err(error),
         Err(error) => error,
     };
-    // If it does not compile by itself, that is what is wrong with it.
-    build(bundle, shadow, &[], ids)?;
-    let fits = |seat: &Seat| compile_seated(bundle, std::slice::from_ref(seat), ids).is_ok();
-    let (fitting, others): (Vec<Seat>, Vec<Seat>) = seats.iter().cloned().partition(fits);
+    let host = Host::read().map_err(ApplyError::Host)?;
+    let (fitting, others): (Vec<Seat>, Vec<Seat>) =
+        seats.iter().cloned().partition(|seat| seat.fits(&host));
     let (seated, unseated) = match build(bundle, shadow, &fitting, ids) {
         Ok(built) if !others.is_empty() => (built, others),
-        // Together they are too many for the tables.
+        // Together they are too many for the tables, or the bundle does not compile by itself.
         _ => (build(bundle, shadow, &[], ids)?, seats.to_vec()),
     };
     tracing::error!(sessions = unseated.len(), "sessions have no place in the tables: {error}");
     Ok(Built { unseated: unseated.iter().map(|seat| seat.session).collect(), ..seated })
 }
 
-fn together(
-    bundle: &Bundle,
-    shadow: &Shadow,
-    seats: &[Seat],
-    ids: &SubjectIds,
-) -> Result<Built, ApplyError> {
+fn together(bundle: &Bundle, shadow: &Shadow, seats: &[Seat], ids: &SubjectIds) -> Result<Built, ApplyError> {
     let host = Host::read().map_err(ApplyError::Host)?;
     let mut ids = ids.clone();
     let beside = (Some(&*shadow.bundle), seats);

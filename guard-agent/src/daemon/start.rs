@@ -259,9 +259,8 @@ fn lock(run_dir: &Path) -> Result<Flock<File>, StartError> {
     let path = run_dir.join("lock");
     // Closed to others, who could hold the lock otherwise.
     let made = File::options().write(true).create(true).truncate(false).mode(0o600).open(&path);
-    let made = made.and_then(|file| {
-        file.set_permissions(std::fs::Permissions::from_mode(0o600)).map(|()| file)
-    });
+    let made =
+        made.and_then(|file| file.set_permissions(std::fs::Permissions::from_mode(0o600)).map(|()| file));
     let file = made.map_err(|source| StartError::Path { action: "create", path: path.clone(), source })?;
     Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| StartError::AlreadyRunning(path))
 }

@@ -64,7 +64,9 @@ mod tests;
 
 pub use actions::actions_reference;
 pub use bundle::{Bundle, load, parse};
-pub use compile::{Compiled, ExecSelector, Names, TableSizes, compile, compile_beside, compile_seated, compile_with};
+pub use compile::{
+    Compiled, ExecSelector, Names, TableSizes, compile, compile_beside, compile_seated, compile_with,
+};
 pub use described::known_actions;
 pub use diagnostics::{Diagnostic, Diagnostics, Place, Severity, Source};
 pub use effective::{EffectivePolicy, EffectiveSet, Origin, WithoutValue};

@@ -22,7 +22,8 @@ impl Adopter {
     /// Reads `user:NAME` or `group:NAME`.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let (kind, name) = text.split_once(':')?;
-        let legal = !name.is_empty() && !name.contains(|c: char| c.is_control() || c.is_whitespace() || c == ':');
+        let legal =
+            !name.is_empty() && !name.contains(|c: char| c.is_control() || c.is_whitespace() || c == ':');
         match kind {
             "user" if legal => Some(Self::User(name.to_owned())),
             "group" if legal => Some(Self::Group(name.to_owned())),
@@ -199,7 +200,9 @@ pub fn resolve(
 /// The components of a path with `*` for any one name.
 fn pattern(text: &str) -> Option<Vec<&str>> {
     let components: Vec<&str> = text.strip_prefix('/')?.split('/').collect();
-    let legal = |part: &&str| *part == "*" || !part.is_empty() && *part != "." && *part != ".." && !part.contains('*');
+    let legal = |part: &&str| {
+        *part == "*" || !part.is_empty() && *part != "." && *part != ".." && !part.contains('*')
+    };
     components.iter().all(legal).then_some(components)
 }
 
@@ -244,12 +247,21 @@ mod tests {
         for good in ["/home/ann/src/app", "/home/bob/src/a/b"] {
             assert_eq!(tree.resolve("tree", Some(good), None), Ok(good.to_owned()));
         }
-        for bad in ["/home/ann/src", "/home/ann/other/app", "/home/src/app", "/etc", "/home/a/b/src/app", "/"] {
-            assert!(matches!(tree.resolve("tree", Some(bad), None), Err(VariableError::Elsewhere(..))), "{bad}");
-        }
-        for bad in
-            ["home/ann/src/app", "", "/home/ann/src/../.ssh", "/home/ann/src//app", "/home/ann/src/", "/home/ann/src/*"]
+        for bad in ["/home/ann/src", "/home/ann/other/app", "/home/src/app", "/etc", "/home/a/b/src/app", "/"]
         {
+            assert!(
+                matches!(tree.resolve("tree", Some(bad), None), Err(VariableError::Elsewhere(..))),
+                "{bad}"
+            );
+        }
+        for bad in [
+            "home/ann/src/app",
+            "",
+            "/home/ann/src/../.ssh",
+            "/home/ann/src//app",
+            "/home/ann/src/",
+            "/home/ann/src/*",
+        ] {
             assert!(matches!(tree.resolve("tree", Some(bad), None), Err(VariableError::NoPath(..))), "{bad}");
         }
         assert_eq!(tree.resolve("tree", None, None), Err(VariableError::Missing("tree".to_owned())));
@@ -272,7 +284,10 @@ mod tests {
         let variables = BTreeMap::from([("tree".to_owned(), below("/srv"))]);
         let given = |name: &str| BTreeMap::from([(name.to_owned(), "/srv/x".to_owned())]);
         assert_eq!(resolve(&variables, &given("tree"), None), Ok(given("tree")));
-        assert_eq!(resolve(&variables, &given("three"), None), Err(VariableError::Unknown("three".to_owned())));
+        assert_eq!(
+            resolve(&variables, &given("three"), None),
+            Err(VariableError::Unknown("three".to_owned()))
+        );
     }
 
     #[test]

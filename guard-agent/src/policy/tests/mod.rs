@@ -109,8 +109,13 @@ fn number(compiled: &Compiled, subject: &str) -> u32 {
 
 fn ask(compiled: &Compiled, subject: &str, action: &str, found: Found) -> Decision {
     let required = Action::from_name(action).unwrap().bit();
-    let query =
-        Query { subject: number(compiled, subject), session: 0, class: found.class, features: found.features, required };
+    let query = Query {
+        subject: number(compiled, subject),
+        session: 0,
+        class: found.class,
+        features: found.features,
+        required,
+    };
     decide(&compiled.generation, &query, || 0)
 }
 

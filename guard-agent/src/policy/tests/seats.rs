@@ -38,9 +38,9 @@ fn each_session_has_its_own_literals_and_its_subjects_policies() {
     let (_directory, bundle) = bundle(POLICY);
     let seats = [seat(40, 7, "/data/one"), seat(41, 8, "/data/two")];
     let mut ids = SubjectIds::default();
-    let compiled =
-        compile_seated(&bundle, (None, &seats), &host(), &Facts::default(), &mut ids).unwrap();
-    for (row, session, own, other) in [(40, 7, "/data/one/x", "/data/two/x"), (41, 8, "/data/two/x", "/data/one/x")]
+    let compiled = compile_seated(&bundle, (None, &seats), &host(), &Facts::default(), &mut ids).unwrap();
+    for (row, session, own, other) in
+        [(40, 7, "/data/one/x", "/data/two/x"), (41, 8, "/data/two/x", "/data/one/x")]
     {
         assert_eq!(may(&compiled, row, session, "file.write", own), Ok(true));
         assert_eq!(may(&compiled, row, session, "file.write", other), Ok(false));
@@ -61,7 +61,8 @@ fn a_session_is_decided_as_cedar_decides_with_its_variables() {
     let host = host();
     let seats = [seat(40, 7, "/data/one")];
     let compiled =
-        compile_seated(&bundle, (None, &seats), &host, &Facts::default(), &mut SubjectIds::default()).unwrap();
+        compile_seated(&bundle, (None, &seats), &host, &Facts::default(), &mut SubjectIds::default())
+            .unwrap();
     let facts = Facts { session: seats[0].variables.clone(), ..Facts::default() };
     let alone = compile_with(&bundle, &host, &facts, &mut SubjectIds::default()).unwrap();
     for action in ["file.read", "file.write", "exec"] {
@@ -80,14 +81,18 @@ fn a_shadow_is_compared_for_sessions_as_well() {
     let (_directory, live) = bundle(POLICY);
     let (_other, shadow) = bundle(&POLICY.replace("file.*", "read"));
     let seats = [seat(40, 7, "/data/one")];
-    let compiled =
-        compile_seated(&live, (Some(&shadow), &seats), &host(), &Facts::default(), &mut SubjectIds::default())
-            .unwrap();
+    let compiled = compile_seated(
+        &live,
+        (Some(&shadow), &seats),
+        &host(),
+        &Facts::default(),
+        &mut SubjectIds::default(),
+    )
+    .unwrap();
     let found = walk(&compiled, "/data/one/x", &file(1000, false));
     let differs = |action: &str| {
         let required = Action::from_name(action).unwrap().bit();
-        let query =
-            Query { subject: 40, session: 7, class: found.class, features: found.features, required };
+        let query = Query { subject: 40, session: 7, class: found.class, features: found.features, required };
         decide(&compiled.generation, &query, || 0).shadow() != 0
     };
     assert!(differs("file.write") && !differs("file.read"));
@@ -107,6 +112,7 @@ fn a_session_of_a_subject_that_is_not_there_has_no_row() {
 fn a_session_that_names_a_link_does_not_compile() {
     let (_directory, bundle) = bundle(POLICY);
     let seats = [seat(40, 7, "/home/ann/link/tree")];
+    assert!(!seats[0].fits(&host()) && seat(40, 7, "/home/ann/tree").fits(&host()));
     let mut ids = SubjectIds::default();
     assert!(compile_seated(&bundle, (None, &seats), &host(), &Facts::default(), &mut ids).is_err());
     assert!(compile_beside(&bundle, None, &host(), &Facts::default(), &mut ids).is_ok());
@@ -147,7 +153,10 @@ fn what_guard_toml_says_of_sessions_is_checked() {
     }
     let directory = Directory::new(&[
         ("guard.toml", &format!("{TOML}{TREES}")),
-        ("job.cedar", "@id(\"no\") forbid (principal, action in Guard::Action::\"file.*\", resource in Guard::Dir::\"${session.tree}\");"),
+        (
+            "job.cedar",
+            "@id(\"no\") forbid (principal, action in Guard::Action::\"file.*\", resource in Guard::Dir::\"${session.tree}\");",
+        ),
     ]);
     let errors = load(&directory.0).and_then(|bundle| compile(&bundle, &host(), &mut SubjectIds::default()));
     let errors = errors.unwrap_err().to_string();
