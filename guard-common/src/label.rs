@@ -33,8 +33,9 @@ pub struct Label {
     pub generation: u64,
     /// Slot of its tables.
     pub slot: u32,
-    /// Keeps the layout free of hidden padding.
-    pub reserved: u32,
+    /// The row of a generation's subjects that decides: the subject's own number, or the one of a
+    /// session whose variables are literals of its own.
+    pub row: u32,
     /// What the hook that runs asks about files.
     pub questions: Questions,
     /// The end of a connection that the hook that runs asks about.
@@ -66,6 +67,10 @@ pub struct SocketLabel {
     pub subject: u32,
     /// [`SOCKET_REFUSED`].
     pub flags: u32,
+    /// The row that decides for it, see [`Label::row`].
+    pub row: u32,
+    /// Keeps the layout free of hidden padding.
+    pub reserved: u32,
     /// The process that made it or listens on it.
     pub process: Process,
 }
@@ -82,8 +87,13 @@ pub struct LabelRequest {
     pub start_ticks: u64,
     /// The session to attach; 0 = none.
     pub session: u64,
-    /// The subject to attach.
+    /// The subject to attach; [`NO_SUBJECT`] exempts the process for now.
     pub subject: u32,
+    /// The row that decides for it, see [`Label::row`].
+    pub row: u32,
+    /// The subject that the process must carry, and which ends with this; [`NO_SUBJECT`] for a process
+    /// that must carry none.
+    pub replaces: u32,
     /// Keeps the layout free of hidden padding.
     pub reserved: u32,
 }
@@ -191,6 +201,18 @@ pub struct Known {
     pub named: u32,
 }
 
+impl LabelRequest {
+    /// Label a process that carries none, as `subject` without a session.
+    pub const fn attach(start_ticks: u64, subject: u32) -> Self {
+        Self { start_ticks, session: 0, subject, row: subject, replaces: NO_SUBJECT, reserved: 0 }
+    }
+
+    /// The same with a session.
+    pub const fn with_session(self, session: u64) -> Self {
+        Self { session, ..self }
+    }
+}
+
 /// Who made a file system: the label of the task that was running then.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -217,10 +239,10 @@ pub struct UnitName {
 }
 
 const _: () = {
-    assert!(size_of::<LabelRequest>() == 24);
+    assert!(size_of::<LabelRequest>() == 32);
     assert!(size_of::<Maker>() == 16);
     assert!(size_of::<Process>() == 24);
-    assert!(size_of::<SocketLabel>() == 40);
+    assert!(size_of::<SocketLabel>() == 48);
     assert!(size_of::<Questions>() == 368);
     assert!(size_of::<Label>() == 64 + size_of::<Questions>() + size_of::<Endpoint>() + size_of::<Walk>());
 };

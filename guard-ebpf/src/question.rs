@@ -17,11 +17,11 @@ use crate::own_tmpfs;
 use crate::path;
 use crate::resource::Resource;
 use crate::task::current;
-use crate::verdict::{conclude, live};
+use crate::verdict::{conclude, live, query};
 use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
 use guard_common::action::{Action, EACCES};
 use guard_common::class::{ANONYMOUS_MEMORY, OWN_ANONYMOUS, OWN_CGROUP, OWN_PROC, OWN_TMPFS, UNKNOWN};
-use guard_common::decide::{Decision, Query, Reason, Tables, combination, decide};
+use guard_common::decide::{Decision, Reason, Tables, combination, decide};
 use guard_common::label::{Known, Label, QUESTIONS, Question};
 use guard_common::tables::{ALL_ACTIONS, MONITORED};
 
@@ -218,9 +218,9 @@ pub unsafe extern "C" fn decide_question(label: *mut Label, index: u32) -> i32 {
         resource.abstract_name = question.dentry;
         resource.abstract_len = question.length;
     }
-    // SAFETY: the label of the running task; the helper has no requirements.
-    let (subject, now) = unsafe { ((*label).subject, || bpf_ktime_get_boot_ns()) };
-    let query = Query { subject, class: resource.class, features: resource.features, required: u64::MAX };
+    let query = query(label, &resource, u64::MAX);
+    // SAFETY: the helper has no requirements.
+    let now = || unsafe { bpf_ktime_get_boot_ns() };
     // One answer about everything: what was asked, and what the file's rights are here.
     let all = decide(&generation, &query, now);
     let (required, decision) = if question.either[0] != 0 {

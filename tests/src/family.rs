@@ -15,8 +15,8 @@ use crate::{
     admin, attributes, caches, canary, checks, coverage, credentials, deputies, doors, escape, exactness,
     exec, failures, families, file, first_hour, flood, generations, hostile, identity, image, includes, interpreter,
     layout, lifecycle, listening, machine, mode, mounts, names, network, own_tmpfs, path, process, programs,
-    quickstart, quiet, requirements, ring, running, selector, self_protection, sending, shadow, stdio, store, systemd, unix,
-    unused, users, why,
+    quickstart, quiet, requirements, ring, running, selector, self_protection, sending, session, shadow, starters, stdio, store,
+    systemd, unix, unused, users, why,
 };
 
 /// One test: run once without Guard and once under it.
@@ -109,6 +109,8 @@ const FAMILIES: &[Family] = &[
         ],
     },
     Family { name: "machine", place: Place::Plain, has_daemon: true, parts: &[process::PART, machine::PART] },
+    Family { name: "session", place: Place::Plain, has_daemon: true, parts: &[session::PART] },
+    Family { name: "starters", place: Place::Plain, has_daemon: true, parts: &[starters::PART] },
     Family { name: "admin", place: Place::Plain, has_daemon: true, parts: &[admin::PART, self_protection::PART] },
     Family { name: "quickstart", place: Place::Plain, has_daemon: false, parts: &[quickstart::PART] },
     Family { name: "programs", place: Place::Plain, has_daemon: true, parts: &[programs::PART] },
@@ -145,6 +147,7 @@ const FAMILIES: &[Family] = &[
             coverage::PART,
             failures::PART,
             hostile::PART,
+            session::ALONE,
         ],
     },
     Family { name: "exact", place: Place::Plain, has_daemon: false, parts: &[exactness::PART] },
