@@ -58,6 +58,8 @@ pub(crate) struct Part {
 pub(crate) enum Place {
     /// As `cargo xtask vm` boots it.
     Plain,
+    /// The same, for tests that start daemons themselves, which takes most of their time.
+    Alone,
     /// With systemd as PID 1.
     Systemd,
     /// With a kernel that was told to leave out the bpf LSM.
@@ -112,7 +114,7 @@ const FAMILIES: &[Family] = &[
     Family { name: "session", place: Place::Plain, has_daemon: true, parts: &[session::PART] },
     Family { name: "starters", place: Place::Plain, has_daemon: true, parts: &[starters::PART] },
     Family { name: "admin", place: Place::Plain, has_daemon: true, parts: &[admin::PART, self_protection::PART] },
-    Family { name: "quickstart", place: Place::Plain, has_daemon: false, parts: &[quickstart::PART] },
+    Family { name: "quickstart", place: Place::Alone, has_daemon: false, parts: &[quickstart::PART] },
     Family { name: "programs", place: Place::Plain, has_daemon: true, parts: &[programs::PART] },
     Family {
         name: "includes",
@@ -129,7 +131,7 @@ const FAMILIES: &[Family] = &[
     },
     Family {
         name: "lifecycle",
-        place: Place::Plain,
+        place: Place::Alone,
         has_daemon: false,
         parts: &[
             running::PART,
@@ -150,7 +152,7 @@ const FAMILIES: &[Family] = &[
             session::ALONE,
         ],
     },
-    Family { name: "exact", place: Place::Plain, has_daemon: false, parts: &[exactness::PART] },
+    Family { name: "exact", place: Place::Alone, has_daemon: false, parts: &[exactness::PART] },
     Family { name: "systemd", place: Place::Systemd, has_daemon: true, parts: &[systemd::PART] },
     Family { name: "first-hour", place: Place::Systemd, has_daemon: false, parts: &[first_hour::PART] },
     Family {
@@ -167,7 +169,7 @@ pub(crate) struct Wanted {
     /// Only the smoke set.
     pub(crate) smoke: bool,
     /// What this guest is like.
-    pub(crate) place: Place,
+    pub(crate) places: &'static [Place],
     /// Only parts and tests whose name contains this.
     pub(crate) filter: String,
     /// Only tests that answer one of these entries of the catalogue, and a report by entry.
@@ -191,7 +193,7 @@ impl Wanted {
     fn families(&self) -> impl Iterator<Item = (&'static Family, Vec<Test>)> {
         FAMILIES
             .iter()
-            .filter(|family| family.place == self.place)
+            .filter(|family| self.places.contains(&family.place))
             .map(|family| (family, self.tests(family)))
             .filter(|(_, tests)| !tests.is_empty())
     }

@@ -96,6 +96,9 @@ struct Args {
     /// Lock this kernel down and run the tests for that instead of the others.
     #[arg(long, conflicts_with_all = ["smoke", "systemd", "without_bpf_lsm"])]
     lockdown: bool,
+    /// Run the tests that start daemons themselves instead of the others.
+    #[arg(long, conflicts_with_all = ["smoke", "systemd", "without_bpf_lsm", "lockdown"])]
+    alone: bool,
     /// Run only the controls: every attack without Guard, where it must work.
     #[arg(long)]
     controls: bool,
@@ -156,11 +159,13 @@ fn main() -> ExitCode {
 fn select_and_run(args: &Args) -> Result<bool> {
     let wanted = family::Wanted {
         smoke: args.smoke,
-        place: match (args.systemd, args.without_bpf_lsm, args.lockdown) {
-            (true, ..) => family::Place::Systemd,
-            (_, true, _) => family::Place::WithoutBpfLsm,
-            (.., true) => family::Place::Lockdown,
-            _ => family::Place::Plain,
+        places: match args {
+            Args { systemd: true, .. } => &[family::Place::Systemd],
+            Args { without_bpf_lsm: true, .. } => &[family::Place::WithoutBpfLsm],
+            Args { lockdown: true, .. } => &[family::Place::Lockdown],
+            Args { alone: true, .. } => &[family::Place::Alone],
+            Args { smoke: true, .. } => &[family::Place::Plain, family::Place::Alone],
+            _ => &[family::Place::Plain],
         },
         filter: args.filter.clone().unwrap_or_default(),
         entries: args.threat.as_deref().map(threats::find).transpose()?,

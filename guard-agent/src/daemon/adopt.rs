@@ -399,6 +399,7 @@ mod tests {
             resolvers: Vec::new(),
             protected: Vec::new(),
             lookup: Arc::new(Fixed::default()),
+            undecided: 0,
         };
         let own = nix::unistd::geteuid().as_raw();
         let variable = |kind, owned| Variable { kind, under: None, owned, value: None };

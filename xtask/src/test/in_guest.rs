@@ -17,8 +17,10 @@ use crate::vm::{Ended, Guest, Outcome, Stream};
 pub(crate) enum Set {
     /// The few that every series gets on every change.
     Smoke,
-    /// Everything that an ordinary guest can run.
+    /// What an ordinary guest can run beside one daemon.
     Plain,
+    /// What an ordinary guest can run and starts daemons itself.
+    Alone,
     /// What needs systemd as PID 1.
     Systemd,
     /// What a kernel booted without the bpf LSM must be told.
@@ -29,11 +31,11 @@ pub(crate) enum Set {
 
 impl Set {
     /// The sets that are the whole.
-    pub(crate) const WHOLE: [Self; 4] = [Self::Plain, Self::Systemd, Self::WithoutBpfLsm, Self::Lockdown];
+    pub(crate) const WHOLE: [Self; 5] = [Self::Plain, Self::Alone, Self::Systemd, Self::WithoutBpfLsm, Self::Lockdown];
 
     /// Processors of its guest: races need two.
     fn cpus(self) -> u32 {
-        if self == Self::Plain { 2 } else { 1 }
+        if matches!(self, Self::Plain | Self::Alone) { 2 } else { 1 }
     }
 
     /// Names of what is chosen of it: tests, or entries of the catalogue of threats.
@@ -50,6 +52,7 @@ impl Set {
         match self {
             Self::Smoke => &["--smoke"],
             Self::Plain => &[],
+            Self::Alone => &["--alone"],
             Self::Systemd => &["--systemd"],
             Self::WithoutBpfLsm => &["--without-bpf-lsm"],
             Self::Lockdown => &["--lockdown"],
@@ -59,8 +62,8 @@ impl Set {
     /// How long it may take, on a machine that is busy with other things.
     fn timeout(self, full: bool) -> Duration {
         let minutes = match self {
-            Self::Plain if full => 120,
-            Self::Plain => 40,
+            Self::Plain | Self::Alone if full => 150,
+            Self::Plain | Self::Alone => 60,
             _ => 10,
         };
         Duration::from_secs(minutes * 60)
