@@ -51,8 +51,8 @@ pub(crate) const PART: Part = Part {
     ),
 };
 
-const TCP: u16 = 7051;
-const UDP: u16 = 7052;
+const TCP: u16 = 7061;
+const UDP: u16 = 7062;
 /// On ext4, which has attributes and flags.
 const PLACE: &str = "/scratch/ext4/gt/failures";
 
