@@ -12,6 +12,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
+use crate::attempt::{Outcome, attempt};
 use crate::bundle::{Bundle, one_of, permit, within};
 use crate::case::{Case, refusal};
 use crate::daemon::{BASE, Daemon, configure, spawn};
@@ -379,11 +380,16 @@ fn a_variable_that_becomes_a_link_leads_nowhere(case: &Case<'_>) -> Result<()> {
     let run = || as_free(of_daemon(daemon, "builder", &["--set", &set]));
     let (refused, allowed) =
         (Waiting::start(run(), &moving.join("secret"))?, Waiting::start(run(), &notes())?);
-    // The user puts a link to the canary's directory in the tree's place.
-    let away = tree(FREE, "moved");
+    // The user, whose directory it is, puts a link to the canary's directory in the tree's place.
+    let (away, above) = (tree(FREE, "moved"), moving.parent().context("a tree lies somewhere")?);
     let _ = fs::remove_dir_all(&away);
-    fs::rename(&moving, &away).context("move the tree away")?;
-    symlink(path("shut"), &moving).context("make a link")?;
+    chown(above, Some(FREE.uid), Some(FREE.uid)).context("give the directory to its user")?;
+    let exchange = || {
+        fs::rename(&moving, &away)?;
+        symlink(path("shut"), &moving)
+    };
+    let exchanged = attempt(FREE, exchange)?;
+    ensure!(exchanged == Outcome::Worked, "the user's own directory: {exchanged:?}");
     let mut said = String::new();
     crate::attempt::eventually("the agent notices the link", || {
         said = daemon.status()?["degraded"].to_string();
