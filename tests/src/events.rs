@@ -93,7 +93,9 @@ fn from(path: &Path, mark: u64) -> Result<(String, u64)> {
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes).context("read the events")?;
     if mark > 0 {
-        let Some(end) = bytes.iter().position(|byte| *byte == b'\n') else { return Ok((String::new(), mark)) };
+        let Some(end) = bytes.iter().position(|byte| *byte == b'\n') else {
+            return Ok((String::new(), mark));
+        };
         begin += end as u64 + 1;
         bytes.drain(..=end);
     }

@@ -35,7 +35,9 @@ use crate::layout::{self, path};
 use crate::lifecycle::output;
 use crate::network::bytes;
 use crate::process::Victim;
-use crate::users::{AGENT, BPF, FREE, Identity, KILL, PERFMON, SETGID, SETUID, SYS_ADMIN, SYS_MODULE, SYS_PTRACE, SYS_TIME};
+use crate::users::{
+    AGENT, BPF, FREE, Identity, KILL, PERFMON, SETGID, SETUID, SYS_ADMIN, SYS_MODULE, SYS_PTRACE, SYS_TIME,
+};
 use crate::{bpf, raw, uring};
 
 pub(crate) const PART: Part = Part {
@@ -347,9 +349,15 @@ const OPERATIONS: &[Operation] = &[
 
 /// Hooks that no operation above is refused by, and why.
 const ELSEWHERE: &[(&str, &str)] = &[
-    ("bprm_check_security", "asked after bprm_creds_for_exec, which has refused; decides each interpreter alike"),
+    (
+        "bprm_check_security",
+        "asked after bprm_creds_for_exec, which has refused; decides each interpreter alike",
+    ),
     ("bprm_committed_creds", "attaches a label when the exec can no longer fail"),
-    ("inet_conn_request", "runs in no process of its own; decides for the socket, whose label is in its storage"),
+    (
+        "inet_conn_request",
+        "runs in no process of its own; decides for the socket, whose label is in its storage",
+    ),
     ("socket_sock_rcv_skb", "the same"),
     ("socket_accept", "decides unix sockets and what waited at an inherited socket"),
     ("socket_recvmsg", "decides what waited at an inherited socket"),
@@ -370,7 +378,12 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("inode_file_setattr", "one line, the same as inode_removexattr"),
 ];
 
-fn try_all(faults: &AtomicU64, fault: u64, who: Identity, victim: &Victim) -> Result<Vec<(&'static str, Outcome)>> {
+fn try_all(
+    faults: &AtomicU64,
+    fault: u64,
+    who: Identity,
+    victim: &Victim,
+) -> Result<Vec<(&'static str, Outcome)>> {
     let mut outcomes = Vec::new();
     for operation in OPERATIONS {
         let during = |call: &mut dyn FnMut() -> io::Result<()>| {
@@ -397,11 +410,19 @@ fn whatever_fails_inside_denies_who_is_labelled_and_nobody_else(case: &Case<'_>)
     for (what, fault) in [("no storage", fault::STORAGE), ("no tables", fault::TABLES)] {
         let mark = daemon.events.mark()?;
         for (name, outcome) in try_all(faults, fault, AGENT, &victim)? {
-            ensure!(matches!(outcome, Outcome::Failed(_)), "{name} with {what} should be denied: {outcome:?}");
+            ensure!(
+                matches!(outcome, Outcome::Failed(_)),
+                "{name} with {what} should be denied: {outcome:?}"
+            );
         }
         let denied = |event: &Event| event.is_denial() && event.subject() == AGENT.name;
         if fault == fault::TABLES {
-            daemon.events.wait(mark, std::time::Duration::from_secs(60), "a denial without tables", denied)?;
+            daemon.events.wait(
+                mark,
+                std::time::Duration::from_secs(60),
+                "a denial without tables",
+                denied,
+            )?;
         }
         for (name, outcome) in try_all(faults, fault, FREE, &victim)? {
             ensure!(outcome == Outcome::Worked, "{name} without a label, with {what}: {outcome:?}");
@@ -410,7 +431,8 @@ fn whatever_fails_inside_denies_who_is_labelled_and_nobody_else(case: &Case<'_>)
     }
     // Walks that reach their bound: what has a path.
     for (name, outcome) in try_all(faults, fault::WALK, AGENT, &victim)? {
-        if ["open", "exec", "create", "rename", "link", "remove", "connect to a unix socket"].contains(&name) {
+        if ["open", "exec", "create", "rename", "link", "remove", "connect to a unix socket"].contains(&name)
+        {
             ensure!(matches!(outcome, Outcome::Failed(_)), "{name} too deep should be denied: {outcome:?}");
         }
     }
@@ -424,7 +446,8 @@ fn whatever_fails_inside_denies_who_is_labelled_and_nobody_else(case: &Case<'_>)
 /// Whatever hook is attached is one of an operation, or it is said why not.
 fn every_hook_is_accounted_for(daemon: &Daemon) -> Result<()> {
     let result = output(&mut daemon.control(&["coverage", "--json"]))?;
-    let report: serde_json::Value = serde_json::from_slice(&result.stdout).context("the coverage is no JSON")?;
+    let report: serde_json::Value =
+        serde_json::from_slice(&result.stdout).context("the coverage is no JSON")?;
     let known: BTreeSet<&str> = OPERATIONS
         .iter()
         .flat_map(|operation| operation.hooks)
@@ -448,7 +471,9 @@ fn a_denial_without_room_for_its_event_is_a_denial_and_is_counted(_: &Case<'_>) 
     layout::file(&file, b"x")?;
     let lost = |daemon: &Daemon| -> Result<u64> {
         let status = daemon.status()?;
-        status["counters"]["events_lost"].as_u64().with_context(|| format!("no count of what was lost: {status}"))
+        status["counters"]["events_lost"]
+            .as_u64()
+            .with_context(|| format!("no count of what was lost: {status}"))
     };
     let before = lost(&daemon)?;
     let open = || {

@@ -13,10 +13,10 @@ use crate::report::{Effort, Report, Verdict};
 use crate::threats::Entry;
 use crate::{
     admin, attributes, caches, canary, checks, coverage, credentials, deputies, doors, escape, exactness,
-    exec, failures, families, file, first_hour, flood, generations, hostile, identity, image, includes, interpreter,
-    layout, lifecycle, listening, machine, mode, mounts, names, network, own_tmpfs, path, process, programs,
-    quickstart, quiet, requirements, ring, running, selector, self_protection, sending, session, shadow, starters, stdio, store,
-    systemd, unix, unused, users, why,
+    exec, failures, families, file, first_hour, flood, generations, hostile, identity, image, includes,
+    interpreter, layout, lifecycle, listening, machine, mode, mounts, names, network, own_tmpfs, path,
+    process, programs, quickstart, quiet, requirements, ring, running, selector, self_protection, sending,
+    session, shadow, starters, stdio, store, systemd, unix, unused, users, why,
 };
 
 /// One test: run once without Guard and once under it.
@@ -113,7 +113,12 @@ const FAMILIES: &[Family] = &[
     Family { name: "machine", place: Place::Plain, has_daemon: true, parts: &[process::PART, machine::PART] },
     Family { name: "session", place: Place::Plain, has_daemon: true, parts: &[session::PART] },
     Family { name: "starters", place: Place::Plain, has_daemon: true, parts: &[starters::PART] },
-    Family { name: "admin", place: Place::Plain, has_daemon: true, parts: &[admin::PART, self_protection::PART] },
+    Family {
+        name: "admin",
+        place: Place::Plain,
+        has_daemon: true,
+        parts: &[admin::PART, self_protection::PART],
+    },
     Family { name: "quickstart", place: Place::Alone, has_daemon: false, parts: &[quickstart::PART] },
     Family { name: "programs", place: Place::Plain, has_daemon: true, parts: &[programs::PART] },
     Family {
@@ -219,7 +224,12 @@ pub(crate) fn every_test() -> BTreeSet<&'static str> {
 
 /// Runs the wanted tests; whether all passed.
 pub(crate) fn run_all(wanted: &Wanted, full: bool, only_controls: bool) -> Result<bool> {
-    users::create(includes::accounts().chain(process::ACCOUNTS).chain(machine::ACCOUNTS).chain(self_protection::ACCOUNTS))?;
+    users::create(
+        includes::accounts()
+            .chain(process::ACCOUNTS)
+            .chain(machine::ACCOUNTS)
+            .chain(self_protection::ACCOUNTS),
+    )?;
     let mut report = Report::default();
     for (family, tests) in wanted.families() {
         run(family, &tests, full, only_controls, &mut report);

@@ -16,7 +16,9 @@ use crate::case::{Case, Refusal, refusal};
 use crate::family::{Part, tests};
 use crate::layout;
 use crate::process::Victim;
-use crate::users::{BPF, DAC_OVERRIDE, FREE, Identity, KILL, PERFMON, SETUID, SYS_ADMIN, SYS_MODULE, SYS_PTRACE};
+use crate::users::{
+    BPF, DAC_OVERRIDE, FREE, Identity, KILL, PERFMON, SETUID, SYS_ADMIN, SYS_MODULE, SYS_PTRACE,
+};
 use crate::{bpf, raw};
 
 pub(crate) const PART: Part = Part {
@@ -75,7 +77,8 @@ fn prepare() -> Result<()> {
 
 fn bundle(bundle: Bundle) -> Result<Bundle> {
     let name = ROOTLIKE.name;
-    Ok(bundle.toml(&format!("[subjects.{name}]\nselector = {{ user = \"{name}\" }}\ngoverns = [\"net.raw\"]\n")))
+    Ok(bundle
+        .toml(&format!("[subjects.{name}]\nselector = {{ user = \"{name}\" }}\ngoverns = [\"net.raw\"]\n")))
 }
 
 fn refused(capabilities: u64, action: &'static str) -> Refusal {
@@ -167,8 +170,14 @@ fn the_agents_cgroup_is_refused(case: &Case<'_>) -> Result<()> {
         if !file.exists() {
             continue;
         }
-        let write = || fs::OpenOptions::new().write(true).open(&file).and_then(|mut file| io::Write::write_all(&mut file, text.as_bytes()));
-        case.refused(refused(DAC_OVERRIDE, "file.write").at(file.display().to_string()), write).context(name)?;
+        let write = || {
+            fs::OpenOptions::new()
+                .write(true)
+                .open(&file)
+                .and_then(|mut file| io::Write::write_all(&mut file, text.as_bytes()))
+        };
+        case.refused(refused(DAC_OVERRIDE, "file.write").at(file.display().to_string()), write)
+            .context(name)?;
     }
     Ok(())
 }
@@ -177,7 +186,9 @@ fn the_place_of_the_admin_socket_is_refused(case: &Case<'_>) -> Result<()> {
     case.refused(refused(DAC_OVERRIDE, "unix.connect").at(SOCKET), || UnixStream::connect(SOCKET).map(drop))
 }
 
-fn programs_that_the_kernel_starts_are_refused_to_whoever_may_write_everything(case: &Case<'_>) -> Result<()> {
+fn programs_that_the_kernel_starts_are_refused_to_whoever_may_write_everything(
+    case: &Case<'_>,
+) -> Result<()> {
     let name = "/proc/sys/kernel/core_pattern";
     let text = fs::read_to_string(name).context("read core_pattern")?;
     case.refused(refused(SETUID, "file.write").at(name), || {

@@ -260,7 +260,7 @@ impl Waiting {
         Ok(step::result(self.child.wait().context("wait for the command")?))
     }
 
-    fn is_refused(self) -> Result<()> {
+    fn expect_refusal(self) -> Result<()> {
         let result = self.read()?.map_err(|error| error.raw_os_error());
         ensure!(result == Err(Some(nix::libc::EACCES)), "the command should be refused: {result:?}");
         Ok(())
@@ -329,7 +329,7 @@ fn what_a_variable_names_is_open_to_its_session_only(case: &Case<'_>) -> Result<
     let number = session_of(daemon, refused.pid())?["id"].as_u64();
     let session = session_of(daemon, own.pid())?;
     ensure!(session["variables"]["tree"] == one.display().to_string(), "{session}");
-    refused.is_refused()?;
+    refused.expect_refusal()?;
     own.read()?.context("the tree of the session")?;
     daemon.events.wait(mark, std::time::Duration::from_secs(20), "the denial", |event| {
         event.is_denial() && event.subject() == "builder"
@@ -396,9 +396,9 @@ fn a_variable_that_becomes_a_link_leads_nowhere(case: &Case<'_>) -> Result<()> {
         Ok(said.contains("has no place in the tables"))
     })
     .with_context(|| format!("degraded: {said}\n{}", daemon.log()))?;
-    refused.is_refused()?;
+    refused.expect_refusal()?;
     // A session without a place in the tables is denied what the subject may do, too.
-    allowed.is_refused()?;
+    allowed.expect_refusal()?;
     fs::remove_file(&moving).context("remove the link")?;
     fs::rename(&away, &moving).context("move the tree back")?;
     crate::attempt::eventually("the sessions have ended", || {
@@ -464,8 +464,8 @@ fn a_session_is_what_it_was_when_the_agent_starts_again(_: &Case<'_>) -> Result<
         ensure!(now["id"] == before["id"] && now["ended"].is_null(), "{before} became {now}");
     }
     own.read()?.context("the tree of the session")?;
-    other.is_refused()?;
-    plain.is_refused()?;
+    other.expect_refusal()?;
+    plain.expect_refusal()?;
     // No number comes again.
     let known: Vec<u64> =
         sessions(&daemon, true)?.iter().filter_map(|session| session["id"].as_u64()).collect();
@@ -485,8 +485,8 @@ fn a_session_of_a_removed_subject_is_denied_everything(_: &Case<'_>) -> Result<(
     let (plain_again, seated_again) = (run("coder", &[])?, run("builder", &["--set", &set])?);
     let empty = Bundle::new("alone").version(2).subject("other", "user = \"ci\"");
     daemon.apply(&empty.write(&daemon.directory().join("empty"))?)?;
-    plain.is_refused()?;
-    seated.is_refused()?;
+    plain.expect_refusal()?;
+    seated.expect_refusal()?;
     daemon.apply(&alone(3)?.write(&daemon.directory().join("again"))?)?;
     plain_again.read()?.context("the subject is there again")?;
     seated_again.read()?.context("the subject is there again")?;
@@ -498,7 +498,7 @@ fn a_mode_counts_for_sessions_with_variables(_: &Case<'_>) -> Result<()> {
     let set = format!("tree={}", tree(FREE, "one").display());
     let run = || Waiting::start(as_free(of_daemon(&daemon, "builder", &["--set", &set])), &secret());
     let (before, monitored, kept, after) = (run()?, run()?, run()?, run()?);
-    before.is_refused()?;
+    before.expect_refusal()?;
     let mode = |arguments: &[&str]| ends_with(&output(&mut daemon.control(arguments))?, 0);
     mode(&["mode", "monitor", "builder", "--for", "10m", "--reason", "a test", "-y"])?;
     monitored.read()?.context("monitored")?;
@@ -507,6 +507,6 @@ fn a_mode_counts_for_sessions_with_variables(_: &Case<'_>) -> Result<()> {
     kept.read()?.context("monitored after another session")?;
     other.read()?.context("a session that was opened while monitored")?;
     mode(&["mode", "bundle", "builder"])?;
-    after.is_refused()?;
+    after.expect_refusal()?;
     daemon.stop().map(drop)
 }

@@ -129,8 +129,7 @@ fn build_seated(
         Err(error) => error,
     };
     let host = Host::read().map_err(ApplyError::Host)?;
-    let (fitting, others): (Vec<Seat>, Vec<Seat>) =
-        seats.iter().cloned().partition(|seat| seat.fits(&host));
+    let (fitting, others): (Vec<Seat>, Vec<Seat>) = seats.iter().cloned().partition(|seat| seat.fits(&host));
     let (seated, unseated) = match build(bundle, shadow, &fitting, ids) {
         Ok(built) if !others.is_empty() => (built, others),
         // Together they are too many for the tables, or the bundle does not compile by itself.

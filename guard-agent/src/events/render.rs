@@ -5,12 +5,12 @@ use super::mounts::{MountPoint, Mounts};
 use super::record::{Record, ResourceRecord, ShadowRecord};
 use super::time::{Clock, rfc3339};
 use super::{Kind, escape};
+use crate::policy::AGENT;
 use guard_common::action::{Action, EACCES, EAGAIN, ECONNREFUSED, ENOENT, EPERM, EXDEV, Resource};
 use guard_common::class::{ANONYMOUS_MEMORY, BUILTINS, FIRST_CAPABILITY, capability_name, is_capability};
 use guard_common::decide::Reason;
 use guard_common::event::{Event, FLAG_ABSTRACT, FLAG_PATH, FLAG_PATH_CUT, FLAG_WOULD_ALLOW, Verdict};
 use guard_common::label::AGENT_SUBJECT;
-use crate::policy::AGENT;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -126,8 +126,7 @@ impl Renderer {
         if record.address.is_some() || event.protocol != 0 {
             record.protocol = Some(protocol_name(event.protocol));
         }
-        let peer = (event.peer != 0)
-            .then(|| self.peer(event.peer));
+        let peer = (event.peer != 0).then(|| self.peer(event.peer));
         if on(event) == Some(Resource::Process) {
             (record.pid, record.subject) = (Some(event.peer_tgid), peer);
         } else {

@@ -35,7 +35,8 @@ pub(super) fn check<'a>(
             let code = if what == "subject" { "unknown-subject" } else { "unknown-group" };
             let message =
                 format!("{} names the {what} {}, which this bundle does not have", policy.id, eid(&uid));
-            let known: Vec<&str> = known.iter().copied().filter(|name| ![CANARY, AGENT].contains(name)).collect();
+            let known: Vec<&str> =
+                known.iter().copied().filter(|name| ![CANARY, AGENT].contains(name)).collect();
             let help = if known.is_empty() {
                 "it has none".to_owned()
             } else {

@@ -165,10 +165,7 @@ pub(super) const CHAPTER: Chapter = Chapter {
             "FS-20",
             "cut a file short: truncate, ftruncate, O_TRUNC",
             "`file.truncate`, in all three hooks that kernels have for it",
-            &[
-                "every_way_to_truncate_is_refused",
-                "appending_and_truncating_are_decided_apart_from_writing",
-            ],
+            &["every_way_to_truncate_is_refused", "appending_and_truncating_are_decided_apart_from_writing"],
         ),
         answered(
             "FS-22",

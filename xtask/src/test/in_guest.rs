@@ -31,7 +31,8 @@ pub(crate) enum Set {
 
 impl Set {
     /// The sets that are the whole.
-    pub(crate) const WHOLE: [Self; 5] = [Self::Plain, Self::Alone, Self::Systemd, Self::WithoutBpfLsm, Self::Lockdown];
+    pub(crate) const WHOLE: [Self; 5] =
+        [Self::Plain, Self::Alone, Self::Systemd, Self::WithoutBpfLsm, Self::Lockdown];
 
     /// Processors of its guest: races need two.
     fn cpus(self) -> u32 {

@@ -343,10 +343,13 @@ fn what_protects_guard_counts_for_whatever_a_subject_governs_until_it_is_lifted(
     let with = |lift: &str| {
         compiled(&Directory::new(&[(
             "guard.toml",
-            &format!("{TOML}{lift}\n[subjects.free]\nselector = {{ unit = \"f.service\" }}\ngoverns = [\"net.raw\"]\n"),
+            &format!(
+                "{TOML}{lift}\n[subjects.free]\nselector = {{ unit = \"f.service\" }}\ngoverns = [\"net.raw\"]\n"
+            ),
         )]))
     };
-    let denied = |compiled: &Compiled, action: &str, found: Found| ask(compiled, "free", action, found).denied != 0;
+    let denied =
+        |compiled: &Compiled, action: &str, found: Found| ask(compiled, "free", action, found).denied != 0;
     let kernel = Found { class: class::KERNEL, features: 0 };
     let machine = Found { class: class::MACHINE, features: 0 };
     let (usual, lifted) = (with(""), with("[builtin]\nlift = [\"kernel-code\"]"));
@@ -362,7 +365,8 @@ fn what_protects_guard_counts_for_whatever_a_subject_governs_until_it_is_lifted(
         assert!(allowed(compiled, "free", "file.write", "/etc/hosts"));
         assert!(!allowed(compiled, "free", "file.write", "/proc/sys/kernel/core_pattern"));
     }
-    let refused = errors(&Directory::new(&[("guard.toml", &format!("{TOML}[builtin]\nlift = [\"canary\"]\n"))]));
+    let refused =
+        errors(&Directory::new(&[("guard.toml", &format!("{TOML}[builtin]\nlift = [\"canary\"]\n"))]));
     assert!(refused.contains("canary cannot be lifted"), "{refused}");
 }
 
