@@ -1,6 +1,6 @@
 //! Shedding a label.
 
-use super::{Chapter, answered, open};
+use super::{Chapter, answered, open, out_of_scope};
 
 const LABEL_STAYS: &str =
     "Labels are copied at fork and never looked up again by user, cgroup, parent, name or program";
@@ -17,6 +17,9 @@ pub(super) const CHAPTER: Chapter = Chapter {
                 "a_set_user_id_root_helper_keeps_the_label",
                 "runuser_labels_what_it_starts",
                 "su_labels_what_it_starts",
+                "sudo_labels_what_it_starts_and_not_itself",
+                "a_login_by_ssh_is_labelled_and_the_server_is_not",
+                "a_job_of_cron_is_labelled_and_cron_is_not",
                 "a_set_user_id_program_of_a_subject_labels_its_caller",
             ],
         ),
@@ -125,11 +128,9 @@ pub(super) const CHAPTER: Chapter = Chapter {
                 "programs_that_the_kernel_starts_are_refused_to_whoever_may_write_everything",
             ],
         ),
-        open(
+        out_of_scope(
             "ID-18",
             "fork while a quarantine is put on the process",
-            "",
-            &[],
             "this version has no quarantine",
             "stop the unit: `systemctl kill --signal=KILL`",
         ),

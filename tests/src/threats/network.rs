@@ -107,12 +107,11 @@ pub(super) const CHAPTER: Chapter = Chapter {
             "Abstract names are names; sending a datagram is decided each time",
             &["an_abstract_socket_is_refused", "sending_to_a_datagram_socket_is_refused"],
         ),
-        open(
+        out_of_scope(
             "NE-13",
             "be given an open file or socket: SCM_RIGHTS, pidfd_getfd, io_uring messages between rings",
-            "",
-            &[],
-            "use of what was received is not decided",
+            "this version decides when something is opened or connected, not each use of it; taking a descriptor from a process of \
+             others is `proc.trace`",
             "permit unix sockets of trusted services only",
         ),
         answered(
