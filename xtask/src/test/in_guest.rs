@@ -64,7 +64,7 @@ impl Set {
     fn timeout(self, full: bool) -> Duration {
         let minutes = match self {
             Self::Plain | Self::Alone if full => 150,
-            Self::Plain | Self::Alone => 60,
+            Self::Plain | Self::Alone => 80,
             _ => 10,
         };
         Duration::from_secs(minutes * 60)
