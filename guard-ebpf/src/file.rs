@@ -7,8 +7,8 @@ use crate::own_proc;
 use crate::own_tmpfs;
 use crate::path;
 use crate::resource::Resource;
-use crate::task::{self, guarded};
-use crate::verdict::{judge, judge_either, live};
+use crate::task::{self, Lookup, label};
+use crate::verdict::{fail, judge, judge_either, live};
 use aya_ebpf::helpers::generated::bpf_get_current_cgroup_id;
 use aya_ebpf::macros::lsm;
 use aya_ebpf::programs::LsmContext;
@@ -58,7 +58,16 @@ const PROT_EXEC: u64 = 4;
 
 #[lsm(hook = "file_open")]
 pub fn file_open(ctx: LsmContext) -> i32 {
-    guarded(Action::FileRead.bit(), |label| open(ctx.arg(0), label))
+    let label = match label() {
+        Lookup::Unlabelled => return 0,
+        Lookup::Labelled(label) => label,
+        Lookup::Busy => return -guard_common::action::EACCES,
+    };
+    let file: u64 = ctx.arg(0);
+    match open(file, label) {
+        Ok(answer) => answer,
+        Err(reason) => fail(label, Action::FileRead.bit(), reason),
+    }
 }
 
 #[inline(always)]
@@ -110,7 +119,16 @@ pub fn mmap_file(ctx: LsmContext) -> i32 {
     if (wanted | effective) & PROT_EXEC == 0 {
         return 0;
     }
-    guarded(Action::ExecMap.bit(), |label| map(ctx.arg(0), label))
+    let label = match label() {
+        Lookup::Unlabelled => return 0,
+        Lookup::Labelled(label) => label,
+        Lookup::Busy => return -guard_common::action::EACCES,
+    };
+    let file: u64 = ctx.arg(0);
+    match map(file, label) {
+        Ok(answer) => answer,
+        Err(reason) => fail(label, Action::ExecMap.bit(), reason),
+    }
 }
 
 #[inline(always)]

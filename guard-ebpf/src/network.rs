@@ -5,13 +5,13 @@ use crate::maps::{NETS4, NETS6, PORTS};
 use crate::memory::{copy, read};
 use crate::offsets::*;
 use crate::resource::Resource;
-use crate::task::guarded;
-use crate::verdict::{judge, live};
+use crate::task::{Lookup, label};
+use crate::verdict::{fail, judge, live};
 use aya_ebpf::helpers::generated::bpf_loop;
 use aya_ebpf::macros::lsm;
 use aya_ebpf::programs::LsmContext;
 use core::ffi::c_void;
-use guard_common::action::Action;
+use guard_common::action::{Action, EACCES};
 use guard_common::class::{NETLINK_ROUTE, OTHER_PROTOCOL};
 use guard_common::decide::{Reason, SEARCH_STEPS, Search};
 use guard_common::label::Label;
@@ -29,10 +29,16 @@ const SOCKADDR_BYTES: u32 = 24;
 
 #[lsm(hook = "socket_connect")]
 pub fn socket_connect(ctx: LsmContext) -> i32 {
-    guarded(Action::NetConnect.bit(), |label| {
-        let length: u64 = ctx.arg(2);
-        connect(ctx.arg(0), ctx.arg(1), length as u32, label)
-    })
+    let label = match label() {
+        Lookup::Unlabelled => return 0,
+        Lookup::Labelled(label) => label,
+        Lookup::Busy => return -EACCES,
+    };
+    let length: u64 = ctx.arg(2);
+    match connect(ctx.arg(0), ctx.arg(1), length as u32, label) {
+        Ok(answer) => answer,
+        Err(reason) => fail(label, Action::NetConnect.bit(), reason),
+    }
 }
 
 /// `struct sockaddr_in6` as far as it is read; `struct sockaddr_in` has its address in `flow`.

@@ -5,10 +5,8 @@
 
 use crate::maps::LABELS;
 use crate::offsets::{self, STORAGE_MAY_BE_BUSY, TASK_BPF_STORAGE};
-use crate::verdict::fail;
 use aya_ebpf::bindings::{BPF_LOCAL_STORAGE_GET_F_CREATE, task_struct};
 use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_task_storage_get};
-use guard_common::decide::{Decision, Reason};
 use guard_common::label::{Label, NO_SUBJECT};
 
 /// What the storage of a task says.
@@ -56,21 +54,6 @@ pub fn create(task: *mut task_struct) -> *mut Label {
 #[inline(always)]
 pub fn label() -> Lookup {
     of(current())
-}
-
-/// Lets `decide` answer for a labelled task; an unlabelled one is let through. `required` is what is
-/// denied where Guard cannot decide.
-#[inline(always)]
-pub fn guarded(required: u64, decide: impl FnOnce(*mut Label) -> Result<i32, Reason>) -> i32 {
-    let label = match label() {
-        Lookup::Unlabelled => return 0,
-        Lookup::Labelled(label) => label,
-        Lookup::Busy => return Decision::deny_all(required, Reason::StorageBusy).answer(),
-    };
-    match decide(label) {
-        Ok(answer) => answer,
-        Err(reason) => fail(label, required, reason),
-    }
 }
 
 /// The label of `task`.

@@ -8,11 +8,11 @@ use crate::offsets::*;
 use crate::own_tmpfs;
 use crate::path;
 use crate::resource::Resource;
-use crate::task::guarded;
-use crate::verdict::{judge, live};
+use crate::task::{Lookup, label};
+use crate::verdict::{fail, judge, live};
 use aya_ebpf::macros::lsm;
 use aya_ebpf::programs::LsmContext;
-use guard_common::action::Action;
+use guard_common::action::{Action, EACCES};
 use guard_common::class::{OWN_ANONYMOUS, UNKNOWN};
 use guard_common::decide::Reason;
 use guard_common::label::Label;
@@ -24,15 +24,34 @@ const FAMILY_BYTES: u32 = 2;
 
 #[lsm(hook = "unix_stream_connect")]
 pub fn unix_stream_connect(ctx: LsmContext) -> i32 {
-    guarded(Action::UnixConnect.bit(), |label| decide(ctx.arg(1), label, Action::UnixConnect))
+    peer(ctx.arg(1), Action::UnixConnect)
 }
 
 #[lsm(hook = "unix_may_send")]
 pub fn unix_may_send(ctx: LsmContext) -> i32 {
-    guarded(Action::UnixSend.bit(), |label| {
-        let other: u64 = ctx.arg(1);
-        decide(read(other, &SOCKET_SK)?, label, Action::UnixSend)
-    })
+    let label = match label() {
+        Lookup::Unlabelled => return 0,
+        Lookup::Labelled(label) => label,
+        Lookup::Busy => return -EACCES,
+    };
+    let other: u64 = ctx.arg(1);
+    match read::<u64>(other, &SOCKET_SK).and_then(|sock| decide(sock, label, Action::UnixSend)) {
+        Ok(answer) => answer,
+        Err(reason) => fail(label, Action::UnixSend.bit(), reason),
+    }
+}
+
+#[inline(always)]
+fn peer(sock: u64, action: Action) -> i32 {
+    let label = match label() {
+        Lookup::Unlabelled => return 0,
+        Lookup::Labelled(label) => label,
+        Lookup::Busy => return -EACCES,
+    };
+    match decide(sock, label, action) {
+        Ok(answer) => answer,
+        Err(reason) => fail(label, action.bit(), reason),
+    }
 }
 
 #[inline(always)]

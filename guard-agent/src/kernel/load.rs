@@ -16,25 +16,9 @@ pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_
 /// How a program is attached.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// To a hook that every supported kernel has.
     Lsm,
-    /// To a hook that only some kernels have.
-    LsmSince,
-    /// To a hook whose prototype changed, where it has this many parameters.
-    LsmWith(usize),
     Tracepoint,
     Iterator,
-}
-
-impl Kind {
-    /// Whether a kernel with these hooks takes a program of this kind.
-    fn fits(self, hook: &str, hooks: &HashMap<String, usize>) -> bool {
-        match self {
-            Self::LsmSince => hooks.contains_key(hook),
-            Self::LsmWith(parameters) => hooks.get(hook) == Some(&parameters),
-            Self::Lsm | Self::Tracepoint | Self::Iterator => true,
-        }
-    }
 }
 
 /// Every program with its hook, in the order of attachment: what spreads labels comes before what
@@ -60,11 +44,6 @@ const PROGRAMS: &[(&str, Kind, &str)] = &[
     ("unix_may_send", Kind::Lsm, "unix_may_send"),
     ("label_running", Kind::Iterator, "task"),
 ];
-
-/// Whether no test wants the kernel to lack its hook.
-fn is_here((_, _, hook): &(&str, Kind, &str)) -> bool {
-    !crate::coverage::is_left_out(hook)
-}
 
 /// What is known of one loaded program.
 #[derive(Clone, Debug)]
@@ -116,12 +95,6 @@ impl Kernel {
             (types.join().unwrap_or_else(panicked), rename_lock.join().unwrap_or_default(), btf)
         });
         let (btf::Types { mut offsets, hooks }, btf) = (types?, btf?);
-        let fitting: Vec<_> = PROGRAMS
-            .iter()
-            .copied()
-            .filter(|(_, kind, hook)| kind.fits(hook, &hooks))
-            .filter(is_here)
-            .collect();
         let old = older_than_6_2()?;
         offsets.push(("STORAGE_MAY_BE_BUSY", u32::from(old)));
         offsets.push(("AGENT_TGID", std::process::id()));
@@ -132,9 +105,9 @@ impl Kernel {
         }
         loader.override_global("RENAME_LOCK", &rename_lock, true);
         let mut ebpf = loader.load(OBJECT).map_err(|cause| KernelError::Object(describe(&cause)))?;
-        load_programs(&mut ebpf, &fitting, &btf)?;
-        let mut programs = Vec::with_capacity(fitting.len());
-        for (name, kind, hook) in fitting {
+        load_programs(&mut ebpf, PROGRAMS, &btf)?;
+        let mut programs = Vec::with_capacity(PROGRAMS.len());
+        for &(name, kind, hook) in PROGRAMS {
             if fault::leaves_out(name) {
                 continue;
             }
@@ -219,9 +192,7 @@ fn load_program(
     btf: &Btf,
 ) -> Result<(), KernelError> {
     let result = match kind {
-        Kind::Lsm | Kind::LsmSince | Kind::LsmWith(_) => {
-            <&mut Lsm>::try_from(program).and_then(|program| program.load(hook, btf))
-        }
+        Kind::Lsm => <&mut Lsm>::try_from(program).and_then(|program| program.load(hook, btf)),
         Kind::Tracepoint => {
             <&mut BtfTracePoint>::try_from(program).and_then(|program| program.load(hook, btf))
         }
@@ -246,9 +217,7 @@ fn refused(name: &str, cause: &ProgramError) -> KernelError {
 fn attach_program(ebpf: &mut Ebpf, name: &str, kind: Kind, hook: &str) -> Result<(), KernelError> {
     let Some(program) = ebpf.program_mut(name) else { return Ok(()) };
     let result = match kind {
-        Kind::Lsm | Kind::LsmSince | Kind::LsmWith(_) => {
-            <&mut Lsm>::try_from(program).and_then(|program| program.attach().map(|_| ()))
-        }
+        Kind::Lsm => <&mut Lsm>::try_from(program).and_then(|program| program.attach().map(|_| ())),
         Kind::Tracepoint => {
             <&mut BtfTracePoint>::try_from(program).and_then(|program| program.attach().map(|_| ()))
         }
