@@ -45,6 +45,11 @@ const PROGRAMS: &[(&str, Kind, &str)] = &[
     ("label_running", Kind::Iterator, "task"),
 ];
 
+/// Whether no test wants the kernel to lack its hook.
+fn is_here((_, _, hook): &(&str, Kind, &str)) -> bool {
+    !crate::coverage::is_left_out(hook)
+}
+
 /// What is known of one loaded program.
 #[derive(Clone, Debug)]
 pub struct ProgramInfo {
@@ -105,9 +110,10 @@ impl Kernel {
         }
         loader.override_global("RENAME_LOCK", &rename_lock, true);
         let mut ebpf = loader.load(OBJECT).map_err(|cause| KernelError::Object(describe(&cause)))?;
-        load_programs(&mut ebpf, PROGRAMS, &btf)?;
-        let mut programs = Vec::with_capacity(PROGRAMS.len());
-        for &(name, kind, hook) in PROGRAMS {
+        let here: Vec<_> = PROGRAMS.iter().copied().filter(is_here).collect();
+        load_programs(&mut ebpf, &here, &btf)?;
+        let mut programs = Vec::with_capacity(here.len());
+        for (name, kind, hook) in here {
             if fault::leaves_out(name) {
                 continue;
             }
