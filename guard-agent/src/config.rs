@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 pub struct Config {
     /// The bundle that is enforced from the start: a directory or an archive.
     pub bundle: PathBuf,
-    /// Directory for the admin socket and the lock; made with mode 0700.
+    /// Directory for the sockets and the lock; made with mode 0711: others find the self-service socket
+    /// in it and nothing else.
     #[serde(default = "run_dir")]
     pub run_dir: PathBuf,
     /// Directory for what must outlive a restart: the numbers of subjects, copies of the bundles that
@@ -71,6 +72,16 @@ impl Config {
     /// Path of the admin socket.
     pub fn admin_socket(&self) -> PathBuf {
         self.run_dir.join("admin.sock")
+    }
+
+    /// Path of the self-service socket.
+    pub fn own_socket(&self) -> PathBuf {
+        self.run_dir.join("self.sock")
+    }
+
+    /// A directory below `run_dir` for the agent alone.
+    pub fn private_dir(&self) -> PathBuf {
+        self.run_dir.join("private")
     }
 }
 

@@ -122,6 +122,13 @@ impl Generation {
         self.set_outcomes(id, outcomes);
     }
 
+    /// Makes a row that was added one of this session alone.
+    pub fn belongs(&mut self, row: u32, session: u64) {
+        if let Some(row) = self.subjects.get_mut(row as usize) {
+            row.session = session;
+        }
+    }
+
     /// Tells every row how far the slots are apart.
     pub fn finish(&mut self) {
         for row in &mut self.subjects {

@@ -100,8 +100,10 @@ pub trait Tables {
 /// One request: may `subject` do everything in `required` on a resource of `class`?
 #[derive(Clone, Copy, Debug)]
 pub struct Query {
-    /// The subject.
+    /// The row of the subject, or of the session if that has one of its own.
     pub subject: u32,
+    /// The session; 0 = none.
+    pub session: u64,
     /// The class of the resource.
     pub class: Class,
     /// The features of the resource.
@@ -211,10 +213,16 @@ pub struct Rights {
     pub outcome: u32,
 }
 
-/// What `subject` may do with a resource. Without a decision, nothing.
+/// What the row `subject` allows a label of `session` with a resource. Without a decision, nothing.
 #[inline(always)]
-pub fn rights<T: Tables>(tables: &T, subject: u32, class: Class, features: u64, now: impl Fn() -> u64) -> Rights {
-    let decision = decide(tables, &Query { subject, class, features, required: u64::MAX }, now);
+pub fn rights<T: Tables>(
+    tables: &T,
+    (subject, session): (u32, u64),
+    class: Class,
+    features: u64,
+    now: impl Fn() -> u64,
+) -> Rights {
+    let decision = decide(tables, &Query { subject, session, class, features, required: u64::MAX }, now);
     let allow = !decision.denied;
     Rights {
         allow,
@@ -234,7 +242,7 @@ pub fn decide<T: Tables>(tables: &T, query: &Query, now: impl Fn() -> u64) -> De
         return Decision::deny_all(query.required, Reason::SubjectRemoved);
     };
     let subject = tables.row(handle);
-    if subject.flags & SUBJECT_LIVE == 0 {
+    if subject.flags & SUBJECT_LIVE == 0 || (subject.session != 0 && subject.session != query.session) {
         return Decision::deny_all(query.required, Reason::SubjectRemoved);
     }
     let found = tables.cell(subject.cells.wrapping_add(query.class)).and_then(|cell| {
@@ -444,12 +452,13 @@ mod tests {
             mask_stride: 10,
             timeline: 5,
             timeline_stride: 1,
+            session: 0,
         };
         Fixture { subjects: [SubjectRow::default(), row].into(), changes: Cell::new(0), masks }
     }
 
     fn ask(class: u32, features: u64, now: u64) -> Decision {
-        decide(&fixture(), &Query { subject: 1, class, features, required: 0b11 }, || now)
+        decide(&fixture(), &Query { subject: 1, session: 0, class, features, required: 0b11 }, || now)
     }
 
     #[test]
@@ -467,13 +476,26 @@ mod tests {
     fn what_the_tables_do_not_know_is_denied() {
         assert_eq!(ask(7, 0, 0).reason, Reason::TableMiss);
         assert_eq!(ask(7, 0, 0).denied, 0b11);
-        let removed = decide(&fixture(), &Query { subject: 0, class: 0, features: 0, required: 1 }, || 0);
+        let query = Query { subject: 0, session: 0, class: 0, features: 0, required: 1 };
+        let removed = decide(&fixture(), &query, || 0);
         assert_eq!((removed.denied, removed.reason), (1, Reason::SubjectRemoved));
     }
 
     #[test]
+    fn a_row_of_a_session_decides_for_that_session_only() {
+        let mut fixture = fixture();
+        fixture.subjects[1].session = 7;
+        let query = |session| Query { subject: 1, session, class: 0, features: 1 << 5, required: 0b11 };
+        assert_eq!(decide(&fixture, &query(7), || 99).denied, 0);
+        for other in [0, 6, 8] {
+            let decision = decide(&fixture, &query(other), || 99);
+            assert_eq!((decision.denied, decision.reason), (0b11, Reason::SubjectRemoved));
+        }
+    }
+
+    #[test]
     fn outcomes_that_change_while_they_are_read_are_read_again_and_then_denied() {
-        let query = Query { subject: 1, class: 0, features: 1 << 5, required: 0b11 };
+        let query = Query { subject: 1, session: 0, class: 0, features: 1 << 5, required: 0b11 };
         let with = |changes| {
             let fixture = Fixture { changes: Cell::new(changes), ..fixture() };
             decide(&fixture, &query, || 0)

@@ -22,6 +22,11 @@ pub struct Label {
     pub prepared: u32,
     /// The session; 0 = none. The canary carries its nonce here.
     pub session: u64,
+    /// The row of a generation's subjects that decides: the subject's own number, or the one of a
+    /// session whose variables are literals of its own.
+    pub row: u32,
+    /// Keeps the layout free of hidden padding.
+    pub reserved: u32,
     /// The process that is decided about, where it is not the running one; else zeros.
     pub process: Process,
     /// Super block of the overlay on which this task was last judged, or 0: what overlayfs then does to
@@ -54,6 +59,10 @@ pub struct SocketLabel {
     pub subject: u32,
     /// [`SOCKET_REFUSED`].
     pub flags: u32,
+    /// The row that decides, see [`Label::row`].
+    pub row: u32,
+    /// Keeps the layout free of hidden padding.
+    pub reserved: u32,
     /// The process that made it or listens on it.
     pub process: Process,
 }
@@ -70,10 +79,27 @@ pub struct LabelRequest {
     pub start_ticks: u64,
     /// The session to attach; 0 = none.
     pub session: u64,
-    /// The subject to attach.
+    /// The subject to attach; [`NO_SUBJECT`] exempts the process for now.
     pub subject: u32,
+    /// The row that decides for it, see [`Label::row`].
+    pub row: u32,
+    /// The subject that the process must carry, and which ends with this; [`NO_SUBJECT`] for a process
+    /// that must carry none.
+    pub replaces: u32,
     /// Keeps the layout free of hidden padding.
     pub reserved: u32,
+}
+
+impl LabelRequest {
+    /// Label a process that carries none, as `subject` without a session.
+    pub const fn attach(start_ticks: u64, subject: u32) -> Self {
+        Self { start_ticks, session: 0, subject, row: subject, replaces: NO_SUBJECT, reserved: 0 }
+    }
+
+    /// The same with a session.
+    pub const fn with_session(self, session: u64) -> Self {
+        Self { session, ..self }
+    }
 }
 
 /// Who made a file system: the label of the task that was running then.
@@ -102,9 +128,9 @@ pub struct UnitName {
 }
 
 const _: () = {
-    assert!(size_of::<LabelRequest>() == 24);
+    assert!(size_of::<LabelRequest>() == 32);
     assert!(size_of::<Maker>() == 16);
     assert!(size_of::<Process>() == 24);
-    assert!(size_of::<SocketLabel>() == 40);
-    assert!(size_of::<Label>() == 48 + size_of::<Walk>());
+    assert!(size_of::<SocketLabel>() == 48);
+    assert!(size_of::<Label>() == 56 + size_of::<Walk>());
 };

@@ -30,7 +30,8 @@ pub const MAX_PATTERNS: u32 = 16;
 /// The subject is part of this generation.
 pub const SUBJECT_LIVE: u32 = 1;
 
-/// What a generation says of one subject. Index: subject id.
+/// What a generation says of one subject, or of one session with variables. Index: subject id, or the
+/// number given to the session.
 ///
 /// Row `r` of segment `s` in slot `c` is at `masks + c * mask_stride + s * rows + r`, the timeline of
 /// slot `c` at `timeline + c * timeline_stride`.
@@ -55,6 +56,9 @@ pub struct SubjectRow {
     pub timeline: u32,
     /// Timelines per slot.
     pub timeline_stride: u32,
+    /// The only session that this row decides for; 0 = any. Rows of sessions are used again when their
+    /// session has ended, and a label of an ended session must not be decided by another's row.
+    pub session: u64,
 }
 
 /// Which copy of a subject's outcomes counts: bits 0 to 7 the slot, 8 to 15 the number of boundaries
@@ -332,7 +336,7 @@ pub const fn live_slot(word: u64) -> u32 {
 pub const ALL_ACTIONS: u64 = (1 << (Action::SysSetid as u8 + 1)) - 1;
 
 const _: () = {
-    assert!(size_of::<SubjectRow>() == 40);
+    assert!(size_of::<SubjectRow>() == 48);
     assert!(size_of::<Timeline>() == 8 * MAX_BOUNDARIES);
     assert!(size_of::<Outcome>() == 16);
     assert!(size_of::<Masks>() == 48);

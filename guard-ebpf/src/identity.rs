@@ -59,6 +59,7 @@ fn inherit(child: *mut task_struct, parent: *mut Label) -> bool {
     // SAFETY: both point to whole values; the child does not run yet.
     unsafe {
         (*label).session = (*parent).session;
+        (*label).row = (*parent).row;
         (*label).subject = (*parent).subject;
     }
     true
@@ -112,8 +113,11 @@ fn attach(subject: u32) -> bool {
     if label.is_null() {
         return false;
     }
-    // SAFETY: the storage of the running task.
-    unsafe { (*label).subject = subject };
+    // SAFETY: the storage of the running task. The row first: the subject makes it count.
+    unsafe {
+        (*label).row = subject;
+        (*label).subject = subject;
+    }
     count(Counter::Labelled);
     true
 }
@@ -132,6 +136,7 @@ pub fn bprm_committed_creds(ctx: LsmContext) -> i32 {
         // SAFETY: the storage of the running task.
         unsafe {
             if (*label).prepared != NO_SUBJECT {
+                (*label).row = (*label).prepared;
                 (*label).subject = (*label).prepared;
                 (*label).prepared = NO_SUBJECT;
                 count(Counter::Labelled);

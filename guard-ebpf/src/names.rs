@@ -296,7 +296,8 @@ fn rename(old: u64, new: u64, flags: u32, label: *mut Label) -> Result<i32, Reas
 fn rights_of(generation: &Generation, label: *mut Label, resource: &Resource) -> Rights {
     // SAFETY: the label of the running task; the helper has no requirements.
     unsafe {
-        rights(generation, (*label).subject, resource.class, resource.features, || bpf_ktime_get_boot_ns())
+        let row = ((*label).row, (*label).session);
+        rights(generation, row, resource.class, resource.features, || bpf_ktime_get_boot_ns())
     }
 }
 

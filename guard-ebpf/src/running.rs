@@ -1,8 +1,11 @@
-//! Labels processes that run already: a BPF iterator over all tasks.
+//! Labels processes that run already: BPF iterators over all tasks.
 //!
-//! The agent repeats it until a pass labels nothing: a child that was forked by a labelled task has
+//! The agent repeats one until a pass labels nothing: a child that was forked by a labelled task has
 //! the label from `task_alloc` or `task_newtask`, and one whose parent was labelled too late for
 //! both is found by the next pass.
+//!
+//! Of all programs only [`label_requested`] exchanges a label for another one, for a process that enters
+//! a successor of its subject, and only where the request names the label that it carries.
 
 use crate::identity::irrevocable;
 use crate::maps::REQUESTS;
@@ -15,7 +18,7 @@ use aya_ebpf::bindings::task_struct;
 use core::ffi::c_void;
 use guard_common::decide::Reason;
 use guard_common::event::Counter;
-use guard_common::label::NO_SUBJECT;
+use guard_common::label::{LabelRequest, NO_SUBJECT};
 
 /// `PF_KTHREAD` (include/linux/sched.h).
 const PF_KTHREAD: u32 = 0x0020_0000;
@@ -29,6 +32,7 @@ pub struct IteratorContext {
     task: *mut task_struct,
 }
 
+/// Labels whatever the selectors or a request cover.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/task")]
 pub fn label_running(ctx: *mut IteratorContext) -> i32 {
@@ -37,52 +41,85 @@ pub fn label_running(ctx: *mut IteratorContext) -> i32 {
     if task.is_null() {
         return 0;
     }
-    let (subject, session) = match wanted(task as u64) {
-        Ok(found) => found,
-        Err(_) => return 0,
-    };
-    if subject == NO_SUBJECT {
-        return 0;
-    }
-    match task::of(task) {
-        Lookup::Unlabelled => {}
-        _ => return 0,
-    }
-    let label = task::create(task);
-    if !label.is_null() {
-        // SAFETY: the helper returned a whole value. The session first: the subject makes it count.
-        unsafe {
-            (*label).session = session;
-            core::ptr::write_volatile(&raw mut (*label).subject, subject);
-        }
-        count(Counter::Labelled);
+    if let Ok(Some(request)) = wanted(task as u64) {
+        fulfil(task, &request);
     }
     0
 }
 
-/// Subject and session that a running task should carry.
+/// Labels what a request covers, and nothing else.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/task")]
+pub fn label_requested(ctx: *mut IteratorContext) -> i32 {
+    // SAFETY: the kernel passes a valid context.
+    let task = unsafe { (*ctx).task };
+    if task.is_null() {
+        return 0;
+    }
+    if let Ok(Some(request)) = requested(task as u64) {
+        fulfil(task, &request);
+    }
+    0
+}
+
+/// Gives a task the label of a request, if it carries the one that the request replaces, or none.
 #[inline(always)]
-fn wanted(task: u64) -> Result<(u32, u64), Reason> {
+fn fulfil(task: *mut task_struct, request: &LabelRequest) {
+    if request.subject == NO_SUBJECT {
+        return;
+    }
+    let label = match task::of(task) {
+        Lookup::Unlabelled if request.replaces == NO_SUBJECT => task::create(task),
+        // SAFETY: a label that was found is a whole value.
+        Lookup::Labelled(label) if unsafe { (*label).subject } == request.replaces => label,
+        _ => return,
+    };
+    if label.is_null() {
+        return;
+    }
+    // SAFETY: the helper returned a whole value. The subject last: it makes a new label count, and a pass
+    // that finds it does nothing.
+    unsafe {
+        (*label).session = request.session;
+        core::ptr::write_volatile(&raw mut (*label).row, request.row);
+        core::ptr::write_volatile(&raw mut (*label).subject, request.subject);
+    }
+    count(Counter::Labelled);
+}
+
+/// The request that the agent made for the process of a task.
+#[inline(always)]
+fn requested(task: u64) -> Result<Option<LabelRequest>, Reason> {
     let flags: u32 = read(task, &TASK_FLAGS)?;
     let tgid: u32 = read(task, &TASK_TGID)?;
     if flags & PF_KTHREAD != 0 || tgid == 1 || tgid as u64 == get(&AGENT_TGID) {
-        return Ok((NO_SUBJECT, 0));
+        return Ok(None);
     }
-    // SAFETY: the agent does not change requests while the iterator runs.
-    if let Some(request) = unsafe { REQUESTS.get(tgid) } {
-        let leader: u64 = read(task, &TASK_GROUP_LEADER)?;
-        let start: u64 = read(leader, &TASK_START_BOOTTIME)?;
-        if start / TICK_NS == request.start_ticks {
-            return Ok((request.subject, request.session));
-        }
+    // SAFETY: the agent does not change requests while an iterator runs.
+    let Some(request) = (unsafe { REQUESTS.get(tgid) }) else { return Ok(None) };
+    let leader: u64 = read(task, &TASK_GROUP_LEADER)?;
+    let start: u64 = read(leader, &TASK_START_BOOTTIME)?;
+    Ok(if start / TICK_NS == request.start_ticks { Some(*request) } else { None })
+}
+
+/// The label that a running task should carry, as a request.
+#[inline(always)]
+fn wanted(task: u64) -> Result<Option<LabelRequest>, Reason> {
+    let flags: u32 = read(task, &TASK_FLAGS)?;
+    let tgid: u32 = read(task, &TASK_TGID)?;
+    if flags & PF_KTHREAD != 0 || tgid == 1 || tgid as u64 == get(&AGENT_TGID) {
+        return Ok(None);
+    }
+    if let Some(request) = requested(task)? {
+        return Ok(Some(request));
     }
     let groups: u64 = read(task, &TASK_CGROUPS)?;
     let cgroup: u64 = read(groups, &CSS_SET_CGROUP)?;
     let node: u64 = read(cgroup, &CGROUP_KN)?;
-    let by_cgroup = lookup_cgroup(read(node, &KERNFS_NODE_ID)?);
-    if by_cgroup != NO_SUBJECT {
-        return Ok((by_cgroup, 0));
+    let mut subject = lookup_cgroup(read(node, &KERNFS_NODE_ID)?);
+    if subject == NO_SUBJECT {
+        let cred: u64 = read(task, &TASK_CRED)?;
+        subject = irrevocable(cred)?;
     }
-    let cred: u64 = read(task, &TASK_CRED)?;
-    Ok((irrevocable(cred)?, 0))
+    Ok(Some(LabelRequest::attach(0, subject)))
 }

@@ -69,10 +69,11 @@ pub fn claim(sock: *const c_void, label: *mut Label) -> Result<(), Reason> {
         return Err(Reason::NoMemory);
     }
     // SAFETY: the storage of the socket and the label of the running task. Another processor that
-    // decides meanwhile does so for the label before or for this one: the subject is one word, and
-    // session and process are for the report only. The helpers have no requirements.
+    // decides meanwhile does so for the label before or for this one: the row is one word, and a row of
+    // a session denies everything to another session. The helpers have no requirements.
     unsafe {
         (*kept).session = (*label).session;
+        core::ptr::write_volatile(&raw mut (*kept).row, (*label).row);
         (*kept).process.tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
         (*kept).process.uid = bpf_get_current_uid_gid() as u32;
         bpf_get_current_comm((&raw mut (*kept).process.comm).cast(), 16);
@@ -110,6 +111,7 @@ pub fn guarded(
         // SAFETY: the label is borrowed; the storage of the socket is whole.
         unsafe {
             (*label).subject = subject;
+            (*label).row = core::ptr::read_volatile(&raw const (*kept).row);
             (*label).session = (*kept).session;
             (*label).process = (*kept).process;
         }

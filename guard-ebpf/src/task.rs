@@ -1,7 +1,19 @@
 //! Labels in task storage.
 //!
-//! A label cannot be lost: it is written by `task_alloc` before a child exists and again by
-//! `task_newtask`, nothing deletes it, and the kernel frees it with the task.
+//! A label cannot be lost, by construction:
+//!
+//! - It lies in the storage of the task itself, which the kernel frees with the task and not before
+//!   (`bpf_task_storage_free`, from `__put_task_struct`). No program here deletes from that map, and the
+//!   agent never does.
+//! - Every task is made by `copy_process`, whatever asked for it (fork, clone with any flags, vfork, a thread,
+//!   an io_uring worker). It calls `security_task_alloc` before the child can run, and gives up if that
+//!   fails; so there is no child without the label that its maker had then. Whoever was labelled between
+//!   that and the child's becoming visible is caught by `task_newtask`, and by the iterator's next pass.
+//! - Exec, changes of credentials, namespaces and cgroups keep the task, and with it the storage. An exec by
+//!   another thread than the leader keeps the executing task, which takes over the leader's id.
+//! - Only three programs write a subject into a task: `inherit`, for a child that does not run yet; `attach`
+//!   and `bprm_committed_creds`, for a task that has none; and `running::fulfil`, which exchanges one only for
+//!   the successor that the agent names.
 
 use crate::maps::LABELS;
 use crate::offsets::{self, STORAGE_MAY_BE_BUSY, TASK_BPF_STORAGE};

@@ -18,13 +18,19 @@ pub fn live() -> Result<(Generation, &'static Header), Reason> {
     Ok((generation, header))
 }
 
+/// What is asked of the tables for a label.
+#[inline(always)]
+fn query(label: *mut Label, resource: &Resource, required: u64) -> Query {
+    // SAFETY: the label of the running task.
+    let (subject, session) = unsafe { ((*label).row, (*label).session) };
+    Query { subject, session, class: resource.class, features: resource.features, required }
+}
+
 /// Decides everything in `required` on `resource` and records what is to be recorded. Returns 0 or
 /// a negative error number.
 #[inline(always)]
 pub fn judge(generation: &Generation, label: *mut Label, resource: &Resource, required: u64) -> i32 {
-    // SAFETY: the label of the running task.
-    let subject = unsafe { (*label).subject };
-    let query = Query { subject, class: resource.class, features: resource.features, required };
+    let query = query(label, resource, required);
     // SAFETY: the helper has no requirements.
     let decision = decide(generation, &query, || unsafe { bpf_ktime_get_boot_ns() });
     answer(generation, label, resource, required, decision)
@@ -34,9 +40,7 @@ pub fn judge(generation: &Generation, label: *mut Label, resource: &Resource, re
 /// open to the task: the answer counts, but nobody is refused anything, so nothing is reported.
 #[inline(always)]
 pub fn probe(generation: &Generation, label: *mut Label, resource: &Resource, required: u64) -> i32 {
-    // SAFETY: a label is a whole value.
-    let subject = unsafe { (*label).subject };
-    let query = Query { subject, class: resource.class, features: resource.features, required };
+    let query = query(label, resource, required);
     // SAFETY: the helper has no requirements.
     let decision = decide(generation, &query, || unsafe { bpf_ktime_get_boot_ns() });
     count(Counter::Decided);
@@ -49,9 +53,7 @@ pub fn probe(generation: &Generation, label: *mut Label, resource: &Resource, re
 /// Decides like [`judge`], and records only what is denied: the operation was recorded before.
 #[inline(always)]
 pub fn refuse(generation: &Generation, label: *mut Label, resource: &Resource, required: u64) -> i32 {
-    // SAFETY: the label of the running task.
-    let subject = unsafe { (*label).subject };
-    let query = Query { subject, class: resource.class, features: resource.features, required };
+    let query = query(label, resource, required);
     // SAFETY: the helper has no requirements.
     let decision = decide(generation, &query, || unsafe { bpf_ktime_get_boot_ns() });
     if decision.denied == 0 { 0 } else { answer(generation, label, resource, required, decision) }
@@ -140,10 +142,7 @@ pub fn judge_either(
     first: u64,
     second: u64,
 ) -> i32 {
-    // SAFETY: the label of the running task.
-    let subject = unsafe { (*label).subject };
-    let query =
-        Query { subject, class: resource.class, features: resource.features, required: first | second };
+    let query = query(label, resource, first | second);
     // SAFETY: the helper has no requirements.
     let mut decision = decide(generation, &query, || unsafe { bpf_ktime_get_boot_ns() });
     // What the candidate set would deny or allow of both, as if both were one action.

@@ -77,7 +77,7 @@ fn open_to_all(action: impl FnOnce() -> Result<()>) -> Result<()> {
     layout::mode(directory, 0o755)?;
     layout::mode(&socket, 0o666)?;
     let result = action();
-    layout::mode(directory, 0o700)?;
+    layout::mode(directory, 0o711)?;
     layout::mode(&socket, 0o600)?;
     result
 }

@@ -15,7 +15,7 @@ use crate::{
     admin, attributes, caches, canary, checks, coverage, credentials, deputies, doors, escape, exactness, exec,
     families, file, first_hour, flood, generations, hostile, identity, image, includes, interpreter, layout,
     lifecycle, listening, machine, mode, mounts, names, network, own_tmpfs, path, process, programs, quickstart,
-    quiet, requirements, ring, running, selector, sending, shadow, stdio, store, systemd, unix, unused, users, why,
+    quiet, requirements, ring, running, selector, sending, session, shadow, starters, stdio, store, systemd, unix, unused, users, why,
 };
 
 /// One test: run once without Guard and once under it.
@@ -108,6 +108,8 @@ const FAMILIES: &[Family] = &[
         ],
     },
     Family { name: "machine", place: Place::Plain, has_daemon: true, parts: &[process::PART, machine::PART] },
+    Family { name: "session", place: Place::Plain, has_daemon: true, parts: &[session::PART] },
+    Family { name: "starters", place: Place::Plain, has_daemon: true, parts: &[starters::PART] },
     Family { name: "admin", place: Place::Plain, has_daemon: true, parts: &[admin::PART] },
     Family { name: "quickstart", place: Place::Plain, has_daemon: false, parts: &[quickstart::PART] },
     Family { name: "programs", place: Place::Plain, has_daemon: true, parts: &[programs::PART] },
@@ -143,6 +145,7 @@ const FAMILIES: &[Family] = &[
             checks::PART,
             coverage::PART,
             hostile::PART,
+            session::ALONE,
         ],
     },
     Family { name: "exact", place: Place::Plain, has_daemon: false, parts: &[exactness::PART] },

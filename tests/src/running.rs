@@ -28,6 +28,7 @@ pub(crate) const PART: Part = Part {
             a_process_that_runs_already_is_labelled_before_the_agent_is_ready,
             a_selected_executable_that_runs_already_is_labelled_with_its_children,
             a_fork_storm_during_the_start_leaves_nobody_unlabelled,
+            a_fork_storm_while_a_policy_adds_a_subject_leaves_nobody_unlabelled,
         ],
     ),
 };
@@ -122,12 +123,24 @@ const READY: u64 = 1;
 const OVER: u64 = 2;
 
 fn a_fork_storm_during_the_start_leaves_nobody_unlabelled(case: &Case<'_>) -> Result<()> {
+    under_a_storm(case, || spawn(&configure("storm", &bundle())?)?.ready())
+}
+
+fn a_fork_storm_while_a_policy_adds_a_subject_leaves_nobody_unlabelled(case: &Case<'_>) -> Result<()> {
+    let before = Bundle::new("running").subject("ci", "user = \"ci\"");
+    let daemon = Daemon::start("storm-and-policy", &before)?;
+    let added = bundle().version(2).write(&daemon.directory().join("added"))?;
+    under_a_storm(case, || daemon.apply(&added).map(|()| daemon))
+}
+
+/// From when `begin` returns, no process of a fork storm may be unlabelled.
+fn under_a_storm(case: &Case<'_>, begin: impl FnOnce() -> Result<Daemon>) -> Result<()> {
     const STORMS: usize = 2;
     let wanted: u64 = if case.full { 20_000 } else { 300 };
     let counters = raw::SharedCounters::new().context("share memory")?;
     let storms =
         (0..STORMS).map(|_| attempt::start(AGENT, || storm(&counters))).collect::<Result<Vec<_>>>()?;
-    let daemon = spawn(&configure("storm", &bundle())?)?.ready();
+    let daemon = begin();
     counters.at(PHASE).store(if daemon.is_ok() { READY } else { OVER }, Ordering::SeqCst);
     // Whoever finishes the number ends the phase.
     while daemon.is_ok() && counters.at(REFUSED).load(Ordering::SeqCst) < wanted {

@@ -70,21 +70,28 @@ pub struct Explainer<'a> {
     bundle: &'a Bundle,
     oracle: Oracle<'a>,
     tests: &'a [AttributeTest],
+    /// Values of session variables.
+    facts: &'a Facts,
 }
 
 impl<'a> Explainer<'a> {
-    /// For `bundle` on `host`. `tests` are the attribute tests of the tables that decided.
+    /// For `bundle` on `host`, with the session variables of `facts`. `tests` are the attribute tests of the tables that decided.
     ///
     /// # Errors
     /// If the bundle no longer compiles here.
-    pub fn new(bundle: &'a Bundle, tests: &'a [AttributeTest], host: &'a Host) -> Result<Self, Diagnostic> {
-        let oracle = Oracle::new(bundle, host, &Facts::default()).map_err(|errors| {
+    pub fn new(
+        bundle: &'a Bundle,
+        tests: &'a [AttributeTest],
+        host: &'a Host,
+        facts: &'a Facts,
+    ) -> Result<Self, Diagnostic> {
+        let oracle = Oracle::new(bundle, host, facts).map_err(|errors| {
             Diagnostic::error(
                 "bundle",
                 format!("the bundle does not compile on this host any more:\n{errors}"),
             )
         })?;
-        Ok(Self { bundle, oracle, tests })
+        Ok(Self { bundle, oracle, tests, facts })
     }
 
     /// Why `record` came about under the bundle.
@@ -162,7 +169,7 @@ impl<'a> Explainer<'a> {
     /// What Cedar says of one action on what `record` is about.
     fn asked(&self, record: &Record, action: &str) -> Result<Finding, Diagnostic> {
         let request = self.request(record, action)?;
-        can(self.bundle, &self.oracle, &Question { request, facts: Facts::default(), resolved: None })
+        can(self.bundle, &self.oracle, &Question { request, facts: self.facts.clone(), resolved: None })
     }
 
     fn request(&self, record: &Record, name: &str) -> Result<Request, Diagnostic> {

@@ -1,14 +1,17 @@
-//! The admin API: HTTP and JSON over a unix socket.
+//! The APIs: HTTP and JSON over unix sockets, one for administrators and one for everybody.
 
 mod coverage;
 mod events;
 mod extract;
 mod mode;
+mod own;
 mod policy;
 mod report;
 mod server;
+mod sessions;
 mod shadow;
 pub mod types;
 mod why;
 
+pub use own::{bind as bind_own, serve as serve_own};
 pub use server::{bind, serve};

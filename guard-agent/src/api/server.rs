@@ -1,7 +1,7 @@
 //! The server's side.
 
 use super::types::Failure;
-use super::{coverage, events, mode, policy, report, why};
+use super::{coverage, events, mode, policy, report, sessions, why};
 use crate::daemon::Shared;
 use crate::kernel::peer_process;
 use axum::Json;
@@ -25,14 +25,22 @@ use tokio::net::UnixListener;
 ///
 /// # Errors
 /// If the socket cannot be made.
-pub fn bind(path: &Path) -> io::Result<UnixListener> {
-    match std::fs::remove_file(path) {
+pub fn bind(path: &Path, private: &Path) -> io::Result<UnixListener> {
+    bind_with(path, private, 0o600)
+}
+
+/// Makes a socket with this mode. It is made in a directory that is closed to others, and appears under
+/// its name when it is ready: nobody gets in before the mode is set.
+pub(super) fn bind_with(path: &Path, private: &Path, mode: u32) -> io::Result<UnixListener> {
+    let name = path.file_name().ok_or_else(|| io::Error::other("it names no socket"))?;
+    let hidden = private.join(name);
+    match std::fs::remove_file(&hidden) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    // The directory is already closed to others, so nobody gets in before the mode is set.
-    let listener = UnixListener::bind(path)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    let listener = UnixListener::bind(&hidden)?;
+    std::fs::set_permissions(&hidden, std::fs::Permissions::from_mode(mode))?;
+    std::fs::rename(&hidden, path)?;
     Ok(listener)
 }
 
@@ -67,6 +75,7 @@ pub async fn serve(listener: UnixListener, shared: Shared) -> io::Result<()> {
         .merge(policy::routes())
         .merge(mode::routes())
         .merge(report::routes())
+        .merge(sessions::routes())
         .merge(why::routes())
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)

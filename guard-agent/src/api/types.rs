@@ -6,11 +6,12 @@ use crate::analysis::can::Finding;
 use crate::analysis::can::Named;
 use crate::bundle::{Ended, Entry, Hold, Shadow};
 use crate::coverage::ActionCoverage;
-use crate::daemon::{ModeChange, ModeSetting};
+use crate::daemon::{ModeChange, ModeSetting, Session};
 use crate::events::{BundleRecord, Missing, Record};
 use crate::policy::{Mode, Unenforceable};
 use crate::store::StoreStatus;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// Body of `GET /v1/status`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -330,6 +331,50 @@ pub struct ModeSet {
     pub until: Option<String>,
     /// Its mode from then on.
     pub then: Mode,
+}
+
+/// Body of `POST /v1/adopt` of the self-service socket: label the calling process.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AdoptRequest {
+    /// The subject.
+    pub subject: String,
+    /// Values of the session's variables, by name.
+    #[serde(default)]
+    pub variables: BTreeMap<String, String>,
+    /// Why, for the record.
+    #[serde(default)]
+    pub reason: Option<String>,
+}
+
+/// Answer to it: the process carries the label.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Adopted {
+    /// [`Adopted::SCHEMA`].
+    pub schema: String,
+    /// The subject.
+    pub subject: String,
+    /// The session.
+    pub session: u64,
+}
+
+impl Adopted {
+    /// The schema of the answer.
+    pub const SCHEMA: &str = "guard.adopted/1";
+}
+
+/// Answer to `GET /v1/sessions`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Sessions {
+    /// [`Sessions::SCHEMA`].
+    pub schema: String,
+    /// The sessions, oldest first.
+    pub sessions: Vec<Session>,
+}
+
+impl Sessions {
+    /// The schema of the answer.
+    pub const SCHEMA: &str = "guard.sessions/1";
 }
 
 /// Body of `POST /v1/policy/apply`.

@@ -51,7 +51,7 @@ impl CliError {
         let exit = match status {
             403 => Exit::NotPermitted,
             400 | 422 => Exit::Invalid,
-            409 => Exit::No,
+            409 | 429 => Exit::No,
             _ => Exit::Internal,
         };
         match serde_json::from_slice::<Failure>(body) {

@@ -21,7 +21,9 @@ mod mode;
 mod policy;
 mod remembered;
 mod report;
+mod run;
 mod screen;
+mod sessions;
 mod shadow;
 mod status;
 mod why;
@@ -38,8 +40,10 @@ use keys::Keys;
 use screen::Screen;
 use std::path::PathBuf;
 
-/// Where the daemon listens.
+/// Where the daemon listens to administrators.
 const SOCKET: &str = "/run/guard/admin.sock";
+/// Where it listens to everybody.
+const OWN_SOCKET: &str = "/run/guard/self.sock";
 
 /// The command line of `guardctl`.
 #[derive(Debug, Parser)]
@@ -52,9 +56,10 @@ const SOCKET: &str = "/run/guard/admin.sock";
                   5 not permitted, 6 invalid input, 7 internal."
 )]
 pub struct Cli {
-    /// The daemon's admin socket.
-    #[arg(long, global = true, env = "GUARD_SOCKET", value_name = "PATH", default_value = SOCKET)]
-    socket: PathBuf,
+    /// The daemon's admin socket, /run/guard/admin.sock; for `run` its self-service socket,
+    /// /run/guard/self.sock.
+    #[arg(long, global = true, env = "GUARD_SOCKET", value_name = "PATH")]
+    socket: Option<PathBuf>,
     #[command(subcommand)]
     command: Command,
 }
@@ -84,6 +89,11 @@ enum Command {
     Mode(mode::SetMode),
     /// What was granted and never used.
     Report(report::Args),
+    /// Run a command as a subject, in a session of its own. Needs no root: the subject's definition says
+    /// who may.
+    Run(run::Args),
+    /// Who runs what as which subject.
+    Sessions(sessions::Args),
     /// Can this host enforce, and if not, what has to be done? Needs no daemon.
     Doctor(DoctorArgs),
     /// Write a first bundle for a service, in monitor mode. Needs no daemon.
@@ -185,13 +195,20 @@ impl Cli {
             Command::Learn(args) => args.json,
             Command::Mode(args) => args.json,
             Command::Report(args) => args.json,
+            Command::Run(_) => false,
+            Command::Sessions(args) => args.json,
         }
     }
 
     fn run(self) -> Result<Exit, CliError> {
         let screen = Screen::stdout();
-        let client = Client::new(self.socket);
+        if let Command::Run(args) = self.command {
+            return wait(args.run(&self.socket.unwrap_or_else(|| OWN_SOCKET.into())));
+        }
+        let client = Client::new(self.socket.unwrap_or_else(|| SOCKET.into()));
         match self.command {
+            // Has a socket of its own, see above.
+            Command::Run(_) => Ok(Exit::Usage),
             Command::Status(output) => wait(status::run(&client, &screen, output.json)),
             Command::Coverage(output) => wait(coverage::run(&client, &screen, output.json)),
             Command::Policy(Policy::Check(bundle)) => {
@@ -220,6 +237,7 @@ impl Cli {
             Command::Learn(args) => wait(learn::run(&client, &screen, &args)),
             Command::Mode(args) => wait(args.run(&client, &screen)),
             Command::Report(args) => wait(args.run(&client, &screen)),
+            Command::Sessions(args) => wait(args.run(&client, &screen)),
         }
     }
 }
@@ -268,6 +286,8 @@ mod tests {
             "guardctl mode enforce nginx --for 1h",
             "guardctl mode monitor nginx --for 10m --reason INC-4412 --json",
             "guardctl mode bundle nginx -y",
+            "guardctl run --as coder --set worktree=PWD --reason INC-1 -- make test",
+            "guardctl sessions --all --subject coder --json",
             "guardctl report --unused --subject nginx --json",
             "guardctl init ci --user ci --dir /tmp/ci --json",
             "guardctl keys generate release --dir /tmp",

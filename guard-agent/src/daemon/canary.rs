@@ -75,7 +75,8 @@ pub enum CanaryError {
     },
 }
 
-/// Proves enforcement of the live generation, whose number is `generation`. Events of others that are
+/// Proves enforcement of the live generation, whose number is `generation`. `private` is a directory that
+/// is closed to others. Events of others that are
 /// read meanwhile are kept in `early`.
 ///
 /// # Errors
@@ -84,11 +85,11 @@ pub(super) fn prove(
     kernel: &mut Kernel,
     events: &mut EventStream,
     generation: u64,
-    run_dir: &Path,
+    private: &Path,
     early: &mut Vec<Event>,
 ) -> Result<(), CanaryError> {
     let child_error = |error: io::Error| CanaryError::Child(error.to_string());
-    let socket = run_dir.join("canary.sock");
+    let socket = private.join("canary.sock");
     let _ = std::fs::remove_file(&socket);
     let listener = UnixListener::bind(&socket).map_err(child_error)?;
     let mut canary = Canary::start(&socket).map_err(child_error)?;
@@ -101,8 +102,8 @@ pub(super) fn prove(
     let pid = canary.child.id() as i32;
     let (_, start_ticks) =
         labelling::stat(pid).ok_or_else(|| CanaryError::Child(format!("process {pid} is gone")))?;
-    let request = LabelRequest { start_ticks, session: nonce, subject: CANARY_SUBJECT, reserved: 0 };
-    kernel.label_running(&[(pid, request)])?;
+    let request = LabelRequest::attach(start_ticks, CANARY_SUBJECT).with_session(nonce);
+    kernel.label_requested(&[(pid, request)])?;
     for (action, errno) in OPERATIONS.iter().zip(canary.round().map_err(child_error)?) {
         if errno != EACCES {
             return Err(CanaryError::NotDenied { action: action.row().name, errno, expected: EACCES });

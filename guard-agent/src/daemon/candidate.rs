@@ -1,7 +1,8 @@
 //! Bundles that could become the live one, and which of them the daemon starts with.
 
 use super::engine::{ApplyError, compile};
-use super::modes::Modes;
+use super::modes::{Modes, Now};
+use super::sessions::Sessions;
 use crate::bundle::{self, Effect, Entry, Opened, Proposed, Record, Shelf, Standing, Trust, TrustConfig};
 use crate::policy::{self, Bundle, Compiled, SubjectIds};
 use jiff::Timestamp;
@@ -13,6 +14,7 @@ pub(super) struct Stored {
     pub(super) ids_file: PathBuf,
     pub(super) shelf: Shelf,
     pub(super) modes: Modes,
+    pub(super) sessions: Sessions,
 }
 
 impl Stored {
@@ -30,7 +32,9 @@ impl Stored {
             Err(error) => return Err(store(error)),
         };
         let shelf = Shelf::open(state_dir)?;
-        Ok(Self { ids, ids_file, shelf, modes: Modes::read(state_dir) })
+        let now = Now::read();
+        let sessions = Sessions::read(state_dir, &now.boot_id, now.wall);
+        Ok(Self { ids, ids_file, shelf, modes: Modes::read(state_dir), sessions })
     }
 }
 

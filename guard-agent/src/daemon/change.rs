@@ -38,11 +38,17 @@ impl Engine {
         let cause =
             Cause { how: How::Start, by: "the configuration", reason: None, back_to: None, hold: None };
         self.restore_shadow();
-        let built = match self.shadow {
-            Some(_) => self.build(&candidate.bundle)?,
-            None => Built { compiled, ids, beside: Beside::Nothing },
+        // Sessions of subjects that this bundle is the first to have do not exist.
+        let mut numbers = ids;
+        self.resumed = self.sessions.resume(&mut numbers);
+        self.number(numbers)?;
+        let built = if self.shadow.is_some() || !self.sessions.seats().is_empty() {
+            self.build(&candidate.bundle)?
+        } else {
+            Built { compiled, ids: self.ids.clone(), beside: Beside::Nothing, unseated: Vec::new() }
         };
         let labelled = self.make_live(candidate, built, (!again).then_some(cause))?;
+        self.resumed.clear();
         self.end_shadow_that_is_live(How::Start, "the start");
         Ok(self.applied(true, started, labelled))
     }

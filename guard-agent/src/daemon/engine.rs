@@ -4,6 +4,7 @@ use super::candidate::{Kept, Stored};
 use super::labelling;
 use super::modes::{Modes, Now};
 use super::names::Watch;
+use super::sessions::Sessions;
 use super::shadow::{Beside, Shadow, ShadowError};
 use super::unused::Watched;
 use crate::api::types::{
@@ -14,11 +15,12 @@ use crate::coverage;
 use crate::events::{BundleRecord, time};
 use crate::host::Host;
 use crate::kernel::{Kernel, KernelError};
-use crate::policy::{self, Bundle, Compiled, Diagnostics, SubjectIds, Unenforceable};
+use crate::policy::{self, Bundle, Compiled, Diagnostics, Facts, Seat, SubjectIds, Unenforceable};
 use crate::store::Store;
 use crate::tables::Selector;
 use guard_common::action::{Coverage, TABLE};
 use guard_common::event::Counter;
+use guard_common::label::LabelRequest;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -93,6 +95,8 @@ pub(super) struct Live {
     pub(super) since: i64,
     /// What stands beside it.
     pub(super) beside: Beside,
+    /// Sessions whose variables have no place in the tables.
+    pub(super) unseated: Vec<u64>,
     /// What of its use is with the store.
     pub(super) watched: Watched,
 }
@@ -111,6 +115,8 @@ pub(super) struct Built {
     /// The numbers its subjects have or get.
     pub(super) ids: SubjectIds,
     pub(super) beside: Beside,
+    /// Sessions whose variables have no place in them: everything is denied to these.
+    pub(super) unseated: Vec<u64>,
 }
 
 /// Owns the kernel side and everything that decides what it enforces.
@@ -129,6 +135,9 @@ pub struct Engine {
     pub(super) shadow: Option<Shadow>,
     /// Modes that differ from the bundle's for a while.
     pub(super) modes: Modes,
+    pub(super) sessions: Sessions,
+    /// Processes of sessions that an agent before this one knew, until they are labelled again.
+    pub(super) resumed: Vec<(i32, LabelRequest)>,
     /// Why the daemon started with another bundle than the configured one.
     pub(super) kept: Option<Kept>,
     since: Option<SystemTime>,
@@ -151,7 +160,7 @@ impl Engine {
         store: Arc<Store>,
         names: Watch,
     ) -> Self {
-        let Stored { ids, ids_file, shelf, modes } = stored;
+        let Stored { ids, ids_file, shelf, modes, sessions } = stored;
         Self {
             kernel,
             ids,
@@ -162,6 +171,8 @@ impl Engine {
             live: None,
             shadow: None,
             modes,
+            sessions,
+            resumed: Vec::new(),
             kept: None,
             since: None,
             names,
@@ -195,29 +206,36 @@ impl Engine {
         result.map(|_| ())
     }
 
-    /// Makes a compiled bundle live and labels running tasks. Returns how many got a label, and what
-    /// was live before.
-    pub(super) fn switch(&mut self, next: Next) -> Result<(usize, Option<Live>), ApplyError> {
-        let Next { bundle, directory, standing, built } = next;
-        let Built { mut compiled, ids, beside } = built;
-        for note in &compiled.notes {
-            tracing::debug!("{note}");
-        }
+    /// Makes these the numbers of subjects. They are on the disk first.
+    pub(super) fn number(&mut self, ids: SubjectIds) -> Result<(), ApplyError> {
         if ids != self.ids {
-            // Before any label can carry a new number.
             serde_json::to_vec(&ids)
                 .map_err(std::io::Error::from)
                 .and_then(|bytes| replace(&self.ids_file, &bytes, 0o644))
                 .map_err(|source| ApplyError::Store { path: self.ids_file.clone(), source })?;
             self.ids = ids;
         }
+        Ok(())
+    }
+
+    /// Makes a compiled bundle live and labels running tasks. Returns how many got a label, and what
+    /// was live before.
+    pub(super) fn switch(&mut self, next: Next) -> Result<(usize, Option<Live>), ApplyError> {
+        let Next { bundle, directory, standing, built } = next;
+        let Built { mut compiled, ids, beside, unseated } = built;
+        for note in &compiled.notes {
+            tracing::debug!("{note}");
+        }
+        // Before any label can carry a new number.
+        self.number(ids)?;
         self.keep_modes(&mut compiled);
         let since = time::boot();
         let generation = self.swap(&bundle, &compiled, &beside)?;
         self.stale = None;
         self.unwatched = self.names.follow(compiled.answers.clone()).err();
         let watched = Watched::begin();
-        let live = Live { bundle, directory, standing, compiled, generation, since, beside, watched };
+        let live =
+            Live { bundle, directory, standing, compiled, generation, since, beside, unseated, watched };
         let mut before = self.live.replace(live);
         // The new policy is live whatever happens here, so a failure is a state and no refusal.
         let labelled = self.label_running().unwrap_or_else(|error| {
@@ -261,7 +279,7 @@ impl Engine {
         self.kernel.set_cgroups(|| labelling::cgroups(&|path| selected_cgroup(selectors, path)))?;
         let mut total = 0;
         for _ in 0..MAX_SCANS {
-            let requests = labelling::requests(&live.compiled.exec_selectors);
+            let requests = labelling::requests(&live.compiled.exec_selectors, &self.resumed);
             let labelled = self.kernel.label_running(&requests)?;
             if labelled == 0 {
                 break;
@@ -363,6 +381,14 @@ impl Engine {
             degraded.push(format!("running processes may lack their label: {error}"));
         }
         degraded.extend(self.modes.lost.clone());
+        degraded.extend(self.sessions.lost.clone());
+        let unseated = self.live.iter().flat_map(|live| &live.unseated);
+        for session in unseated.filter_map(|id| self.sessions.get(*id)) {
+            degraded.push(format!(
+                "everything is denied to {}/{}: what its variables name has no place in the tables any more",
+                session.subject, session.id
+            ));
+        }
         if let Some(Kept { why, broken: true }) = &self.kept {
             degraded.push(why.clone());
         }
@@ -442,9 +468,19 @@ fn names(actions: u64) -> Vec<String> {
 
 /// Compiles a bundle for this host as it is now, with the numbers its subjects have or get.
 pub(super) fn compile(bundle: &Bundle, ids: &SubjectIds) -> Result<(Compiled, SubjectIds), ApplyError> {
+    compile_seated(bundle, &[], ids)
+}
+
+/// The same with the sessions that have variables.
+pub(super) fn compile_seated(
+    bundle: &Bundle,
+    seats: &[Seat],
+    ids: &SubjectIds,
+) -> Result<(Compiled, SubjectIds), ApplyError> {
     let host = Host::read().map_err(ApplyError::Host)?;
     let mut ids = ids.clone();
-    let compiled = policy::compile(bundle, &host, &mut ids).map_err(ApplyError::Invalid)?;
+    let compiled = policy::compile_seated(bundle, (None, seats), &host, &Facts::default(), &mut ids)
+        .map_err(ApplyError::Invalid)?;
     Ok((compiled, ids))
 }
 

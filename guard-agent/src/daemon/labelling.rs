@@ -17,57 +17,60 @@ struct Process {
 }
 
 /// Requests for every process that an executable selector covers, with all its descendants, and
-/// exemptions for the service manager's own. PID 1 and the agent are never among them.
-pub(super) fn requests(selectors: &[ExecSelector]) -> Vec<(i32, LabelRequest)> {
+/// exemptions for the service manager's own. `known` are processes whose label is known otherwise, with
+/// their start; it comes first, and their descendants have it as well. PID 1 and the agent are never
+/// among them.
+pub(super) fn requests(
+    selectors: &[ExecSelector],
+    known: &[(i32, LabelRequest)],
+) -> Vec<(i32, LabelRequest)> {
     let processes = processes();
-    let mut subjects: HashMap<i32, u32> = HashMap::new();
+    let same = |pid: &i32, request: &LabelRequest| {
+        processes.get(pid).is_some_and(|process| process.start_ticks == request.start_ticks)
+    };
+    let mut labels: HashMap<i32, LabelRequest> =
+        known.iter().filter(|(pid, request)| same(pid, request)).copied().collect();
     for (pid, process) in &processes {
         let Some(executable) = &process.executable else { continue };
         // While one of these prepares a unit's process inside the unit's cgroup, that process must not
         // be labelled yet.
         if SERVICE_MANAGER.iter().any(|path| executable == Path::new(path)) {
-            subjects.insert(*pid, NO_SUBJECT);
+            labels.insert(*pid, LabelRequest::attach(process.start_ticks, NO_SUBJECT));
         } else if let Some(selector) = selectors.iter().find(|selector| covers(selector, executable)) {
-            subjects.insert(*pid, selector.subject);
+            let request = LabelRequest::attach(process.start_ticks, selector.subject);
+            labels.entry(*pid).or_insert(request);
         }
     }
     // A child of a selected process is what it would be had the label been there at its fork.
     let mut inherited = Vec::new();
-    for pid in processes.keys() {
-        if subjects.contains_key(pid) {
+    for (pid, process) in &processes {
+        if labels.contains_key(pid) {
             continue;
         }
-        if let Some(subject) = ancestor_subject(&processes, &subjects, *pid) {
-            inherited.push((*pid, subject));
+        if let Some(label) = ancestors_label(&processes, &labels, *pid) {
+            inherited.push((*pid, LabelRequest { start_ticks: process.start_ticks, ..label }));
         }
     }
-    subjects.extend(inherited);
+    labels.extend(inherited);
     let own = std::process::id() as i32;
-    subjects
-        .into_iter()
-        .filter(|(pid, _)| *pid != 1 && *pid != own)
-        .filter_map(|(pid, subject)| {
-            let start_ticks = processes.get(&pid)?.start_ticks;
-            Some((pid, LabelRequest { start_ticks, session: 0, subject, reserved: 0 }))
-        })
-        .collect()
+    labels.into_iter().filter(|(pid, _)| *pid != 1 && *pid != own).collect()
 }
 
 fn covers(selector: &ExecSelector, executable: &Path) -> bool {
     if selector.below { executable.starts_with(&selector.path) } else { executable == selector.path }
 }
 
-/// The subject of the nearest selected ancestor.
-fn ancestor_subject(
+/// The label of the nearest selected ancestor.
+fn ancestors_label(
     processes: &HashMap<i32, Process>,
-    subjects: &HashMap<i32, u32>,
+    labels: &HashMap<i32, LabelRequest>,
     pid: i32,
-) -> Option<u32> {
+) -> Option<LabelRequest> {
     let mut parent = processes.get(&pid)?.parent;
     // A pid can be reused while the table is read, so a cycle is possible and bounded.
     for _ in 0..processes.len() {
-        if let Some(subject) = subjects.get(&parent) {
-            return (*subject != NO_SUBJECT).then_some(*subject);
+        if let Some(label) = labels.get(&parent) {
+            return (label.subject != NO_SUBJECT).then_some(*label);
         }
         parent = processes.get(&parent)?.parent;
     }
@@ -99,16 +102,24 @@ fn without_deleted(path: PathBuf) -> PathBuf {
 
 /// Parent and start time of a process.
 pub(super) fn stat(pid: i32) -> Option<(i32, u64)> {
-    parse_stat(&std::fs::read(format!("/proc/{pid}/stat")).ok()?)
+    let (parent, _, start_ticks) = parse_stat(&std::fs::read(format!("/proc/{pid}/stat")).ok()?)?;
+    Some((parent, start_ticks))
 }
 
-/// Fields 4 and 22 of `/proc/PID/stat` (proc(5)). The name in field 2 may hold anything, so counting
+/// The device number of a process's terminal, 0 without one, and its start time.
+pub(super) fn terminal(pid: i32) -> Option<(u32, u64)> {
+    let (_, terminal, start_ticks) = parse_stat(&std::fs::read(format!("/proc/{pid}/stat")).ok()?)?;
+    Some((terminal, start_ticks))
+}
+
+/// Fields 4, 7 and 22 of `/proc/PID/stat` (proc(5)). The name in field 2 may hold anything, so counting
 /// begins behind its last parenthesis.
-fn parse_stat(stat: &[u8]) -> Option<(i32, u64)> {
+fn parse_stat(stat: &[u8]) -> Option<(i32, u32, u64)> {
     let end = stat.iter().rposition(|byte| *byte == b')')?;
     let rest = std::str::from_utf8(stat.get(end + 1..)?).ok()?;
     let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
-    Some((fields.get(1)?.parse().ok()?, fields.get(19)?.parse().ok()?))
+    let terminal: i32 = fields.get(4)?.parse().ok()?;
+    Some((fields.get(1)?.parse().ok()?, terminal.cast_unsigned(), fields.get(19)?.parse().ok()?))
 }
 
 /// Ids of the existing cgroups that `selected` names, with everything below them. A cgroup's id is
@@ -140,7 +151,7 @@ mod tests {
     #[test]
     fn a_process_cannot_hide_its_start_time_behind_its_name() {
         let line = b"7 (a) R 1 2 3) S 42 7 7 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 12345 0 0";
-        assert_eq!(parse_stat(line), Some((42, 12345)));
+        assert_eq!(parse_stat(line), Some((42, 0, 12345)));
         assert_eq!(parse_stat(b"7 (a"), None);
     }
 
@@ -149,6 +160,6 @@ mod tests {
         let own = std::env::current_exe().unwrap();
         let selector = ExecSelector { path: own, below: false, subject: 16 };
         let own = std::process::id() as i32;
-        assert!(requests(&[selector]).iter().all(|(pid, _)| *pid != own && *pid != 1));
+        assert!(requests(&[selector], &[]).iter().all(|(pid, _)| *pid != own && *pid != 1));
     }
 }

@@ -1,5 +1,6 @@
 //! The daemon: prepares the host, proves enforcement, then serves until it is told to stop.
 
+mod adopt;
 mod canary;
 mod candidate;
 mod change;
@@ -14,17 +15,20 @@ mod output;
 mod pump;
 mod recall;
 mod serve;
+mod sessions;
 mod shadow;
 mod shadow_report;
 mod start;
 mod unused;
 
+pub use adopt::{AdoptError, Caller};
 pub use canary::child as canary_child;
 pub use engine::{ApplyError, Engine};
 pub use mode::ModeError;
 pub use modes::{Change as ModeChange, Setting as ModeSetting};
 pub use recall::Asked;
 pub use serve::Shared;
+pub use sessions::Session;
 pub use shadow::ShadowError;
 pub use shadow_report::ShadowReportError;
 pub use start::{StartError, run};

@@ -4,7 +4,7 @@ use super::engine::Engine;
 use super::modes::{Now, Wanted};
 use crate::api::types::{ModeRequest, ModeSet};
 use crate::kernel::KernelError;
-use crate::policy::Compiled;
+use crate::policy::{Compiled, Posture};
 use std::io;
 use std::time::Duration;
 
@@ -37,6 +37,7 @@ impl Engine {
     pub fn set_mode(&mut self, request: &ModeRequest, by: &str) -> Result<ModeSet, ModeError> {
         let now = Now::read();
         let unknown = || ModeError::NoSubject(request.subject.clone());
+        let seats = self.sessions.seats();
         let Some(live) = &mut self.live else { return Err(unknown()) };
         let subject = live.bundle.subjects().find(|subject| subject.name == request.subject);
         let bundle_mode = subject.ok_or_else(unknown)?.mode;
@@ -57,18 +58,29 @@ impl Engine {
         }
         let before = self.modes.set(&wanted, &now)?;
         let posture = self.modes.posture(&wanted.subject, &now).unwrap_or_default();
-        let changed = match live.compiled.outcomes(id, &posture, now.boot) {
-            // What is live is what a failed change of the bundle goes back to.
-            Some(outcomes) => self.kernel.set_outcomes(id, &outcomes).map(|()| {
-                live.compiled.generation.set_outcomes(id, &outcomes);
-            }),
-            None => Err(KernelError::Outcomes { subject: id }),
+        // The sessions that have rows of their own are the subject as well.
+        let seated = seats.iter().filter(|seat| seat.subject == request.subject).map(|seat| seat.row);
+        let rows: Vec<u32> = seated.filter(|row| live.compiled.has_row(*row)).chain([id]).collect();
+        let kernel = &mut self.kernel;
+        let mut put = |posture: &Posture| {
+            rows.iter().try_for_each(|row| {
+                let outcomes = live.compiled.outcomes(*row, posture, now.boot);
+                let outcomes = outcomes.ok_or(KernelError::Outcomes { subject: *row })?;
+                kernel.set_outcomes(*row, &outcomes)?;
+                // What is live is what a failed change of the bundle goes back to.
+                live.compiled.generation.set_outcomes(*row, &outcomes);
+                Ok(())
+            })
         };
-        if let Err(error) = changed {
+        if let Err(error) = put(&posture) {
             if let Err(error) = self.modes.restore(before) {
                 tracing::error!("the mode of {} is stored and not in force: {error}", wanted.subject);
             }
-            return Err(error.into());
+            let earlier = self.modes.posture(&wanted.subject, &now).unwrap_or_default();
+            if let Err(error) = put(&earlier) {
+                tracing::error!("some sessions of {} are in another mode than it: {error}", wanted.subject);
+            }
+            return Err(error);
         }
         let set = self.modes.get(&wanted.subject, &now);
         Ok(ModeSet {
@@ -84,7 +96,9 @@ impl Engine {
     /// instant without them.
     pub(super) fn keep_modes(&self, compiled: &mut Compiled) {
         let now = Now::read();
-        for (id, name) in compiled.names.subjects.clone() {
+        let seated = self.sessions.seats().into_iter().map(|seat| (seat.row, seat.subject));
+        let rows: Vec<(u32, String)> = compiled.names.subjects.clone().into_iter().chain(seated).collect();
+        for (id, name) in rows {
             let Some(posture) = self.modes.posture(&name, &now) else { continue };
             if let Some(outcomes) = compiled.outcomes(id, &posture, now.boot) {
                 compiled.generation.set_outcomes(id, &outcomes);

@@ -12,6 +12,7 @@ use crate::policy::{self, Bundle, Deciding, Facts, Posture};
 use crate::store::{Filter, Found, StoreError};
 use guard_common::action::Action;
 use guard_common::tables::AttributeTest;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Rows that are looked through for a path.
@@ -84,9 +85,10 @@ impl Shared {
         let found: Vec<Found> = rows.into_iter().filter(|row| is_denial(row) && same(row)).collect();
         let (subject, who) = match label {
             Ok(None) => (None, format!("process {pid} carries no label, so no policy applies to it")),
-            Ok(Some((number, _))) => {
+            Ok(Some((number, session))) => {
                 let name = self.subject_name(number).unwrap_or_else(|| format!("#{number}"));
-                (Some(name.clone()), format!("process {pid} is {name}, and Guard denied it nothing there"))
+                let who = if session == 0 { name.clone() } else { format!("{name}/{session}") };
+                (Some(name), format!("process {pid} is {who}, and Guard denied it nothing there"))
             }
             Err(error) => (None, format!("process {pid} cannot be asked about: {error}")),
         };
@@ -113,7 +115,10 @@ impl Shared {
             [known.and_then(|seen| seen.bundle.as_ref()), known.and_then(|seen| seen.shadow.as_ref())]
                 .map(|bundle| bundle.map(|bundle| bundle.digest.as_str()));
         let sides = match bundle.ok_or_else(|| "the bundle that decided is not known".to_owned()) {
-            Ok(digest) => self.sides(digest, shadow, &host),
+            Ok(digest) => self.sides(digest, shadow, &host).map(|sides| Sides {
+                facts: Facts { session: self.variables(record), ..Facts::default() },
+                ..sides
+            }),
             Err(why) => Err(why),
         };
         let sides = match sides {
@@ -143,6 +148,15 @@ impl Shared {
         }
     }
 
+    /// Values of the variables of the session that an event is of.
+    fn variables(&self, record: &Record) -> BTreeMap<String, String> {
+        let engine = self.engine();
+        let session = record.session.and_then(|session| engine.sessions.get(session));
+        // A successor has none of the variables of the subject that the session was opened as.
+        let same = session.filter(|session| record.subject.as_ref() == Some(&session.subject));
+        same.map(|session| session.variables.clone()).unwrap_or_default()
+    }
+
     /// What the live tables say of an action of `record`, if it is they that decided it.
     fn deciding(&self, record: &Record, action: Action) -> Option<Deciding> {
         let engine = self.engine();
@@ -157,7 +171,9 @@ impl Shared {
         }
         let resource = (record.class, record.features);
         let posture = Posture::default();
-        live.compiled.deciding(record.subject_id, resource, action, &posture, record.boot_ns)
+        let row = record.session.and_then(|session| engine.sessions.row(session));
+        let row = row.unwrap_or(record.subject_id);
+        live.compiled.deciding(row, resource, action, &posture, record.boot_ns)
     }
 
     /// The bundle with this digest, live or kept, the shadow that stood beside it, and the attribute tests
@@ -176,6 +192,7 @@ impl Shared {
                         .filter(|_| shadow.is_some())
                         .map(|it| Arc::clone(&it.bundle)),
                     tests: live.compiled.generation.attributes.clone(),
+                    facts: Facts::default(),
                 });
             }
             (engine.shelf.copies(), engine.ids.clone())
@@ -202,7 +219,7 @@ impl Shared {
         let compiled =
             policy::compile_beside(&bundle, shadow.as_deref(), host, &Facts::default(), &mut ids.clone())
                 .map_err(|errors| no_longer(&ApplyError::Invalid(errors)))?;
-        Ok(Sides { bundle, shadow, tests: compiled.generation.attributes })
+        Ok(Sides { bundle, shadow, tests: compiled.generation.attributes, facts: Facts::default() })
     }
 }
 
@@ -219,18 +236,22 @@ struct Sides {
     bundle: Arc<Bundle>,
     shadow: Option<Arc<Bundle>>,
     tests: Vec<AttributeTest>,
+    /// Values of the variables of the event's session.
+    facts: Facts,
 }
 
 impl Sides {
     fn live(&self, record: &Record, host: &Host, index: Index<'_>) -> Result<Explained, String> {
-        let explainer = Explainer::new(&self.bundle, &self.tests, host).map_err(|error| error.message)?;
+        let explainer =
+            Explainer::new(&self.bundle, &self.tests, host, &self.facts).map_err(|error| error.message)?;
         explainer.why(record, index).map_err(|error| error.message)
     }
 
     /// What the shadow says, and whether that is what the event says of it.
     fn by_shadow(&self, record: &Record, host: &Host) -> Result<(Vec<Finding>, bool), String> {
         let shadow = self.shadow.as_ref().ok_or("the shadow of that time is not kept any more")?;
-        let explainer = Explainer::new(shadow, &self.tests, host).map_err(|error| error.message)?;
+        let explainer =
+            Explainer::new(shadow, &self.tests, host, &self.facts).map_err(|error| error.message)?;
         explainer.by_shadow(record).map_err(|error| error.message)
     }
 }

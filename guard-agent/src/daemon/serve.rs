@@ -2,6 +2,7 @@
 
 use super::engine::{ApplyError, Engine};
 use super::mode::ModeError;
+use super::sessions::Session;
 use crate::api::types::{Applied, CoverageReport, History, ModeRequest, ModeSet, RollbackRequest, ShadowSet, Status};
 use crate::events::{MountPoint, Renderer};
 use crate::kernel::{KernelError, LabelReader};
@@ -69,6 +70,10 @@ impl Shared {
     /// If the kernel does not let one go; it does when the daemon has ended.
     pub(super) fn detach(&self) -> Result<(), KernelError> {
         let mut engine = self.engine();
+        // An agent that starts soon finds the processes of sessions again.
+        if let Err(error) = engine.look_for_sessions(&self.labels) {
+            tracing::error!("the processes of sessions are not recorded: {error}");
+        }
         let detached = engine.kernel.detach();
         engine.harvest();
         detached
@@ -205,6 +210,32 @@ impl Shared {
     /// If the kernel cannot say, or the process has ended.
     pub fn is_labelled(&self, process: BorrowedFd<'_>) -> Result<bool, KernelError> {
         Ok(self.labels.of(process)?.is_some())
+    }
+
+    /// What reads labels.
+    pub(super) fn label_reader(&self) -> &LabelReader {
+        &self.labels
+    }
+
+    /// The sessions that last, as of now, or with `all` those that are known, oldest first.
+    ///
+    /// # Errors
+    /// If processes cannot be looked at.
+    pub fn sessions(&self, all: bool) -> Result<Vec<Session>, KernelError> {
+        let mut engine = self.engine();
+        engine.look_for_sessions(&self.labels)?;
+        let known = engine.sessions.all().iter();
+        Ok(known.filter(|session| all || session.ended.is_none()).cloned().collect())
+    }
+
+    /// Finds out which sessions have ended, in the background.
+    pub(super) fn look_for_sessions(&self) {
+        let shared = self.clone();
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = shared.engine().look_for_sessions(&shared.labels) {
+                tracing::error!("cannot find out which sessions have ended: {error}");
+            }
+        });
     }
 
     /// Subject and session of the process with this number; nothing if it carries no label.

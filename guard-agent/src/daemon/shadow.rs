@@ -6,12 +6,12 @@
 
 use super::candidate::Candidate;
 use super::change::Cause;
-use super::engine::{ApplyError, Built, Engine, Next, compile, rfc3339};
+use super::engine::{ApplyError, Built, Engine, Next, compile, compile_seated, rfc3339};
 use crate::api::types::{Applied, ShadowSet, ShadowStatus};
 use crate::bundle::{self, End, How, Standing, Trust};
 use crate::events::{BundleRecord, time};
 use crate::host::Host;
-use crate::policy::{self, Bundle, Facts, SubjectIds};
+use crate::policy::{self, Bundle, Facts, Seat, SubjectIds};
 use crate::store;
 use guard_common::event::Counter;
 use jiff::Timestamp;
@@ -90,35 +90,69 @@ impl Shadow {
     }
 }
 
-/// Compiles a bundle, and a shadow beside it. A shadow that does not compile with it pauses: what is live
-/// must not depend on it.
-pub(super) fn build(bundle: &Bundle, shadow: Option<&Shadow>, ids: &SubjectIds) -> Result<Built, ApplyError> {
-    let Some(shadow) = shadow.filter(|shadow| shadow.bundle.digest != bundle.digest) else {
-        let (compiled, ids) = compile(bundle, ids)?;
-        return Ok(Built { compiled, ids, beside: Beside::Nothing });
+/// Compiles a bundle, and a shadow beside it, with the sessions that have variables. A shadow that does
+/// not compile with it pauses: what is live must not depend on it.
+pub(super) fn build(
+    bundle: &Bundle,
+    shadow: Option<&Shadow>,
+    seats: &[Seat],
+    ids: &SubjectIds,
+) -> Result<Built, ApplyError> {
+    let alone = |beside| {
+        let (compiled, ids) = compile_seated(bundle, seats, ids)?;
+        Ok(Built { compiled, ids, beside, unseated: Vec::new() })
     };
-    match together(bundle, shadow, ids) {
+    let Some(shadow) = shadow.filter(|shadow| shadow.bundle.digest != bundle.digest) else {
+        return alone(Beside::Nothing);
+    };
+    match together(bundle, shadow, seats, ids) {
         Ok(built) => Ok(built),
         Err(error) => {
-            let (compiled, ids) = compile(bundle, ids)?;
+            let built = alone(Beside::Paused(error.to_string()))?;
             tracing::warn!("the shadow is paused: {error}");
-            Ok(Built { compiled, ids, beside: Beside::Paused(error.to_string()) })
+            Ok(built)
         }
     }
 }
 
-fn together(bundle: &Bundle, shadow: &Shadow, ids: &SubjectIds) -> Result<Built, ApplyError> {
+/// The same without the sessions that keep it from compiling: what is live must not depend on what a
+/// session has named.
+fn build_seated(
+    bundle: &Bundle,
+    shadow: Option<&Shadow>,
+    seats: &[Seat],
+    ids: &SubjectIds,
+) -> Result<Built, ApplyError> {
+    let error = match build(bundle, shadow, seats, ids) {
+        Ok(built) => return Ok(built),
+        Err(error) if seats.is_empty() => return Err(error),
+        Err(error) => error,
+    };
+    let host = Host::read().map_err(ApplyError::Host)?;
+    let (fitting, others): (Vec<Seat>, Vec<Seat>) =
+        seats.iter().cloned().partition(|seat| seat.fits(&host));
+    let (seated, unseated) = match build(bundle, shadow, &fitting, ids) {
+        Ok(built) if !others.is_empty() => (built, others),
+        // Together they are too many for the tables, or the bundle does not compile by itself.
+        _ => (build(bundle, shadow, &[], ids)?, seats.to_vec()),
+    };
+    tracing::error!(sessions = unseated.len(), "sessions have no place in the tables: {error}");
+    Ok(Built { unseated: unseated.iter().map(|seat| seat.session).collect(), ..seated })
+}
+
+fn together(bundle: &Bundle, shadow: &Shadow, seats: &[Seat], ids: &SubjectIds) -> Result<Built, ApplyError> {
     let host = Host::read().map_err(ApplyError::Host)?;
     let mut ids = ids.clone();
-    let compiled = policy::compile_beside(bundle, Some(&shadow.bundle), &host, &Facts::default(), &mut ids)
+    let beside = (Some(&*shadow.bundle), seats);
+    let compiled = policy::compile_seated(bundle, beside, &host, &Facts::default(), &mut ids)
         .map_err(|errors| ShadowError::Together(errors.to_string()))?;
-    Ok(Built { compiled, ids, beside: shadow.beside() })
+    Ok(Built { compiled, ids, beside: shadow.beside(), unseated: Vec::new() })
 }
 
 impl Engine {
-    /// Compiles a bundle with the shadow that stands.
+    /// Compiles a bundle with the shadow that stands and the sessions that last.
     pub(super) fn build(&self, bundle: &Bundle) -> Result<Built, ApplyError> {
-        build(bundle, self.shadow.as_ref(), &self.ids)
+        build_seated(bundle, self.shadow.as_ref(), &self.sessions.seats(), &self.ids)
     }
 
     /// Puts the bundle at `path` beside the live one; another shadow ends with that. With `dry_run` only
@@ -159,7 +193,7 @@ impl Engine {
         let kept =
             if dry_run { bundle } else { self.shelf.get(&bundle.digest).map_err(ApplyError::Invalid)?.1 };
         let shadow = Shadow { entry, bundle: Arc::new(kept), decided, counted };
-        let built = together(&live.bundle, &shadow, &self.ids)?;
+        let built = together(&live.bundle, &shadow, &self.sessions.seats(), &self.ids)?;
         if dry_run {
             return Ok(ShadowSet {
                 dry_run: true,
@@ -183,7 +217,7 @@ impl Engine {
         if self.shadow.is_none() {
             return Err(ShadowError::None.into());
         }
-        let built = build(&live.bundle, None, &self.ids)?;
+        let built = build_seated(&live.bundle, None, &self.sessions.seats(), &self.ids)?;
         let set = self.shadow_set(true, started, Vec::new());
         let (at, by) = (rfc3339(SystemTime::now()), by.to_owned());
         self.change_shadow(None, built, |shadows| shadows.end(End::Stopped, at, by))?;

@@ -7,7 +7,7 @@ use crate::analysis::why::Explainer;
 use crate::api::types::{ShadowDifference, ShadowReport};
 use crate::events::{Record, time};
 use crate::host::Host;
-use crate::policy::{Bundle, selectors_text};
+use crate::policy::{Bundle, Facts, selectors_text};
 use crate::store::{Difference, StoreError};
 use guard_common::tables::AttributeTest;
 use std::collections::BTreeMap;
@@ -127,7 +127,8 @@ struct Deciders<'a> {
 
 impl Deciders<'_> {
     fn described(&self, sums: Vec<Sum>) -> Vec<ShadowDifference> {
-        let explainer = Explainer::new(self.bundle, self.tests, self.host).ok();
+        let facts = Facts::default();
+        let explainer = Explainer::new(self.bundle, self.tests, self.host, &facts).ok();
         let policies = |sum: &Sum| {
             // The attributes of a resource are known by the tables of their time, if they matter.
             let told = sum.bundle == self.live || self.tests.is_empty();

@@ -15,7 +15,7 @@ use guard_common::event::Event;
 use nix::fcntl::{Flock, FlockArg};
 use std::fs::{DirBuilder, File};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -82,6 +82,8 @@ pub fn run(config: &Config) -> Result<(), StartError> {
         StartError::Host(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
     })?;
     make_directory(&config.run_dir)?;
+    open_directory(&config.run_dir)?;
+    make_directory(&config.private_dir())?;
     make_directory(&config.state_dir)?;
     let _lock = lock(&config.run_dir)?;
     let runtime = |action| move |source| StartError::Runtime { action, source };
@@ -95,6 +97,9 @@ pub fn run(config: &Config) -> Result<(), StartError> {
 
 /// How often what was used of the policy is remembered: so much is lost if the daemon is killed.
 const HARVEST: Duration = Duration::from_secs(10 * 60);
+
+/// How often it is looked which sessions have ended, while there are any.
+const LOOK: Duration = Duration::from_secs(60);
 
 /// Everything that changes the host. Signals are handled and mounts watched from before the first
 /// compile, so that nothing that happens meanwhile is missed.
@@ -114,20 +119,24 @@ async fn enforce(config: &Config) -> Result<(), StartError> {
     let output = Output::start().map_err(runtime("cannot start the output thread"))?;
     let (stop, stopped) = oneshot::channel();
     let mut pump = tokio::spawn(pump::run(events, early, shared.clone(), output, stopped));
-    let listener = api::bind(&config.admin_socket()).map_err(|source| StartError::Path {
-        action: "listen on",
-        path: config.admin_socket(),
-        source,
-    })?;
+    let private = config.private_dir();
+    let listen = |path: PathBuf| move |source| StartError::Path { action: "listen on", path, source };
+    let (admin, own) = (config.admin_socket(), config.own_socket());
+    let listener = api::bind(&admin, &private).map_err(listen(admin.clone()))?;
     let mut server = tokio::spawn(api::serve(listener, shared.clone()));
+    let listener = api::bind_own(&own, &private).map_err(listen(own.clone()))?;
+    let mut own_server = tokio::spawn(api::serve_own(listener, shared.clone()));
     if let Err(error) = notify::notify("READY=1") {
         tracing::warn!("cannot tell the service manager that Guard is ready: {error}");
     }
     let mut harvest = tokio::time::interval(HARVEST);
     harvest.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut look = tokio::time::interval(LOOK);
+    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             _ = harvest.tick() => shared.harvest(),
+            _ = look.tick() => shared.look_for_sessions(),
             _ = hangup.recv() => reload(&shared).await,
             change = mount_changes.recv() => match change {
                 Some(()) => recompile(&shared).await,
@@ -142,10 +151,12 @@ async fn enforce(config: &Config) -> Result<(), StartError> {
             result = &mut pump => return Err(ended("the event reader", result)),
             result = &mut messages => return Err(ended("the reader of the programs' messages", result)),
             result = &mut server => return Err(ended("the API server", result)),
+            result = &mut own_server => return Err(ended("the server of the self-service socket", result)),
         }
     }
     tracing::warn!("stopping: the programs are detached, nothing is enforced from here on");
     server.abort();
+    own_server.abort();
     if let Err(error) = tokio::task::block_in_place(|| shared.detach()) {
         tracing::error!("{error}");
     }
@@ -182,7 +193,7 @@ fn prepare(config: &Config, names: names::Watch) -> Result<Prepared, StartError>
     }
     let applied = engine.begin(start)?;
     let mut early = Vec::new();
-    canary::prove(&mut engine.kernel, &mut events, applied.generation, &config.run_dir, &mut early)?;
+    canary::prove(&mut engine.kernel, &mut events, applied.generation, &config.private_dir(), &mut early)?;
     engine.proven();
     tracing::info!(
         generation = applied.generation,
@@ -235,13 +246,21 @@ fn make_directory(path: &Path) -> Result<(), StartError> {
     })
 }
 
+/// Lets others find what they may use in a directory, and not see what else is there. Each file in it
+/// has a mode of its own.
+fn open_directory(path: &Path) -> Result<(), StartError> {
+    let mode = std::fs::Permissions::from_mode(0o711);
+    let failed = |source| StartError::Path { action: "set the mode of", path: path.to_owned(), source };
+    std::fs::set_permissions(path, mode).map_err(failed)
+}
+
 /// Makes sure that this is the only daemon. The lock ends with the process.
 fn lock(run_dir: &Path) -> Result<Flock<File>, StartError> {
     let path = run_dir.join("lock");
-    let file = File::create(&path).map_err(|source| StartError::Path {
-        action: "create",
-        path: path.clone(),
-        source,
-    })?;
+    // Closed to others, who could hold the lock otherwise.
+    let made = File::options().write(true).create(true).truncate(false).mode(0o600).open(&path);
+    let made =
+        made.and_then(|file| file.set_permissions(std::fs::Permissions::from_mode(0o600)).map(|()| file));
+    let file = made.map_err(|source| StartError::Path { action: "create", path: path.clone(), source })?;
     Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| StartError::AlreadyRunning(path))
 }

@@ -2,9 +2,10 @@
 
 use super::{Kernel, KernelError, elements};
 use aya::maps::Map;
-use guard_common::label::{Label, NO_SUBJECT};
+use guard_common::label::{CANARY_SUBJECT, Label, NO_SUBJECT};
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use std::collections::HashMap;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -37,8 +38,33 @@ pub fn peer_process(socket: BorrowedFd<'_>, pid: i32) -> io::Result<OwnedFd> {
     }
 }
 
+/// The supplementary groups of the process that connected a unix socket, as they were then.
+///
+/// # Errors
+/// If the kernel does not tell.
+pub fn peer_groups(socket: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
+    // More groups than `NGROUPS_MAX` (include/uapi/linux/limits.h) nobody has.
+    let mut groups = vec![0u32; 65536];
+    let mut length = size_of_val(groups.as_slice()) as libc::socklen_t;
+    // SAFETY: address and size are those of the vector.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERGROUPS,
+            groups.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    groups.truncate(length as usize / size_of::<u32>());
+    Ok(groups)
+}
+
 /// Whether a process has ended: its descriptor is readable then (pidfd_open(2)).
-fn has_ended(process: BorrowedFd<'_>) -> io::Result<bool> {
+pub fn has_ended(process: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(poll(&mut [PollFd::new(process, PollFlags::POLLIN)], PollTimeout::ZERO)? != 0)
 }
 
@@ -72,12 +98,47 @@ impl LabelReader {
         self.of(process.as_fd())
     }
 
+    /// The processes that carry the label of a session, by its number.
+    ///
+    /// # Errors
+    /// If the processes cannot be listed, or the kernel refuses to tell.
+    pub fn sessions(&self) -> Result<HashMap<u64, Vec<i32>>, KernelError> {
+        let mut found: HashMap<u64, Vec<i32>> = HashMap::new();
+        let entries = std::fs::read_dir("/proc").map_err(KernelError::system("reading of /proc"))?;
+        let numbers = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
+        for pid in numbers {
+            match self.of_number(pid) {
+                Ok(Some((subject, session))) if session != 0 && subject != CANARY_SUBJECT => {
+                    found.entry(session).or_default().push(pid);
+                }
+                Ok(_) => {}
+                Err(KernelError::System { source, .. })
+                    if matches!(source.raw_os_error(), Some(libc::ESRCH | libc::ENOENT | libc::EINVAL)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(found)
+    }
+
     /// Subject and session of the main thread of a process, by its descriptor; `None` if it carries no
     /// label.
     ///
     /// # Errors
     /// If the process has ended, or the kernel refuses to tell.
     pub fn of(&self, process: BorrowedFd<'_>) -> Result<Option<(u32, u64)>, KernelError> {
+        Ok(self.whole(process)?.map(|label| (label.subject, label.session)))
+    }
+
+    /// Subject, session and the row that decides, of the main thread of a process; `None` if it carries
+    /// no label.
+    ///
+    /// # Errors
+    /// As [`LabelReader::of`].
+    pub fn with_row(&self, process: BorrowedFd<'_>) -> Result<Option<(u32, u64, u32)>, KernelError> {
+        Ok(self.whole(process)?.map(|label| (label.subject, label.session, label.row)))
+    }
+
+    fn whole(&self, process: BorrowedFd<'_>) -> Result<Option<Label>, KernelError> {
         // Task storage is looked up by the descriptor of a process (`bpf_pid_task_storage_lookup_elem`).
         let key = process.as_raw_fd();
         let mut label = MaybeUninit::<Label>::zeroed();
@@ -88,7 +149,7 @@ impl LabelReader {
             Ok(()) => {
                 // SAFETY: it was zeroed, and the kernel wrote a whole value; any bytes are valid.
                 let label = unsafe { label.assume_init() };
-                Ok((label.subject != NO_SUBJECT).then_some((label.subject, label.session)))
+                Ok((label.subject != NO_SUBJECT).then_some(label))
             }
             // The answer for no label, and for no process.
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {

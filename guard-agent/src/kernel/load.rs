@@ -130,6 +130,7 @@ const PROGRAMS: &[(&str, Kind, &str)] = &[
     ("task_fix_setgid", Kind::Lsm, "task_fix_setgid"),
     ("task_fix_setgroups", Kind::Lsm, "task_fix_setgroups"),
     ("label_running", Kind::Iterator, "task"),
+    ("label_requested", Kind::Iterator, "task"),
 ];
 
 /// Whether no test wants the kernel to lack its hook.

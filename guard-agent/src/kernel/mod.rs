@@ -27,6 +27,6 @@ pub use clock::clock_is_synchronised;
 pub use diagnostics::Diagnostics;
 pub use error::KernelError;
 pub use events::EventStream;
-pub use labels::{LabelReader, peer_process};
+pub use labels::{LabelReader, has_ended, peer_groups, peer_process};
 pub use load::{Kernel, ProgramInfo};
 pub use probe::probe;

@@ -20,17 +20,33 @@ impl Kernel {
     /// # Errors
     /// If the iterator cannot run.
     pub fn label_running(&mut self, requests: &[(i32, LabelRequest)]) -> Result<usize, KernelError> {
+        self.label("label_running", requests)
+    }
+
+    /// The same for `requests` alone, whatever the selectors are. A request may replace a label.
+    ///
+    /// # Errors
+    /// If the iterator cannot run.
+    pub fn label_requested(&mut self, requests: &[(i32, LabelRequest)]) -> Result<usize, KernelError> {
+        self.label("label_requested", requests)
+    }
+
+    fn label(
+        &mut self,
+        iterator: &'static str,
+        requests: &[(i32, LabelRequest)],
+    ) -> Result<usize, KernelError> {
         self.set_requests(requests)?;
-        let result = self.label_to_fixed_point();
+        let result = self.label_to_fixed_point(iterator);
         self.clear_requests(requests)?;
         result
     }
 
-    fn label_to_fixed_point(&mut self) -> Result<usize, KernelError> {
+    fn label_to_fixed_point(&mut self, iterator: &'static str) -> Result<usize, KernelError> {
         let mut total = 0;
         for _ in 0..MAX_PASSES {
             let before = self.labelled()?;
-            self.run_iterator()?;
+            self.run_iterator(iterator)?;
             let labelled = self.labelled()?.saturating_sub(before) as usize;
             if labelled == 0 {
                 return Ok(total);
@@ -64,17 +80,16 @@ impl Kernel {
         Ok(sums)
     }
 
-    fn run_iterator(&mut self) -> Result<(), KernelError> {
-        const NAME: &str = "label_running";
+    fn run_iterator(&mut self, name: &'static str) -> Result<(), KernelError> {
         let attach = |cause: String| KernelError::Attach {
-            program: NAME.to_owned(),
+            program: name.to_owned(),
             hook: "the iterator over tasks".to_owned(),
             cause,
         };
         let program = self
             .ebpf
-            .program_mut(NAME)
-            .ok_or_else(|| KernelError::Object(format!("the object has no program {NAME}")))?;
+            .program_mut(name)
+            .ok_or_else(|| KernelError::Object(format!("the object has no program {name}")))?;
         let iterator: &mut Iter = program.try_into().map_err(|cause| attach(describe(&cause)))?;
         let id = iterator.attach().map_err(|cause| attach(describe(&cause)))?;
         let link = iterator.take_link(id).map_err(|cause| attach(describe(&cause)))?;

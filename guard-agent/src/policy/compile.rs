@@ -26,6 +26,7 @@ use super::outcome::TooLarge;
 use super::places::Mounts;
 use super::posture::{Instant, Posture, Program};
 use super::rules;
+use super::seats::Seat;
 use super::selectors;
 use super::shadow;
 use super::manifest::Unenforceable;
@@ -64,6 +65,11 @@ impl Compiled {
     /// subject in the same generation, and nothing else changes.
     pub fn outcomes(&self, subject: u32, posture: &Posture, now: Instant) -> Option<SubjectOutcomes> {
         self.programs.get(&subject).map(|program| program.outcomes(posture, now))
+    }
+
+    /// Whether these tables have a row with this number, a subject's or a session's.
+    pub fn has_row(&self, row: u32) -> bool {
+        self.programs.contains_key(&row)
     }
 
     /// Which policies decide whether `subject` may do `action` with a resource of `class` with these
@@ -151,7 +157,7 @@ pub(super) struct Front {
 /// Translates the policies and finds out which literals cover which places and addresses.
 pub(super) fn front(
     bundle: &Bundle,
-    shadow: Option<&Bundle>,
+    (shadow, seats): (Option<&Bundle>, &[Seat]),
     host: &Host,
     mounts: &Mounts<'_>,
     facts: &Facts,
@@ -161,10 +167,10 @@ pub(super) fn front(
     for subject in &bundle.subjects {
         ids.assign(&subject.name);
     }
-    let mut rules = rules::translate(bundle, host, facts, &mut found);
+    let mut rules = rules::translate(bundle, (host, seats), facts, &mut found);
     let own = rules.atoms.iter().count() as AtomId;
-    let names = shadow.map(|shadow| shadow::add(&mut rules, bundle, shadow, host, facts, &mut found));
-    let formulas = rules.by_subject.iter().flatten().map(|rule| &rule.formula);
+    let names = shadow.map(|shadow| shadow::add(&mut rules, bundle, (shadow, seats), host, facts, &mut found));
+    let formulas = rules.by_subject.iter().chain(&rules.by_seat).flatten().map(|rule| &rule.formula);
     let groups = merge::representatives(&rules.atoms, formulas);
     if groups.iter().enumerate().any(|(id, group)| id != *group as usize) {
         rules.map_formulas(|formula| formula.substitute(&|id| Formula::Atom(groups[id as usize])));
@@ -221,6 +227,20 @@ pub fn compile_beside(
     facts: &Facts,
     ids: &mut SubjectIds,
 ) -> Result<Compiled, Diagnostics> {
+    compile_seated(bundle, (shadow, &[]), host, facts, ids)
+}
+
+/// The same with sessions that have variables. One whose subject the bundle does not have has no row:
+/// everything is denied to it, as to its subject.
+pub fn compile_seated(
+    bundle: &Bundle,
+    (shadow, seats): (Option<&Bundle>, &[Seat]),
+    host: &Host,
+    facts: &Facts,
+    ids: &mut SubjectIds,
+) -> Result<Compiled, Diagnostics> {
+    let known = |seat: &&Seat| bundle.subjects.iter().any(|subject| subject.name == seat.subject);
+    let seats: Vec<Seat> = seats.iter().filter(known).cloned().collect();
     let asked = Arc::new(Asked::new(host));
     let host = &Host {
         mounts: host.mounts.clone(),
@@ -231,7 +251,7 @@ pub fn compile_beside(
     };
     let mounts = Mounts::new(&host.mounts);
     let Front { rules, features, classes, own, edges, nodes, net4, net6, selected, mut found } =
-        front(bundle, shadow, host, &mounts, facts, ids)?;
+        front(bundle, (shadow, &seats), host, &mounts, facts, ids)?;
 
     let cells = Cells { classes: &classes, atoms: &rules.atoms, features: &features };
     let posture = Posture::of(facts);
@@ -252,6 +272,19 @@ pub fn compile_beside(
             }
             Err(error) => found.push(too_large(bundle, shadow, &subject.name, &error)),
         }
+    }
+    for (seat, built) in seats.iter().zip(cells.all(&rules.by_seat)) {
+        let subject = bundle.subjects.iter().find(|subject| subject.name == seat.subject);
+        match (built, subject) {
+            (Ok(built), Some(subject)) => {
+                add(seat.row, (subject.mode, shadow::mode(shadow, &subject.name)), built);
+            }
+            (Err(error), _) => found.push(too_large(bundle, shadow, &seat.subject, &error)),
+            (Ok(_), None) => {}
+        }
+    }
+    for seat in &seats {
+        generation.belongs(seat.row, seat.session);
     }
     generation.finish();
     coverage(bundle, host, &mut found);
@@ -309,7 +342,7 @@ pub fn compile_beside(
     subjects.insert(CANARY_SUBJECT, CANARY.to_owned());
     let names = Names { subjects, classes: classes.describe_by(&rules.atoms, own) };
     let answers = asked.answers();
-    let explanations = Explanations::new(bundle, rules, classes, features, ids);
+    let explanations = Explanations::new(bundle, &seats, rules, classes, features, ids);
     Ok(Compiled {
         generation,
         names,

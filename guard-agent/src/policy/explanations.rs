@@ -18,6 +18,7 @@ use super::ids::SubjectIds;
 use super::oracle::Answer;
 use super::outcome::Rule;
 use super::rules::Rules;
+use super::seats::Seat;
 use super::world::Facts;
 
 /// Policies by number, and for each subject which rules of them apply.
@@ -44,16 +45,18 @@ pub struct Deciding {
 impl Explanations {
     pub(super) fn new(
         bundle: &Bundle,
+        seats: &[Seat],
         rules: Rules,
         classes: Classes,
         features: Features,
         ids: &mut SubjectIds,
     ) -> Self {
-        let Rules { atoms, by_subject } = rules;
+        let Rules { atoms, by_subject, by_seat } = rules;
         let named = bundle.subjects.iter().zip(by_subject);
         let subjects =
             named.map(|(subject, rules)| (ids.assign(&subject.name), (subject.name.clone(), rules)));
-        let subjects = subjects.collect();
+        let seated = seats.iter().zip(by_seat).map(|(seat, rules)| (seat.row, (seat.subject.clone(), rules)));
+        let subjects = subjects.chain(seated).collect();
         Self { atoms, classes, features, subjects, policies: bundle.policy_ids().collect() }
     }
 

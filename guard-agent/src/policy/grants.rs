@@ -51,7 +51,7 @@ pub fn grants(
     };
     let mounts = Mounts::new(&host.mounts);
     let mut ids = ids.clone();
-    let front = front(bundle, None, host, &mounts, &Facts::default(), &mut ids)?;
+    let front = front(bundle, (None, &[]), host, &mounts, &Facts::default(), &mut ids)?;
     let (rules, classes) = (&front.rules.by_subject[position], &front.classes);
     let words = classes.describe(&front.rules.atoms);
     let policies: Vec<_> = rules::all_policies(bundle).collect();

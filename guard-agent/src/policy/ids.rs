@@ -1,6 +1,6 @@
 //! Numbers of subjects. A number is given once and never to another name.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use guard_common::label::FIRST_SUBJECT;
 use serde::{Deserialize, Serialize};
@@ -14,11 +14,15 @@ use serde::{Deserialize, Serialize};
 pub struct SubjectIds {
     next: u32,
     ids: BTreeMap<String, u32>,
+    /// Numbers of rows for sessions with variables. They are never given to a subject; a session that
+    /// ended leaves its row to a later one.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    rows: BTreeSet<u32>,
 }
 
 impl Default for SubjectIds {
     fn default() -> Self {
-        Self { next: FIRST_SUBJECT, ids: BTreeMap::new() }
+        Self { next: FIRST_SUBJECT, ids: BTreeMap::new(), rows: BTreeSet::new() }
     }
 }
 
@@ -28,11 +32,28 @@ impl SubjectIds {
         if let Some(id) = self.ids.get(name) {
             return *id;
         }
+        let id = self.fresh();
+        self.ids.insert(name.to_owned(), id);
+        id
+    }
+
+    /// A number for the row of a session: one of an ended session, which is not among `taken`, or a new
+    /// one.
+    pub fn row(&mut self, taken: &BTreeSet<u32>) -> u32 {
+        if let Some(free) = self.rows.difference(taken).next() {
+            return *free;
+        }
+        let row = self.fresh();
+        self.rows.insert(row);
+        row
+    }
+
+    fn fresh(&mut self) -> u32 {
         // A stored file could say anything; a number that is in use must not be given again.
-        let free = self.ids.values().max().map_or(FIRST_SUBJECT, |highest| highest.saturating_add(1));
+        let highest = self.ids.values().chain(&self.rows).max();
+        let free = highest.map_or(FIRST_SUBJECT, |highest| highest.saturating_add(1));
         let id = self.next.max(free).max(FIRST_SUBJECT);
         self.next = id.saturating_add(1);
-        self.ids.insert(name.to_owned(), id);
         id
     }
 
@@ -58,5 +79,16 @@ mod tests {
         let stored = serde_json::to_string(&ids).unwrap();
         let mut ids: SubjectIds = serde_json::from_str(&stored).unwrap();
         assert_eq!((ids.assign("c"), ids.get("b"), ids.name(18)), (18, Some(17), Some("c")));
+    }
+
+    #[test]
+    fn rows_of_sessions_are_used_again_and_never_a_subjects() {
+        let mut ids = SubjectIds::default();
+        ids.assign("a");
+        assert_eq!((ids.row(&[].into()), ids.row(&[17].into()), ids.assign("b")), (17, 18, 19));
+        assert_eq!((ids.row(&[18].into()), ids.row(&[17, 18].into())), (17, 20));
+        let stored = serde_json::to_string(&ids).unwrap();
+        let mut ids: SubjectIds = serde_json::from_str(&stored).unwrap();
+        assert_eq!((ids.row(&[17, 18].into()), ids.assign("c"), ids.name(17)), (20, 21, None));
     }
 }

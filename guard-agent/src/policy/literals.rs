@@ -113,7 +113,7 @@ pub(super) fn atom(uid: &EntityUID, within: bool, session: &BTreeMap<String, Str
 }
 
 /// Checks a path literal.
-fn path(path: &str) -> Result<(), Wrong> {
+pub(super) fn path(path: &str) -> Result<(), Wrong> {
     if let Some(rest) = path.strip_prefix("guard:") {
         let known: Vec<_> =
             BUILTINS.iter().map(|builtin| builtin.id).filter(|id| id.starts_with("guard:")).collect();

@@ -123,7 +123,7 @@ pub(super) struct Subject {
     pub(super) unenforceable: Option<Unenforceable>,
     #[serde(default)]
     pub(super) include: Vec<Spanned<String>>,
-    pub(super) session: Option<Spanned<BTreeMap<String, SessionVariable>>>,
+    pub(super) session: Option<Spanned<Table<SessionVariable>>>,
     pub(super) successors: Option<Spanned<Table<Successor>>>,
     pub(super) hide: Option<Spanned<Vec<String>>>,
 }
@@ -131,12 +131,11 @@ pub(super) struct Subject {
 /// A session variable.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "sessions are validated, but cannot be opened in this version")]
 pub(super) struct SessionVariable {
-    pub(super) kind: String,
-    pub(super) under: Option<String>,
-    pub(super) owner: Option<String>,
-    pub(super) value: Option<String>,
+    pub(super) kind: Spanned<String>,
+    pub(super) under: Option<Spanned<String>>,
+    pub(super) owner: Option<Spanned<String>>,
+    pub(super) value: Option<Spanned<String>>,
 }
 
 /// A successor subject.
@@ -213,6 +212,7 @@ impl SelectorDefinition {
             || self.cgroup.is_some()
             || !self.exe.is_empty()
             || !self.exe_in.is_empty()
+            || !self.adopt.is_empty()
     }
 }
 

@@ -44,7 +44,9 @@ mod request;
 mod rewrite;
 mod rules;
 mod schema;
+mod seats;
 mod selectors;
+mod sessions;
 mod shadow;
 mod style;
 mod subjects;
@@ -62,7 +64,9 @@ mod tests;
 
 pub use actions::actions_reference;
 pub use bundle::{Bundle, load, parse};
-pub use compile::{Compiled, ExecSelector, Names, TableSizes, compile, compile_beside, compile_with};
+pub use compile::{
+    Compiled, ExecSelector, Names, TableSizes, compile, compile_beside, compile_seated, compile_with,
+};
 pub use described::known_actions;
 pub use diagnostics::{Diagnostic, Diagnostics, Place, Severity, Source};
 pub use effective::{EffectivePolicy, EffectiveSet, Origin, WithoutValue};
@@ -79,6 +83,8 @@ pub use posture::{Instant, Opening, Posture, Until};
 pub use report::{action_names, action_names_among, actions_text, check_report, selectors_text};
 pub use request::{Request, Resource, Spot};
 pub use schema::PRODUCT_SCHEMA;
+pub use seats::Seat;
+pub use sessions::{Account, Adopter, Variable, VariableError, VariableKind, resolve as session_values};
 pub use style::format;
 pub use subjects::{Mode, SubjectDefinition, SuccessorDefinition};
 pub use world::{FactValue, Facts, Listener, Peer};

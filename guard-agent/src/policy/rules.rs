@@ -10,12 +10,13 @@ use guard_common::action::TABLE;
 
 use super::bundle::Bundle;
 use super::condition::Test;
-use super::diagnostics::Diagnostic;
+use super::diagnostics::{Diagnostic, Severity};
 use super::formula::{Atom, Atoms, Formula};
 use super::kind::Kind;
 use super::literals;
 use super::outcome::Rule;
 use super::policies::{Policy, eid};
+use super::seats::Seat;
 use super::subjects::SubjectDefinition;
 use super::translate::{Names, Translator};
 use super::world::{Facts, Listener, Mentions};
@@ -27,14 +28,16 @@ pub(super) struct Rules {
     pub(super) atoms: Atoms,
     /// By position of the subject in the bundle. Subjects share what policies say of all of them.
     pub(super) by_subject: Vec<Vec<Arc<Rule>>>,
+    /// By position of the session among those with rows of their own.
+    pub(super) by_seat: Vec<Vec<Arc<Rule>>>,
 }
 
 impl Rules {
     /// Replaces the formula of every rule, once for all who share it.
     pub(super) fn map_formulas(&mut self, with: impl Fn(&Formula) -> Formula) {
         let mut known: HashMap<*const Rule, Arc<Rule>> = HashMap::new();
-        let originals = self.by_subject.clone();
-        for rule in self.by_subject.iter_mut().flatten() {
+        let originals = (self.by_subject.clone(), self.by_seat.clone());
+        for rule in self.by_subject.iter_mut().chain(&mut self.by_seat).flatten() {
             let mapped = || Arc::new(Rule { formula: with(&rule.formula), ..Rule::clone(rule) });
             *rule = Arc::clone(known.entry(Arc::as_ptr(rule)).or_insert_with(mapped));
         }
@@ -44,10 +47,36 @@ impl Rules {
 }
 
 /// Translates the effective policy set. Errors and notes go to `found`.
-pub(super) fn translate(bundle: &Bundle, host: &Host, facts: &Facts, found: &mut Vec<Diagnostic>) -> Rules {
+pub(super) fn translate(
+    bundle: &Bundle,
+    (host, seats): (&Host, &[Seat]),
+    facts: &Facts,
+    found: &mut Vec<Diagnostic>,
+) -> Rules {
     let mut atoms = Atoms::default();
     let by_subject = translate_into(&mut atoms, bundle, host, facts, found);
-    Rules { atoms, by_subject }
+    let by_seat = translate_seats(&mut atoms, bundle, (host, seats), facts, found);
+    Rules { atoms, by_subject, by_seat }
+}
+
+/// The rules of every session with variables, in which these have values. What was said of the same
+/// policies without values is not said again.
+pub(super) fn translate_seats(
+    atoms: &mut Atoms,
+    bundle: &Bundle,
+    (host, seats): (&Host, &[Seat]),
+    facts: &Facts,
+    found: &mut Vec<Diagnostic>,
+) -> Vec<Vec<Arc<Rule>>> {
+    let mut one = |seat: &Seat| {
+        let position = bundle.subjects.iter().position(|subject| subject.name == seat.subject);
+        let facts = Facts { session: seat.variables.clone(), ..facts.clone() };
+        let mut own = Vec::new();
+        let mut rules = translate_some(atoms, bundle, host, &facts, &|name| name == seat.subject, &mut own);
+        found.extend(own.into_iter().filter(|found| found.severity == Severity::Error));
+        position.map(|position| rules.swap_remove(position)).unwrap_or_default()
+    };
+    seats.iter().map(&mut one).collect()
 }
 
 /// The rules of every subject, by its position in the bundle. What they mention is added to `atoms`,
@@ -218,12 +247,19 @@ impl Details {
             || mentions.attribute("listener") && facts.listener == Listener::Unknown;
         let this = Self { mentions, per_action, per_subject, never: !unset.is_empty() };
         if let Some(name) = unset.first() {
-            found.push(if policy.is_permit() {
-                policy.note("not-in-this-version", format!("{} never permits: sessions are not in this version, so ${{session.{name}}} has no value", policy.id))
-            } else {
-                policy
-                    .error("not-in-this-version", None, format!("{} cannot be enforced: ${{session.{name}}} has no value in this version", policy.id))
-                    .help("name the path itself")
+            let declared =
+                bundle.subjects.iter().any(|subject| subject.variables.contains_key(name.as_str()));
+            found.push(match (policy.is_permit(), declared) {
+                (true, true) => policy.note(
+                    "session",
+                    format!("{} permits in sessions only: outside of one ${{session.{name}}} has no value", policy.id),
+                ),
+                (true, false) => policy
+                    .note("session", format!("{} never permits: no subject declares the session variable {name}", policy.id))
+                    .help(format!("add `session = {{ {name} = {{ kind = \"dir\" }} }}` to the subject in guard.toml")),
+                (false, _) => policy
+                    .error("session", None, format!("{} cannot be enforced outside of a session: ${{session.{name}}} has no value there", policy.id))
+                    .help("name the path itself"),
             });
         }
         this.remark(bundle, policy, facts, found);

@@ -12,6 +12,7 @@ use super::formula::{Atom, AtomId, Formula};
 use super::network::Range;
 use super::outcome::Rule;
 use super::rules::{self, Rules};
+use super::seats::Seat;
 use super::subjects::Mode;
 use super::world::Facts;
 use crate::host::Host;
@@ -23,7 +24,7 @@ use crate::host::Host;
 pub(super) fn add(
     rules: &mut Rules,
     bundle: &Bundle,
-    shadow: &Bundle,
+    (shadow, seats): (&Bundle, &[Seat]),
     host: &Host,
     facts: &Facts,
     found: &mut Vec<Diagnostic>,
@@ -31,6 +32,7 @@ pub(super) fn add(
     let first = rules::all_policies(bundle).count();
     let wanted = |name: &str| bundle.subjects.iter().any(|subject| subject.name == name);
     let theirs = rules::translate_some(&mut rules.atoms, shadow, host, facts, &wanted, found);
+    let of_seats = rules::translate_seats(&mut rules.atoms, shadow, (host, seats), facts, found);
     let (names, renamed) = own_names(rules, bundle, shadow);
     let of_shadow = |rule: &Rule| Rule {
         enforced: false,
@@ -42,15 +44,21 @@ pub(super) fn add(
         policy: rule.policy.map(|number| first + number),
         ..*rule
     };
+    // Subjects share what policies say of all of them, here as well.
     let mut shared: HashMap<*const Rule, Arc<Rule>> = HashMap::new();
+    let mut join = |own: &mut Vec<Arc<Rule>>, theirs: &[Arc<Rule>]| {
+        own.extend(theirs.iter().filter(|rule| rule.enforced).map(|rule| {
+            Arc::clone(shared.entry(Arc::as_ptr(rule)).or_insert_with(|| Arc::new(of_shadow(rule))))
+        }));
+    };
     for (subject, own) in bundle.subjects.iter().zip(&mut rules.by_subject) {
         let Some(position) = shadow.subjects.iter().position(|other| other.name == subject.name) else {
             continue;
         };
-        own.extend(theirs[position].iter().filter(|rule| rule.enforced).map(|rule| {
-            // Subjects share what policies say of all of them, here as well.
-            Arc::clone(shared.entry(Arc::as_ptr(rule)).or_insert_with(|| Arc::new(of_shadow(rule))))
-        }));
+        join(own, &theirs[position]);
+    }
+    for (own, theirs) in rules.by_seat.iter_mut().zip(&of_seats) {
+        join(own, theirs);
     }
     names
 }

@@ -1,5 +1,6 @@
 //! Subjects of `guard.toml`: checked, and stripped of what this version cannot honour.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use guard_common::action;
@@ -8,6 +9,7 @@ use toml::Spanned;
 
 use super::diagnostics::{Diagnostic, Source};
 use super::manifest::{FailMode, Manifest, SelectorDefinition, Subject, Unenforceable};
+use super::sessions::{Adopter, Variable};
 
 /// The subject of the start-up canary; no bundle can define it.
 pub(super) const CANARY: &str = "guard-canary";
@@ -53,6 +55,10 @@ pub struct SubjectDefinition {
     pub selectors: Vec<SelectorDefinition>,
     /// Who answers for it.
     pub owner: Option<String>,
+    /// Who may open a session as this subject.
+    pub adopt: Vec<Adopter>,
+    /// The variables of its sessions, by name.
+    pub variables: BTreeMap<String, Variable>,
     /// The subjects that its processes can become.
     pub successors: Vec<SuccessorDefinition>,
     /// Where its name is written.
@@ -168,8 +174,7 @@ fn one(
     found: &mut Vec<Diagnostic>,
 ) -> Option<SubjectDefinition> {
     let governs = governs(source, name, subject, found)?;
-    let mut selectors = Vec::new();
-    let mut spans = Vec::new();
+    let (mut selectors, mut spans, mut adopt) = (Vec::new(), Vec::new(), Vec::new());
     for selector in [&subject.selector, &subject.also].into_iter().flatten() {
         let definition = selector.get_ref();
         if definition.start.as_deref().is_some_and(|start| start != "main") {
@@ -179,28 +184,27 @@ fn one(
                     .help("remove start; every process of the unit but the service manager's own helper is labelled"),
             );
         }
-        if !definition.adopt.is_empty() {
-            found.push(source.note(
-                "not-in-this-version",
-                selector.span(),
-                "not in this version: adopt; nobody can open a session",
-            ));
+        for text in &definition.adopt {
+            match Adopter::parse(text) {
+                Some(adopter) => adopt.push(adopter),
+                None => found.push(
+                    source
+                        .error("adopt", selector.span(), format!("\"{text}\" is neither a user nor a group"))
+                        .help("write \"user:NAME\" or \"group:NAME\""),
+                ),
+            }
         }
         selectors.push(definition.clone());
         spans.push(selector.span());
     }
     if !selectors.iter().any(SelectorDefinition::attaches) {
-        no_selector(manifest, source, name, !selectors.is_empty(), found);
+        no_selector(manifest, source, name, found);
     }
     let fail_mode = subject.fail_mode.as_ref().filter(|mode| *mode.get_ref() != FailMode::Deny);
     for (present, what) in [
         (
             fail_mode.map(Spanned::span),
             "fail_mode; no fact exists yet that could be stale, and absent facts are denied",
-        ),
-        (
-            subject.session.as_ref().map(Spanned::span),
-            "session; policies that name a session variable never permit",
         ),
         (subject.successors.as_ref().map(Spanned::span), "successors; a label stays what it is"),
         (subject.hide.as_ref().map(Spanned::span), "hide; what is denied answers EACCES"),
@@ -219,6 +223,16 @@ fn one(
             ));
         }
     }
+    let mut variables = BTreeMap::new();
+    for (variable, written) in subject.session.iter().flat_map(|table| table.get_ref()) {
+        if let Some(checked) = Variable::read(variable, written, source, found) {
+            variables.insert(variable.get_ref().clone(), checked);
+        }
+    }
+    if let Some(span) = subject.session.as_ref().map(Spanned::span).filter(|_| adopt.is_empty()) {
+        let message = "nobody can open a session: the selector has no adopt";
+        found.push(source.note("session", span, message));
+    }
     Some(SubjectDefinition {
         name: name.get_ref().clone(),
         mode,
@@ -228,6 +242,8 @@ fn one(
         unenforceable: subject.unenforceable.unwrap_or_default(),
         include: subject.include.iter().map(|include| include.get_ref().clone()).collect(),
         owner: subject.owner.clone(),
+        adopt,
+        variables,
         successors: subject
             .successors
             .iter()
@@ -273,31 +289,21 @@ fn governs(
     Some(bits & ALL_ACTIONS)
 }
 
-fn no_selector(
-    manifest: &Manifest,
-    source: &Source,
-    name: &Spanned<String>,
-    adopt: bool,
-    found: &mut Vec<Diagnostic>,
-) {
+fn no_selector(manifest: &Manifest, source: &Source, name: &Spanned<String>, found: &mut Vec<Diagnostic>) {
     let entered = manifest
         .subjects
         .values()
         .flat_map(|subject| subject.successors.iter().flat_map(|table| table.get_ref().keys()))
         .any(|successor| successor == name);
-    found.push(if entered && !adopt {
+    found.push(if entered {
         source.note(
             "not-in-this-version",
             name.span(),
             "no process gets this label yet: successors are not in this version",
         )
-    } else if adopt {
-        source
-            .error("no-selector", name.span(), "nothing attaches this label: adopt is not in this version")
-            .help("add `also = { user = \"NAME\" }`, or another selector")
     } else {
         source
             .error("no-selector", name.span(), "nothing attaches this label")
-            .help("add `selector = { user = \"NAME\" }`, or group, unit, cgroup, exe, exe_in")
+            .help("add `selector = { user = \"NAME\" }`, or group, unit, cgroup, exe, exe_in, adopt")
     });
 }

@@ -142,8 +142,13 @@ impl Judge<'_> {
 
     fn decide(&self, request: &Request, found: Found) -> Answer {
         let required = Action::from_name(&request.action).map_or(0, Action::bit);
-        let query =
-            Query { subject: self.subject(request), class: found.class, features: found.features, required };
+        let query = Query {
+            subject: self.subject(request),
+            session: 0,
+            class: found.class,
+            features: found.features,
+            required,
+        };
         let decision = decide(&self.compiled.generation, &query, || 0);
         Answer {
             allowed: decision.denied == 0,

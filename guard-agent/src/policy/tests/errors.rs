@@ -95,7 +95,7 @@ fn subjects_say_what_they_govern_and_how_they_are_attached() {
     assert!(found.starts_with("error[no-governs]: web: governs is missing"), "{found}");
     assert_eq!(
         brief(&errors(&toml("governs = [\"*\"]"))),
-        "error[no-selector]: web: nothing attaches this label / add `selector = { user = \"NAME\" }`, or group, unit, cgroup, exe, exe_in"
+        "error[no-selector]: web: nothing attaches this label / add `selector = { user = \"NAME\" }`, or group, unit, cgroup, exe, exe_in, adopt"
     );
     assert_eq!(
         brief(&errors(&toml("selector = { user = \"web\" }\ngoverns = [\"file\"]"))),

@@ -8,6 +8,7 @@ mod posture;
 mod reference;
 mod rewrites;
 mod scale;
+mod seats;
 mod semantics;
 mod shadow;
 mod survey;
@@ -111,8 +112,13 @@ fn number(compiled: &Compiled, subject: &str) -> u32 {
 
 fn ask(compiled: &Compiled, subject: &str, action: &str, found: Found) -> Decision {
     let required = Action::from_name(action).unwrap().bit();
-    let query =
-        Query { subject: number(compiled, subject), class: found.class, features: found.features, required };
+    let query = Query {
+        subject: number(compiled, subject),
+        session: 0,
+        class: found.class,
+        features: found.features,
+        required,
+    };
     decide(&compiled.generation, &query, || 0)
 }
 

@@ -45,7 +45,8 @@ fn until<T>(value: T, end: Option<Instant>) -> Until<T> {
 fn at(compiled: &Compiled, action: &str, path: &str, now: Instant) -> Decision {
     let found = walk(compiled, path, &file(1000, false));
     let required = Action::from_name(action).unwrap().bit();
-    let query = Query { subject: web(compiled), class: found.class, features: found.features, required };
+    let query =
+        Query { subject: web(compiled), session: 0, class: found.class, features: found.features, required };
     decide(&compiled.generation, &query, || now)
 }
 

@@ -147,8 +147,7 @@ fn the_check_of_the_reference_bundle_names_what_is_missing() {
     for expected in [
         "reference version 7",
         "governs *\n",
-        "not in this version: adopt",
-        "ai-coder/tree never permits",
+        "ai-coder/tree permits in sessions only",
         "ai-coder/own-servers depends on resource.listener",
         "ci-deploy/posture depends on the fact trust, which is absent, so it denies",
         "siem.corp.example",

@@ -18,7 +18,7 @@ const INSTANTS: [Instant; 3] = [0, 100, 200];
 fn at(now: Instant, compiled: &Compiled, subject: &str, action: &str, found: Found) -> Decision {
     let (id, _) = compiled.names.subjects.iter().find(|(_, name)| *name == subject).unwrap();
     let required = Action::from_name(action).unwrap().bit();
-    let query = Query { subject: *id, class: found.class, features: found.features, required };
+    let query = Query { subject: *id, session: 0, class: found.class, features: found.features, required };
     decide(&compiled.generation, &query, || now)
 }
 
