@@ -41,11 +41,13 @@ pub(super) fn assume(
     let mentions = Mentions::of(Some(condition));
     let plain = rewrite(condition, &Plain);
     let mut worlds = vec![plain];
-    if facts.listener == Known::Unknown && mentions.attribute("listener") {
+    let is_open = listeners.is_open(facts);
+    let is_told_of_unix = facts.listener == Known::OfUnix && listeners.types.contains(&UNIX);
+    if is_open && mentions.attribute("listener") {
         let named = mentions.subjects().chain([SOMEBODY]).filter_map(subject);
         let peers: Vec<_> =
             std::iter::once(None).chain(named.chain([Expr::var(Var::Principal)]).map(Some)).collect();
-        worlds = cross(&worlds, &peers, |peer| Listener { on: listeners, peer: peer.as_ref() })?;
+        worlds = cross(&worlds, &peers, |peer| Listener { on: listeners, peer: peer.as_ref(), is_told_of_unix })?;
     }
     if facts.signed_by.is_none() && mentions.attribute("signed_by") {
         let mut sets = vec![Vec::new()];
@@ -80,7 +82,7 @@ pub(super) fn assume(
         });
     }
     let whole = whole.unwrap_or_else(|| Expr::val(!permit));
-    match leftover(&whole, facts) {
+    match leftover(&whole, is_open && !is_told_of_unix) {
         Some(unclear) => Err(unclear),
         None => Ok(whole),
     }
@@ -202,26 +204,54 @@ pub(super) struct Listeners {
     pub(super) all: bool,
 }
 
+const ENDPOINT: &str = "Guard::Endpoint";
+const UNIX: &str = "Guard::Unix";
+
+impl Listeners {
+    /// Whether nothing tells who listens at some of them.
+    fn is_open(&self, facts: &Facts) -> bool {
+        match facts.listener {
+            Known::Unknown => true,
+            Known::OfUnix => self.types.contains(&ENDPOINT),
+            Known::Told | Known::Is(_) => false,
+        }
+    }
+}
+
 /// Who listens at the other end; `None` is nobody with a label.
 struct Listener<'a> {
     on: &'a Listeners,
     peer: Option<&'a Expr>,
+    /// The policy is about unix sockets too, of which it is told.
+    is_told_of_unix: bool,
+}
+
+impl Listener<'_> {
+    /// What stands for `expr`: `assumed`, but of unix sockets what it was.
+    fn of_addresses(&self, expr: &Expr, assumed: Expr) -> Option<Expr> {
+        if self.is_told_of_unix {
+            Some(Expr::ite(is_type(ENDPOINT)?, assumed, expr.clone()))
+        } else {
+            Some(assumed)
+        }
+    }
 }
 
 impl Rewrite for Listener<'_> {
     fn expression(&self, expr: &Expr) -> Option<Expr> {
         match (expr.expr_kind(), self.peer) {
             (ExprKind::HasAttr { expr: of, attr }, peer) if attr == "listener" && is_resource(of) => {
-                Some(match peer {
-                    Some(_) if self.on.all => Expr::val(true),
+                let assumed = match peer {
+                    Some(_) if self.on.all || self.is_told_of_unix => Expr::val(true),
                     Some(_) => {
                         self.on.types.iter().filter_map(|name| is_type(name)).fold(Expr::val(false), or)
                     }
                     None => Expr::val(false),
-                })
+                };
+                self.of_addresses(expr, assumed)
             }
             (ExprKind::GetAttr { expr: of, attr }, Some(peer)) if attr == "listener" && is_resource(of) => {
-                Some(peer.clone())
+                self.of_addresses(expr, peer.clone())
             }
             _ => None,
         }
@@ -265,7 +295,9 @@ fn subject(name: &str) -> Option<Expr> {
 }
 
 /// What the rewrites could not reach.
-fn leftover(expr: &Expr, facts: &Facts) -> Option<Unclear> {
+///
+/// `is_open`: nothing tells who listens at any of the resources.
+fn leftover(expr: &Expr, is_open: bool) -> Option<Unclear> {
     let (mut postures, mut tests) = (0, 0);
     for part in expr.subexpressions() {
         postures += usize::from(is_posture(part));
@@ -274,7 +306,7 @@ fn leftover(expr: &Expr, facts: &Facts) -> Option<Unclear> {
                 tests += 1;
             }
             ExprKind::GetAttr { expr: of, attr }
-                if attr == "listener" && facts.listener == Known::Unknown && is_resource(of) =>
+                if attr == "listener" && is_open && is_resource(of) =>
             {
                 return Some(Unclear {
                     message: "resource.listener is used where it may be absent",

@@ -144,7 +144,10 @@ impl<'a> Covers<'a> {
         let mut parents = HashSet::new();
         let mut values: Vec<(&str, RestrictedExpr)> = Vec::new();
         let listener = match (&facts.listener, &request.listener) {
-            (Listener::Is(Peer::Subject(name)), _) | (Listener::Told, Some(name)) => {
+            (Listener::Is(Peer::Subject(name)), _) => {
+                Some(RestrictedExpr::val(self.uid("Guard::Subject", name)?))
+            }
+            (told, Some(name)) if *told == Listener::Told || *told == Listener::OfUnix && kind == "Guard::Unix" => {
                 Some(RestrictedExpr::val(self.uid("Guard::Subject", name)?))
             }
             _ => None,

@@ -209,7 +209,7 @@ impl Details {
         }
         // A listener that nothing tells could be the subject itself.
         let per_subject = parts().any(|part| matches!(part.expr_kind(), ExprKind::Var(Var::Principal)))
-            || mentions.attribute("listener") && facts.listener == Listener::Unknown;
+            || mentions.attribute("listener") && !facts.listener.is_known(Kind::Endpoint);
         let this = Self { mentions, per_action, per_subject, never: !unset.is_empty() };
         if let Some(name) = unset.first() {
             found.push(if policy.is_permit() {
@@ -232,8 +232,12 @@ impl Details {
         } else {
             "where that would decide, it denies"
         };
+        let is_told = [Kind::Endpoint, Kind::Unix]
+            .into_iter()
+            .filter(|kind| policy.actions & kind.actions() != 0)
+            .all(|kind| facts.listener.is_known(kind));
         for (attribute, known) in
-            [("listener", facts.listener != Listener::Unknown), ("signed_by", facts.signed_by.is_some())]
+            [("listener", is_told), ("signed_by", facts.signed_by.is_some())]
         {
             if self.mentions.attribute(attribute) && !known {
                 found.push(policy.note(

@@ -584,7 +584,7 @@ impl Translator<'_> {
             (Term::Resource, "abstract") => flag(self, Attribute::Abstract),
             (Term::Resource, "signed_by") => Term::Signers(self.world.signed_by.clone()),
             (Term::Resource, "subject") => Term::Peer(Attribute::Subject),
-            (Term::Resource, "listener") => match &self.world.listener {
+            (Term::Resource, "listener") => match self.listener() {
                 None => Term::Peer(Attribute::Listener),
                 Some(Peer::Subject(name)) => Term::Subject(name.clone()),
                 Some(Peer::Unlabelled) => {
@@ -636,13 +636,19 @@ impl Translator<'_> {
         self.term_has(expr, &of, attribute)
     }
 
+    /// `resource.listener` as it is assumed; nothing if the kernel tells it.
+    fn listener(&self) -> Option<&Peer> {
+        let is_told = self.world.is_told_of_unix && self.kind == Kind::Unix;
+        self.world.listener.as_ref().filter(|_| !is_told)
+    }
+
     fn term_has(&mut self, expr: &Expr, of: &Term, attribute: &str) -> Result<Formula> {
         Ok(Formula::Const(match of {
             Term::Posture if self.world.assumed.contains_key(attribute) => true,
             Term::Posture => return Ok(self.condition(Test::Present(attribute.to_owned()), expr)),
             Term::Context => matches!(attribute, "posture" | "leases" | "windows" | "session"),
             Term::Resource => match (attribute, self.kind) {
-                ("listener", Kind::Endpoint | Kind::Unix) => match self.world.listener {
+                ("listener", Kind::Endpoint | Kind::Unix) => match self.listener() {
                     None => return Ok(self.present(Attribute::Listener, expr)),
                     Some(Peer::Subject(_)) => true,
                     Some(Peer::Unlabelled) => false,

@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use cedar_policy_core::ast::{Expr, ExprKind, Literal, PatternElem};
 
+use super::kind::Kind;
+
 /// Value of a posture fact.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum FactValue {
@@ -29,16 +31,35 @@ pub enum Peer {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Listener {
     /// Nothing tells it: where it would decide, it decides for no subject.
-    #[default]
     Unknown,
+    /// The kernel tells it of unix sockets, where it is part of the request; of addresses, nothing does.
+    #[default]
+    OfUnix,
     /// The kernel tells it with each operation; it is part of the request.
     Told,
     /// It is this one.
     Is(Peer),
 }
 
+impl Listener {
+    /// Whether something tells it of this kind of resource.
+    pub(super) fn is_known(&self, kind: Kind) -> bool {
+        match self {
+            Self::Unknown => false,
+            Self::OfUnix => kind != Kind::Endpoint,
+            Self::Told | Self::Is(_) => true,
+        }
+    }
+
+    /// Whether the kernel tells it of this kind of resource.
+    pub(super) fn is_told(&self, kind: Kind) -> bool {
+        *self == Self::Told || *self == Self::OfUnix && kind == Kind::Unix
+    }
+}
+
 /// What conditions depend on besides the request. In this version the daemon has none: every
-/// fact is absent, no lease lives, no window is open, and who listens and who signed is unknown.
+/// fact is absent, no lease lives, no window is open, and who signed is unknown, as is who listens at an
+/// address.
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
     /// Names of the live leases.
@@ -63,6 +84,8 @@ pub(super) struct World {
     pub(super) assumed: BTreeMap<String, FactValue>,
     /// `resource.listener`; nothing if the kernel tells it.
     pub(super) listener: Option<Peer>,
+    /// Of unix sockets, the kernel tells it all the same.
+    pub(super) is_told_of_unix: bool,
     pub(super) signed_by: BTreeSet<String>,
 }
 
@@ -174,10 +197,11 @@ impl Mentions {
         let first = World {
             assumed: BTreeMap::new(),
             listener: match &facts.listener {
-                Listener::Unknown => Some(Peer::Unlabelled),
+                Listener::Unknown | Listener::OfUnix => Some(Peer::Unlabelled),
                 Listener::Told => None,
                 Listener::Is(peer) => Some(peer.clone()),
             },
+            is_told_of_unix: facts.listener == Listener::OfUnix,
             signed_by: facts.signed_by.clone().unwrap_or_default(),
         };
         let mut worlds = vec![first];
@@ -199,7 +223,7 @@ impl Mentions {
                 std::iter::once(world.clone()).chain(values.iter().map(with)).collect()
             })?;
         }
-        if facts.listener == Listener::Unknown && self.attribute("listener") {
+        if !facts.listener.is_known(Kind::Endpoint) && self.attribute("listener") {
             let mut peers: BTreeSet<&str> = self.subjects.iter().map(String::as_str).collect();
             peers.extend([subject, SOMEBODY]);
             cross(&|world| {
