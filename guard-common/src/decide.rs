@@ -1,6 +1,6 @@
 //! The decision: pure, bounded, the same in the kernel and in user space.
 
-use crate::action::{Action, EACCES, ECONNREFUSED, ENOENT, EPERM, EXDEV, QUIET_PEER};
+use crate::action::{Action, EACCES, ECONNREFUSED, ENOENT, EPERM, QUIET_PEER};
 use crate::class::Class;
 use crate::tables::{
     Control, MAX_BOUNDARIES, MAX_OUTCOME_FEATURES, Masks, Net4, Net6, Outcome, Ports, SUBJECT_LIVE,
@@ -8,11 +8,8 @@ use crate::tables::{
 };
 
 /// Why an operation was decided as it was.
-///
-/// As wide as the answer of a hook: in a `Result` of both, whichever it is fills the same register. A
-/// narrower one would leave a part of it unset, which the verifier refuses to see copied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(i32)]
+#[repr(u8)]
 pub enum Reason {
     /// The policy of the live generation.
     Policy = 0,
@@ -34,13 +31,11 @@ pub enum Reason {
     NoMemory = 8,
     /// The subject's outcomes were replaced again and again while they were read.
     OutcomesChanging = 9,
-    /// Under its new name the file would have more rights.
-    MoreRights = 10,
 }
 
 impl Reason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 10] = [
         Self::Policy,
         Self::NoGeneration,
         Self::SubjectRemoved,
@@ -51,7 +46,6 @@ impl Reason {
         Self::StorageBusy,
         Self::NoMemory,
         Self::OutcomesChanging,
-        Self::MoreRights,
     ];
 
     /// The reason with this number, if there is one.
@@ -72,7 +66,6 @@ impl Reason {
             Self::StorageBusy => "storage-busy",
             Self::NoMemory => "no-memory",
             Self::OutcomesChanging => "outcomes-changing",
-            Self::MoreRights => "more-rights",
         }
     }
 }
@@ -151,35 +144,6 @@ impl Decision {
         }
     }
 
-    /// What is said of these actions only.
-    #[inline(always)]
-    pub fn within(&self, required: u64) -> Self {
-        Self {
-            denied: self.denied & required,
-            would_deny: self.would_deny & required,
-            would_allow: self.would_allow & required,
-            audit: self.audit & required,
-            quiet: self.quiet & required,
-            differs: self.differs & required,
-            ..*self
-        }
-    }
-
-    /// Adds that a new name would give the file more rights: by the enforced set (`gained`), by the
-    /// candidate set, or by both. `action` is what is denied for it.
-    #[inline(always)]
-    pub fn refer(&mut self, action: u64, gained: bool, candidate: bool) {
-        if gained {
-            self.reason = Reason::MoreRights;
-            self.denied = action;
-            self.would_deny = 0;
-            self.would_allow = if candidate { 0 } else { action };
-        } else if candidate {
-            self.reason = Reason::MoreRights;
-            self.would_deny |= action;
-        }
-    }
-
     /// What a hook returns: the negative error number of the denial, or 0. A constant for each case, so
     /// that the verifier can bound it.
     ///
@@ -198,9 +162,6 @@ impl Decision {
         let loud = self.denied & !self.quiet;
         if self.denied == 0 {
             0
-        } else if matches!(self.reason, Reason::MoreRights) {
-            // What programs answer by copying, which is decided as what it is.
-            -EXDEV
         } else if loud & WITH_EPERM != 0 {
             -EPERM
         } else if loud != 0 {
@@ -307,7 +268,7 @@ fn reached(timeline: &Timeline, count: u32, now: u64) -> u32 {
 
 /// The values of the features that matter, as an index into the outcome's truth table.
 #[inline(always)]
-pub fn combination(outcome: &Outcome, features: u64) -> u32 {
+fn combination(outcome: &Outcome, features: u64) -> u32 {
     let mut index = 0;
     let mut bit = 0;
     while bit < MAX_OUTCOME_FEATURES {

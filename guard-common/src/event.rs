@@ -78,10 +78,6 @@ pub struct Event {
     pub class: u32,
     /// Device number of the file system, or 0.
     pub device: u32,
-    /// Subject of the process that is acted on, or of the one at the other end; 0 = no label, or not known.
-    pub peer: u32,
-    /// Thread-group id of the process that is acted on, in the initial PID namespace; 0 = none.
-    pub peer_tgid: u32,
     /// A [`Verdict`].
     pub verdict: u8,
     /// A [`crate::decide::Reason`].
@@ -139,4 +135,4 @@ pub enum Counter {
 /// Number of counters.
 pub const COUNTERS: u32 = 12;
 
-const _: () = assert!(size_of::<Event>() == 144 + PATH_MAX + PATH_SLACK);
+const _: () = assert!(size_of::<Event>() == 136 + PATH_MAX + PATH_SLACK);

@@ -22,46 +22,9 @@ pub struct Label {
     pub prepared: u32,
     /// The session; 0 = none. The canary carries its nonce here.
     pub session: u64,
-    /// The process that is decided about, where it is not the running one; else zeros.
-    pub process: Process,
-    /// Super block of the overlay on which this task was last judged, or 0: what overlayfs then does to
-    /// the files of its layers is part of what was decided.
-    pub overlay: u64,
-    /// What a change of names still has to ask.
-    pub names: Names,
     /// Where the path walk of this task keeps its intermediate state.
     pub walk: Walk,
 }
-
-/// A process, as events name it.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Process {
-    /// Thread-group id in the initial PID namespace, or 0.
-    pub tgid: u32,
-    /// Real user id in the initial user namespace.
-    pub uid: u32,
-    /// Command name, as it called itself.
-    pub comm: [u8; 16],
-}
-
-/// Whose a socket is: what arrives at it is decided for this label, because whoever runs then has nothing
-/// to do with it.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SocketLabel {
-    /// The session.
-    pub session: u64,
-    /// The subject, or [`NO_SUBJECT`] if nothing but `flags` is known.
-    pub subject: u32,
-    /// [`SOCKET_REFUSED`].
-    pub flags: u32,
-    /// The process that made it or listens on it.
-    pub process: Process,
-}
-
-/// The connection was accepted from a peer that policy does not let in: nothing passes over it.
-pub const SOCKET_REFUSED: u32 = 1;
 
 /// A request of the agent to label one running process, keyed by thread-group id.
 #[repr(C)]
@@ -76,61 +39,6 @@ pub struct LabelRequest {
     pub subject: u32,
     /// Keeps the layout free of hidden padding.
     pub reserved: u32,
-}
-
-/// Questions of one change of names: at most two files at two places.
-pub const QUESTIONS: usize = 4;
-
-/// A change of names as a list of questions. It lies in map memory like the state of a walk, and for the
-/// same reason: the verifier checks one question, whatever the answers to those before.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct Names {
-    /// The questions.
-    pub questions: [Question; QUESTIONS],
-    /// What was found out at earlier ones, to compare with.
-    pub known: [Known; 2],
-    /// How many there are.
-    pub count: u32,
-    /// The answer so far: 0 or a negative error number.
-    pub answer: i32,
-    /// The action that a refusal for more rights is reported as.
-    pub action: u64,
-}
-
-/// One question: may a file be, or no longer be, at a place?
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct Question {
-    /// The place.
-    pub dentry: u64,
-    /// The file.
-    pub inode: u64,
-    /// Actions as bits, or what the kind of the file makes of it; the meaning belongs to the program.
-    pub required: u64,
-    /// Entry of [`Names::known`] to fill, plus 1; 0 = none.
-    pub save: u32,
-    /// Entry of [`Names::known`] to compare with, plus 1; 0 = none. Negative: that is where the file goes, and
-    /// not where it comes from.
-    pub compare: i32,
-}
-
-/// What was found out about a file at a place.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct Known {
-    /// Features that the names of the directories give, which hold for what lies below as well.
-    pub above: u64,
-    /// Features that the last component gives.
-    pub last: u64,
-    /// Actions that are allowed.
-    pub allow: u64,
-    /// Actions that the candidate set allows.
-    pub candidate: u64,
-    /// Index of the outcome.
-    pub outcome: u32,
-    /// 1 if policy names the place or something below it.
-    pub named: u32,
 }
 
 /// Who made a file system: the label of the task that was running then.
@@ -161,8 +69,5 @@ pub struct UnitName {
 const _: () = {
     assert!(size_of::<LabelRequest>() == 24);
     assert!(size_of::<Maker>() == 16);
-    assert!(size_of::<Process>() == 24);
-    assert!(size_of::<SocketLabel>() == 40);
-    assert!(size_of::<Names>() == 224);
-    assert!(size_of::<Label>() == 48 + size_of::<Names>() + size_of::<Walk>());
+    assert!(size_of::<Label>() == 16 + size_of::<Walk>());
 };

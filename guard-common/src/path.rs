@@ -100,8 +100,7 @@ pub struct Walk {
     pub renames: u32,
     /// What the walk has to do with remembered directories; the meaning belongs to the walking program.
     pub memory: u32,
-    /// Components not yet followed; 0 after the walk: the path ends at a node, so policy names it or
-    /// something below it.
+    /// Components not yet followed.
     pub remaining: u32,
     /// Value of `remaining` at which the ring has no more components.
     pub floor: u32,

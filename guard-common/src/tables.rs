@@ -121,8 +121,7 @@ pub struct Outcome {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, IntoBytes, Immutable)]
 pub struct Masks {
-    /// Actions that are allowed: by the enforced policy set, or all of them in monitor mode, which
-    /// [`MONITORED`] says.
+    /// Actions that are allowed: by the enforced policy set, or all of them in monitor mode.
     pub allow: u64,
     /// Allowed actions that the candidate set (with the policies in monitor mode) would deny.
     pub would_deny: u64,
@@ -136,10 +135,6 @@ pub struct Masks {
     /// that it would allow. 0 without a shadow.
     pub differs: u64,
 }
-
-/// Set in [`Masks::allow`], above the bits of actions, where the subject is in monitor mode: what is not
-/// about a single action is not denied to it either.
-pub const MONITORED: u64 = 1 << 63;
 
 /// The first address of a range of IPv4 addresses that ends where the next one begins.
 #[repr(C)]
@@ -193,10 +188,6 @@ pub enum Attribute {
     Protocol = 5,
     /// `resource.abstract`: 1 for a unix socket in the abstract name space.
     Abstract = 6,
-    /// `resource.subject` of a process: the subject of its label; absent without a label.
-    Subject = 7,
-    /// `resource.listener`: the subject of the process at the other end; absent if it has no label.
-    Listener = 8,
 }
 
 /// One test `attribute == value` and the feature bit that it sets.
@@ -207,7 +198,7 @@ pub struct AttributeTest {
     pub attribute: u32,
     /// Index of the feature bit.
     pub bit: u32,
-    /// The value to compare with, or [`PRESENT`] or [`OWN`].
+    /// The value to compare with.
     pub value: u64,
 }
 
@@ -226,20 +217,10 @@ pub struct Attributes {
     pub protocol: u64,
     /// See [`Attribute::Abstract`].
     pub abstract_name: u64,
-    /// See [`Attribute::Subject`].
-    pub subject: u64,
-    /// See [`Attribute::Listener`].
-    pub listener: u64,
-    /// The subject that asks, which [`OWN`] stands for. Set where `subject` or `listener` is.
-    pub own: u64,
 }
 
 /// Value of an attribute that the resource does not have; no test compares equal to it.
 pub const ABSENT: u64 = u64::MAX;
-/// Value of a test that holds for every resource that has the attribute.
-pub const PRESENT: u64 = u64::MAX - 1;
-/// Value of a test that compares with the subject that asks: one test for all subjects.
-pub const OWN: u64 = u64::MAX - 2;
 
 impl Default for Attributes {
     fn default() -> Self {
@@ -250,9 +231,6 @@ impl Default for Attributes {
             fileless: ABSENT,
             protocol: ABSENT,
             abstract_name: ABSENT,
-            subject: ABSENT,
-            listener: ABSENT,
-            own: ABSENT,
         }
     }
 }
@@ -268,13 +246,9 @@ impl AttributeTest {
             4 => attributes.fileless,
             5 => attributes.protocol,
             6 => attributes.abstract_name,
-            7 => attributes.subject,
-            8 => attributes.listener,
             _ => ABSENT,
         };
-        let wanted = if self.value == OWN { attributes.own } else { self.value };
-        let holds = value != ABSENT && (value == wanted || self.value == PRESENT);
-        if holds { 1 << (self.bit & 63) } else { 0 }
+        if value == self.value && value != ABSENT { 1 << (self.bit & 63) } else { 0 }
     }
 }
 
@@ -344,20 +318,3 @@ const _: () = {
     assert!(size_of::<AttributeTest>() == 16);
     assert!(size_of::<Header>() == 96);
 };
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn subjects_are_told_by_number_by_presence_and_as_the_asker_s_own() {
-        let holds = |value, subject, own| {
-            let test = AttributeTest { attribute: Attribute::Subject as u32, bit: 3, value };
-            test.feature(&Attributes { subject, own, ..Attributes::default() }) == 1 << 3
-        };
-        assert!(holds(16, 16, 17) && !holds(16, 17, 16) && !holds(16, ABSENT, 16));
-        assert!(holds(PRESENT, 16, 17) && !holds(PRESENT, ABSENT, 17));
-        assert!(holds(OWN, 16, 16) && !holds(OWN, 17, 16));
-        assert!(!holds(OWN, ABSENT, ABSENT), "nobody's label is nobody's own");
-    }
-}

@@ -3,13 +3,12 @@
 use crate::generation::Generation;
 use crate::memory::read;
 use crate::offsets::*;
-use crate::overlay;
 use crate::own_proc;
 use crate::own_tmpfs;
 use crate::path;
 use crate::resource::Resource;
-use crate::task::{self, guarded};
-use crate::verdict::{judge, judge_either, live};
+use crate::task::{self, Lookup, label};
+use crate::verdict::{fail, judge, judge_either, live};
 use aya_ebpf::helpers::generated::bpf_get_current_cgroup_id;
 use aya_ebpf::macros::lsm;
 use aya_ebpf::programs::LsmContext;
@@ -26,18 +25,16 @@ const FMODE_READ: u32 = 1;
 const FMODE_WRITE: u32 = 2;
 // include/uapi/asm-generic/fcntl.h and include/linux/fs.h.
 const O_ACCMODE: u32 = 3;
+const O_TRUNC: u32 = 0o1000;
 const O_APPEND: u32 = 0o2000;
-const O_TMPFILE: u32 = 0o20000000;
 const FMODE_EXEC: u32 = 0x20;
 // include/uapi/linux/stat.h.
-pub const S_IFMT: u16 = 0o170000;
-pub const S_IFREG: u16 = 0o100000;
-pub const S_IFDIR: u16 = 0o040000;
-pub const S_IFLNK: u16 = 0o120000;
-pub const S_IFSOCK: u16 = 0o140000;
-pub const S_IFCHR: u16 = 0o020000;
-pub const S_IFBLK: u16 = 0o060000;
-pub const SET_ID: u16 = 0o6000;
+const S_IFMT: u16 = 0o170000;
+const S_IFREG: u16 = 0o100000;
+const S_IFDIR: u16 = 0o040000;
+const S_IFCHR: u16 = 0o020000;
+const S_IFBLK: u16 = 0o060000;
+const SET_ID: u16 = 0o6000;
 // include/uapi/linux/magic.h and fs/pipe.c.
 const PIPEFS: u64 = 0x5049_5045;
 const SOCKFS: u64 = 0x534f_434b;
@@ -45,10 +42,10 @@ const ANON_INODE: u64 = 0x0904_1934;
 const TMPFS: u64 = 0x0102_1994;
 const HUGETLBFS: u64 = 0x9584_58f6;
 const PROC: u64 = 0x9fa0;
-pub const CGROUP2: u64 = 0x6367_7270;
-pub const OVERLAYFS: u64 = 0x794c_7630;
+const CGROUP2: u64 = 0x6367_7270;
+const OVERLAYFS: u64 = 0x794c_7630;
 // include/linux/fs.h: the super block belongs to a kernel-internal mount.
-pub const SB_KERNMOUNT: u64 = 1 << 22;
+const SB_KERNMOUNT: u64 = 1 << 22;
 // fs/mount.h: MNT_NS_INTERNAL is ERR_PTR(-EINVAL).
 const MNT_NS_INTERNAL: u64 = -22i64 as u64;
 // include/uapi/linux/major.h.
@@ -57,17 +54,20 @@ const TTY_AUX_MAJOR: u32 = 5;
 const PTY_FIRST_MAJOR: u32 = 136;
 const PTY_LAST_MAJOR: u32 = 143;
 // include/uapi/asm-generic/mman-common.h.
-const PROT_WRITE: u64 = 2;
 const PROT_EXEC: u64 = 4;
-const MAP_TYPE: u64 = 0xf;
-const MAP_PRIVATE: u64 = 2;
-// include/linux/mm.h.
-const VM_EXEC: u64 = 4;
-const VM_SHARED: u64 = 8;
 
 #[lsm(hook = "file_open")]
 pub fn file_open(ctx: LsmContext) -> i32 {
-    guarded(Action::FileRead.bit(), |label| open(ctx.arg(0), label))
+    let label = match label() {
+        Lookup::Unlabelled => return 0,
+        Lookup::Labelled(label) => label,
+        Lookup::Busy => return -guard_common::action::EACCES,
+    };
+    let file: u64 = ctx.arg(0);
+    match open(file, label) {
+        Ok(answer) => answer,
+        Err(reason) => fail(label, Action::FileRead.bit(), reason),
+    }
 }
 
 #[inline(always)]
@@ -105,10 +105,9 @@ fn required(flags: u32, mode: u32, inode_mode: u16) -> u64 {
     if mode & FMODE_WRITE != 0 {
         required |= if flags & O_APPEND != 0 { Action::FileAppend.bit() } else { Action::FileWrite.bit() };
     }
-    if flags & O_TMPFILE != 0 {
-        // A file without a name comes into being by the open alone. What `O_TRUNC` does has a hook of
-        // its own, later.
-        required |= Action::FileCreate.bit();
+    // The kernel truncates nothing but regular files (`do_open` in fs/namei.c).
+    if flags & O_TRUNC != 0 && inode_mode & S_IFMT == S_IFREG {
+        required |= Action::FileTruncate.bit();
     }
     required
 }
@@ -120,85 +119,30 @@ pub fn mmap_file(ctx: LsmContext) -> i32 {
     if (wanted | effective) & PROT_EXEC == 0 {
         return 0;
     }
-    let flags: u64 = ctx.arg(3);
-    // What is written to a private mapping is no longer what the file holds.
-    let changeable = (wanted | effective) & PROT_WRITE != 0 && flags & MAP_TYPE == MAP_PRIVATE;
-    guarded(Action::ExecMap.bit(), |label| map(ctx.arg(0), changeable, label))
+    let label = match label() {
+        Lookup::Unlabelled => return 0,
+        Lookup::Labelled(label) => label,
+        Lookup::Busy => return -guard_common::action::EACCES,
+    };
+    let file: u64 = ctx.arg(0);
+    match map(file, label) {
+        Ok(answer) => answer,
+        Err(reason) => fail(label, Action::ExecMap.bit(), reason),
+    }
 }
 
 #[inline(always)]
-fn map(file: u64, changeable: bool, label: *mut Label) -> Result<i32, Reason> {
+fn map(file: u64, label: *mut Label) -> Result<i32, Reason> {
     if in_execve()? {
         // The image and its interpreter belong to the exec that was allowed; denying them here
         // would kill the process instead of returning an error.
         return Ok(0);
     }
     let (generation, header) = live()?;
-    if file == 0 || changeable {
-        let memory = Resource::of_class(ANONYMOUS_MEMORY);
-        let answer = judge(&generation, label, &memory, Action::ExecMap.bit());
-        if file == 0 || answer != 0 {
-            return Ok(answer);
-        }
-    }
-    let mut resource = Resource::unknown();
-    if !describe(&generation, header, file, label, &mut resource)? {
+    let mut resource = Resource::of_class(ANONYMOUS_MEMORY);
+    if file != 0 && !describe(&generation, header, file, label, &mut resource)? {
         return Ok(0);
     }
-    Ok(judge(&generation, label, &resource, Action::ExecMap.bit()))
-}
-
-/// Memory that becomes executable after it was mapped.
-#[lsm(hook = "file_mprotect")]
-pub fn file_mprotect(ctx: LsmContext) -> i32 {
-    let wanted: u64 = ctx.arg(1);
-    let effective: u64 = ctx.arg(2);
-    let protection = wanted | effective;
-    if protection & PROT_EXEC == 0 {
-        return 0;
-    }
-    guarded(Action::ExecMap.bit(), |label| protect(ctx.arg(0), protection, label))
-}
-
-#[inline(always)]
-fn protect(vma: u64, protection: u64, label: *mut Label) -> Result<i32, Reason> {
-    let flags: u64 = read(vma, &VMA_FLAGS)?;
-    let file: u64 = read(vma, &VMA_FILE)?;
-    let private = flags & VM_SHARED == 0;
-    // Pages of its own: something was written there, and the file does not say what.
-    let changed = private && read::<u64>(vma, &VMA_ANON)? != 0;
-    let changeable = private && protection & PROT_WRITE != 0;
-    if flags & VM_EXEC != 0 && !changeable {
-        return Ok(0);
-    }
-    if in_execve()? {
-        return Ok(0);
-    }
-    let (generation, header) = live()?;
-    if file == 0 || changed || changeable {
-        let memory = Resource::of_class(ANONYMOUS_MEMORY);
-        let answer = judge(&generation, label, &memory, Action::ExecMap.bit());
-        if file == 0 || answer != 0 {
-            return Ok(answer);
-        }
-    }
-    if flags & VM_EXEC != 0 {
-        return Ok(0);
-    }
-    let mut resource = Resource::unknown();
-    let mut dentry: u64 = read(file, &FILE_DENTRY)?;
-    let mut inode: u64 = read(file, &FILE_INODE)?;
-    if is_known(&BACKING_USER_DENTRY) {
-        let superblock: u64 = read(inode, &INODE_SB)?;
-        let flags: u64 = read(superblock, &SB_FLAGS)?;
-        if flags & SB_KERNMOUNT == 0 && opened_by_stacking(file, dentry, superblock)? {
-            // The mapping is of a layer's file, which lies in a `struct backing_file` (fs/file_table.c, since
-            // 6.5); the name that was used is the overlay's.
-            dentry = read(file, &BACKING_USER_DENTRY)?;
-            inode = read(dentry, &DENTRY_INODE)?;
-        }
-    }
-    describe_inode(&generation, header, dentry, inode, label, &mut resource)?;
     Ok(judge(&generation, label, &resource, Action::ExecMap.bit()))
 }
 
@@ -223,29 +167,12 @@ pub fn describe(
     let inode: u64 = read(file, &FILE_INODE)?;
     let dentry: u64 = read(file, &FILE_DENTRY)?;
     let superblock: u64 = read(inode, &INODE_SB)?;
-    let sb_flags: u64 = read(superblock, &SB_FLAGS)?;
-    if sb_flags & SB_KERNMOUNT == 0 && opened_by_stacking(file, dentry, superblock)? {
-        return Ok(false);
-    }
-    describe_inode(generation, header, dentry, inode, label, resource)?;
-    Ok(true)
-}
-
-/// Finds class, features and attributes of the file `inode` by its name `dentry`.
-#[inline(always)]
-pub fn describe_inode(
-    generation: &Generation,
-    header: &Header,
-    dentry: u64,
-    inode: u64,
-    label: *mut Label,
-    resource: &mut Resource,
-) -> Result<(), Reason> {
-    let superblock: u64 = read(inode, &INODE_SB)?;
     let magic: u64 = read(superblock, &SB_MAGIC)?;
     let sb_flags: u64 = read(superblock, &SB_FLAGS)?;
     let internal = sb_flags & SB_KERNMOUNT != 0;
-    overlay::note(superblock, magic, label);
+    if !internal && opened_by_stacking(file, dentry, superblock)? {
+        return Ok(false);
+    }
     let mode: u16 = read(inode, &INODE_MODE)?;
     let links: u32 = read(inode, &INODE_NLINK)?;
     let owner: u32 = read(inode, &INODE_UID)?;
@@ -281,7 +208,7 @@ pub fn describe_inode(
         }
     }
     resource.add_attribute_features(generation, header);
-    Ok(())
+    Ok(true)
 }
 
 /// Whether this is the open of a layer's file by a stacking file system.
@@ -343,7 +270,7 @@ fn controlling_terminal() -> Option<u32> {
 /// Whether `dentry` is a file of the cgroup that the running task is in. The private pointer of a
 /// kernfs inode is its node, and a cgroup's id is the id of its directory's node.
 #[inline(always)]
-pub fn own_cgroup(dentry: u64) -> Result<bool, Reason> {
+fn own_cgroup(dentry: u64) -> Result<bool, Reason> {
     let parent: u64 = read(dentry, &DENTRY_PARENT)?;
     let inode: u64 = read(parent, &DENTRY_INODE)?;
     if inode == 0 {

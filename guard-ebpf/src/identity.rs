@@ -2,7 +2,6 @@
 //!
 //! A labelled task keeps its label whatever it does; the hooks here only ever add one.
 
-use crate::machine;
 use crate::memory::read;
 use crate::offsets::*;
 use crate::record::count;
@@ -65,19 +64,18 @@ fn inherit(child: *mut task_struct, parent: *mut Label) -> bool {
 }
 
 /// Labels a task whose real, effective and saved user id all become a subject's: it cannot go
-/// back. A change of some of them (seteuid, setfsuid) is what sshd and sudo do for a moment. For a
-/// labelled task it is decided whether it may change its ids.
+/// back. A change of some of them (seteuid, setfsuid) is what sshd and sudo do for a moment.
 #[lsm(hook = "task_fix_setuid")]
 pub fn task_fix_setuid(ctx: LsmContext) -> i32 {
-    let new: u64 = ctx.arg(0);
-    match task::label() {
-        Lookup::Unlabelled => {}
-        _ => return machine::set_user(new, ctx.arg(1)),
-    }
     let flags: u64 = ctx.arg(2);
     if flags & 0xffff_ffff == LSM_SETID_FS {
         return 0;
     }
+    match task::label() {
+        Lookup::Unlabelled => {}
+        _ => return 0,
+    }
+    let new: u64 = ctx.arg(0);
     match irrevocable(new) {
         Ok(NO_SUBJECT) | Err(_) => 0,
         Ok(subject) => {

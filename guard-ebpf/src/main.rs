@@ -13,36 +13,24 @@
 #![feature(core_intrinsics)]
 #![allow(internal_features)]
 
-mod address;
-mod arrival;
 mod atomic;
-mod attributes;
-mod capability;
 mod cgroups;
 mod directory;
 mod exec;
-mod families;
 mod file;
 mod generation;
 mod identity;
-mod machine;
 mod maps;
 mod memory;
-mod names;
 mod network;
 mod offsets;
-mod overlay;
 mod own_proc;
 mod own_tmpfs;
 mod path;
-mod process;
 mod record;
 mod resource;
 mod running;
-mod sctp;
 mod select;
-mod shared;
-mod sockets;
 mod task;
 mod unix;
 mod verdict;

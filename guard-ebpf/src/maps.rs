@@ -4,8 +4,8 @@ use aya_ebpf::bindings::{BPF_F_INNER_MAP, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
 use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, PerCpuArray, RingBuf};
 use aya_ebpf::macros::btf_map;
 use guard_common::event::COUNTERS as COUNTER_COUNT;
-use guard_common::label::{Label, LabelRequest, Maker, SocketLabel, UnitName};
-use guard_common::path::{Directory, EdgeKey, Node, Pattern};
+use guard_common::label::{Label, LabelRequest, Maker, UnitName};
+use guard_common::path::{Directory, EdgeKey, Node, Pattern, Walk};
 use guard_common::tables::{
     AttributeTest, CellWord, Header, Masks, Net4, Net6, Outcome, Ports, SLOTS, SubjectRow, Timeline,
 };
@@ -81,17 +81,16 @@ pub static COUNTERS: PerCpuArray<u64, { COUNTER_COUNT as usize }> = PerCpuArray:
 #[btf_map]
 pub static SEQUENCE: PerCpuArray<u64, 1> = PerCpuArray::new();
 
-/// A label for decisions that are not about the running task, and a walk buffer for tasks that have no
-/// storage (an exec that may attach a label).
+/// A walk buffer for tasks that have no storage (an exec that may attach a label).
 #[repr(C)]
-pub struct SharedLabel {
+pub struct SharedWalk {
     pub busy: u64,
-    pub label: Label,
+    pub walk: Walk,
 }
-/// So many per CPU: a program can be preempted by another task's exec, and by what arrives from the network.
-pub const SHARED_LABELS: usize = 4;
+/// Buffers per CPU: a program can be preempted by another task's exec.
+pub const SHARED_WALKS: usize = 4;
 #[btf_map]
-pub static SHARED: PerCpuArray<SharedLabel, SHARED_LABELS> = PerCpuArray::new();
+pub static WALKS: PerCpuArray<SharedWalk, SHARED_WALKS> = PerCpuArray::new();
 
 /// Directories that a CPU remembers, a power of two.
 pub const DIRECTORIES: usize = 512;
@@ -112,41 +111,28 @@ pub static MAKERS: HashMap<u64, Maker, FILE_SYSTEMS, ON_DEMAND> = HashMap::new()
 #[btf_map]
 pub static MADE: Array<u64, 1> = Array::new();
 
-/// Storage that the kernel keeps with an object and frees with it. aya has no wrapper for it, so the
-/// definition is spelled out: `KIND` is the map type, `V` the value.
+/// Task storage: the label. aya has no wrapper for it, so the definition is spelled out.
 #[repr(C)]
-pub struct Storage<V, const KIND: usize> {
-    r#type: *const [i32; KIND],
+pub struct TaskStorage {
+    r#type: *const [i32; 29],
     key: *const i32,
-    value: *const V,
+    value: *const Label,
     max_entries: *const [i32; 0],
     map_flags: *const [i32; 1],
 }
 // SAFETY: the fields are null pointers that only carry types for the loader; nobody reads them.
-unsafe impl<V, const KIND: usize> Sync for Storage<V, KIND> {}
+unsafe impl Sync for TaskStorage {}
 
-// enum bpf_map_type (include/uapi/linux/bpf.h).
-const SK_STORAGE: usize = 24;
-const TASK_STORAGE: usize = 29;
-
-/// Task storage: the label.
 #[btf_map]
-pub static LABELS: Storage<Label, TASK_STORAGE> = Storage::new();
-/// Socket storage: whose it is.
-#[btf_map]
-pub static SOCKETS: Storage<SocketLabel, SK_STORAGE> = Storage::new();
+pub static LABELS: TaskStorage = TaskStorage {
+    r#type: core::ptr::null(),
+    key: core::ptr::null(),
+    value: core::ptr::null(),
+    max_entries: core::ptr::null(),
+    map_flags: core::ptr::null(),
+};
 
-impl<V, const KIND: usize> Storage<V, KIND> {
-    const fn new() -> Self {
-        Self {
-            r#type: core::ptr::null(),
-            key: core::ptr::null(),
-            value: core::ptr::null(),
-            max_entries: core::ptr::null(),
-            map_flags: core::ptr::null(),
-        }
-    }
-
+impl TaskStorage {
     /// The map as helpers want it.
     #[inline(always)]
     pub fn as_ptr(&self) -> *mut core::ffi::c_void {

@@ -1,7 +1,6 @@
 //! Reading kernel memory.
 
 use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_probe_read_kernel_str};
-use core::ffi::c_void;
 use core::mem::MaybeUninit;
 use guard_common::decide::Reason;
 
@@ -9,16 +8,6 @@ use guard_common::decide::Reason;
 #[inline(always)]
 pub fn read<T: Copy>(address: u64, offset: &'static u32) -> Result<T, Reason> {
     read_at(address + crate::offsets::get(offset))
-}
-
-/// Reads a member of a structure that the verifier knows the type of: one load.
-///
-/// # Safety
-/// `base` must be an argument of the program, or what such a load of one gave; the verifier checks it.
-#[inline(always)]
-pub unsafe fn member<T: Copy>(base: *const c_void, offset: &'static u32) -> T {
-    // SAFETY: by the contract of this function; a typed pointer plus the offset of a member.
-    unsafe { *base.byte_add(crate::offsets::get(offset) as usize).cast::<T>() }
 }
 
 /// Reads a `T` from a kernel address.

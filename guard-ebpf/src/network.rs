@@ -1,308 +1,227 @@
-//! What subjects do with internet addresses: `socket_connect`, `socket_sendmsg`, `socket_bind`,
-//! `socket_listen`.
+//! Connections: `socket_connect`.
 
-use crate::address::{AF_INET, AF_INET6, AF_UNIX, AF_UNSPEC, Address, SocketAddress};
-use crate::families;
-use crate::memory::{member, read, read_at};
+use crate::generation::{Generation, PortRanges, Ranges4, Ranges6};
+use crate::maps::{NETS4, NETS6, PORTS};
+use crate::memory::{copy, read};
 use crate::offsets::*;
 use crate::resource::Resource;
-use crate::sockets;
-use crate::task::guarded;
-use crate::verdict::{judge, live};
+use crate::task::{Lookup, label};
+use crate::verdict::{fail, judge, live};
 use aya_ebpf::helpers::generated::bpf_loop;
 use aya_ebpf::macros::lsm;
 use aya_ebpf::programs::LsmContext;
 use core::ffi::c_void;
 use guard_common::action::{Action, EACCES};
-use guard_common::class::{SOURCE_ROUTE, UNKNOWN};
-use guard_common::decide::Reason;
-use guard_common::label::{Label, SOCKET_REFUSED};
+use guard_common::class::{NETLINK_ROUTE, OTHER_PROTOCOL};
+use guard_common::decide::{Reason, SEARCH_STEPS, Search};
+use guard_common::label::Label;
 use guard_common::path::Walk;
+use guard_common::tables::Header;
 
-// include/linux/net.h, include/linux/socket.h, include/uapi/linux/in.h.
-pub const SOCK_STREAM: u16 = 1;
-pub const SOCK_DGRAM: u16 = 2;
-const MSG_FASTOPEN: u32 = 0x2000_0000;
-const IPPROTO_TCP: u16 = 6;
-const IPPROTO_MPTCP: u16 = 262;
-const SOL_IP: u32 = 0;
-/// The options of one message (include/uapi/linux/in.h); IPv6 uses the names of setsockopt(2).
-const IP_RETOPTS: u32 = 7;
+// include/linux/socket.h.
+const AF_UNSPEC: u16 = 0;
+const AF_UNIX: u16 = 1;
+const AF_INET: u16 = 2;
+const AF_INET6: u16 = 10;
+const AF_NETLINK: u16 = 16;
+/// Bytes of `struct sockaddr_in6` up to the end of the address.
+const SOCKADDR_BYTES: u32 = 24;
 
-/// The internet socket behind a `struct socket`, which may have none any more.
-#[inline(always)]
-pub fn sock_of(socket: *const c_void) -> *const c_void {
-    // SAFETY: an argument of the program.
-    unsafe { member(socket, &SOCKET_SK) }
+#[lsm(hook = "socket_connect")]
+pub fn socket_connect(ctx: LsmContext) -> i32 {
+    let label = match label() {
+        Lookup::Unlabelled => return 0,
+        Lookup::Labelled(label) => label,
+        Lookup::Busy => return -EACCES,
+    };
+    let length: u64 = ctx.arg(2);
+    match connect(ctx.arg(0), ctx.arg(1), length as u32, label) {
+        Ok(answer) => answer,
+        Err(reason) => fail(label, Action::NetConnect.bit(), reason),
+    }
 }
 
-/// Nothing is known yet of an endpoint but its socket's protocol.
+/// `struct sockaddr_in6` as far as it is read; `struct sockaddr_in` has its address in `flow`.
+#[repr(C)]
+struct SocketAddress {
+    family: u16,
+    port: u16,
+    flow: u32,
+    high: u64,
+    low: u64,
+    /// Room for the verifier's bound on the length.
+    slack: u64,
+}
+
 #[inline(always)]
-pub fn endpoint(sock: u64) -> Result<Resource, Reason> {
+fn connect(socket: u64, address: u64, length: u32, label: *mut Label) -> Result<i32, Reason> {
+    if (length as i32) < 2 {
+        // The kernel refuses this itself.
+        return Ok(0);
+    }
+    let (generation, header) = live()?;
+    // SAFETY: the buffer of the running task's own label.
+    let walk = unsafe { &raw mut (*label).walk };
+    let mut given = SocketAddress { family: 0, port: 0, flow: 0, high: 0, low: 0, slack: 0 };
+    let used = if length > SOCKADDR_BYTES { SOCKADDR_BYTES } else { length };
+    // SAFETY: `used` is at most the size of the structure. The kernel has copied the address, so
+    // nobody changes it any more.
+    unsafe { copy::<31>((&raw mut given).cast(), used, address)? };
+    let sock: u64 = read(socket, &SOCKET_SK)?;
     let protocol: u16 = read(sock, &SOCK_PROTOCOL)?;
     let mut resource = Resource::unknown();
     resource.protocol = protocol;
     resource.attributes.protocol = protocol as u64;
-    Ok(resource)
-}
-
-#[lsm(hook = "socket_connect")]
-pub fn socket_connect(ctx: LsmContext) -> i32 {
-    guarded(Action::NetConnect.bit(), |label| {
-        let length: u64 = ctx.arg(2);
-        connect(ctx.arg(0), ctx.arg(1), length as u32, label)
-    })
-}
-
-#[inline(always)]
-fn connect(socket: *const c_void, address: u64, length: u32, label: *mut Label) -> Result<i32, Reason> {
-    let given = SocketAddress::read(address, length)?;
-    // Dissolves an association; unix sockets have hooks of their own.
-    if given.family == AF_UNSPEC || given.family == AF_UNIX {
-        return Ok(0);
+    match given.family {
+        // Dissolves an association; unix sockets have hooks of their own.
+        AF_UNSPEC | AF_UNIX => return Ok(0),
+        AF_INET => {
+            resource.family = AF_INET;
+            resource.port = u16::from_be(given.port);
+            let bytes = given.flow.to_ne_bytes();
+            resource.address[0] = bytes[0];
+            resource.address[1] = bytes[1];
+            resource.address[2] = bytes[2];
+            resource.address[3] = bytes[3];
+            let address = routed4(sock, u32::from_be(given.flow))?;
+            resource.class = class4(&generation, header, walk, address)?;
+        }
+        AF_INET6 => {
+            resource.port = u16::from_be(given.port);
+            let (high, low) = (u64::from_be(given.high), u64::from_be(given.low));
+            if high == 0 && low >> 32 == 0xffff {
+                // An IPv4 address in IPv6 clothes (RFC 4291, 2.5.5.2) is that IPv4 address.
+                resource.family = AF_INET;
+                let bytes = (low as u32).to_be_bytes();
+                resource.address[0] = bytes[0];
+                resource.address[1] = bytes[1];
+                resource.address[2] = bytes[2];
+                resource.address[3] = bytes[3];
+                let address = routed4(sock, low as u32)?;
+                resource.class = class4(&generation, header, walk, address)?;
+            } else {
+                resource.family = AF_INET6;
+                let (high_bytes, low_bytes) = (given.high.to_ne_bytes(), given.low.to_ne_bytes());
+                let mut index = 0;
+                while index < 8 {
+                    resource.address[index] = high_bytes[index];
+                    resource.address[index + 8] = low_bytes[index];
+                    index += 1;
+                }
+                resource.class = if high | low != 0 {
+                    class6(&generation, header, walk, high, low)?
+                } else if is_bound_to_mapped(sock)? {
+                    class4(&generation, header, walk, LOOPBACK4)?
+                } else {
+                    class6(&generation, header, walk, 0, LOOPBACK6_LOW)?
+                };
+            }
+        }
+        family => {
+            resource.class =
+                if family == AF_NETLINK && protocol == 0 { NETLINK_ROUTE } else { OTHER_PROTOCOL };
+            return Ok(judge(&generation, label, &resource, Action::NetRaw.bit()));
+        }
     }
-    let sock = sock_of(socket);
-    if sock.is_null() {
-        return Ok(0);
-    }
-    if given.family == AF_INET || given.family == AF_INET6 {
-        let far = given.address(given.family == AF_INET6);
-        return decide_far(sock as u64, far, Action::NetConnect, label);
-    }
-    let class = families::class_of(sock);
-    if class == UNKNOWN { Ok(0) } else { families::decide(class, label) }
+    resource.features |= port_features(&generation, header, walk, resource.port)?;
+    resource.add_attribute_features(&generation, header);
+    Ok(judge(&generation, label, &resource, Action::NetConnect.bit()))
 }
 
-/// Decides `action` on the far end `far` of a socket.
+/// 127.0.0.1.
+const LOOPBACK4: u32 = 0x7f00_0001;
+/// Lower half of ::1.
+const LOOPBACK6_LOW: u64 = 1;
+
+/// The address that the kernel connects to: the unspecified one means the address the socket is bound
+/// to, or loopback (`ip_route_output_key_hash_rcu` in net/ipv4/route.c).
 #[inline(always)]
-pub fn decide_far(sock: u64, far: Address, action: Action, label: *mut Label) -> Result<i32, Reason> {
-    let (generation, header) = live()?;
-    // SAFETY: the buffer of the label that is decided for.
-    let walk = unsafe { &raw mut (*label).walk };
-    let mut resource = endpoint(sock)?;
-    far.describe_far(&generation, header, walk, sock, &mut resource)?;
-    Ok(judge(&generation, label, &resource, action.bit()))
-}
-
-/// Decides `action` on an address that means itself.
-#[inline(always)]
-pub fn decide_at(sock: u64, address: Address, action: Action, label: *mut Label) -> Result<i32, Reason> {
-    let (generation, header) = live()?;
-    // SAFETY: the buffer of the label that is decided for.
-    let walk = unsafe { &raw mut (*label).walk };
-    let mut resource = endpoint(sock)?;
-    address.describe(&generation, header, walk, &mut resource)?;
-    Ok(judge(&generation, label, &resource, action.bit()))
-}
-
-/// Decides what is sent to an address that comes with it. What is sent without one goes where the socket
-/// is connected to, which was decided then.
-#[lsm(hook = "socket_sendmsg")]
-pub fn socket_sendmsg(ctx: LsmContext) -> i32 {
-    guarded(Action::NetSend.bit(), |label| send(ctx.arg(0), ctx.arg(1), label))
-}
-
-#[inline(always)]
-fn send(socket: *const c_void, message: *const c_void, label: *mut Label) -> Result<i32, Reason> {
-    let sock = sock_of(socket);
-    if sock.is_null() {
-        return Ok(0);
+fn routed4(sock: u64, address: u32) -> Result<u32, Reason> {
+    if address != 0 {
+        return Ok(address);
     }
-    // SAFETY: loads of members of arguments of the program.
-    let (name, family, kind) = unsafe {
-        (
-            member::<u64>(message, &MESSAGE_NAME),
-            member::<u16>(sock, &SOCK_FAMILY),
-            member::<u16>(sock, &SOCK_TYPE),
-        )
+    let source = u32::from_be(read(sock, &INET_SOURCE)?);
+    Ok(if source != 0 { source } else { LOOPBACK4 })
+}
+
+/// Whether an IPv6 socket is bound to an IPv4 address. The unspecified address then means 127.0.0.1,
+/// and ::1 otherwise (`tcp_v6_connect`, `__ip6_datagram_connect`).
+#[inline(always)]
+fn is_bound_to_mapped(sock: u64) -> Result<bool, Reason> {
+    let bound: [u64; 2] = read(sock, &SOCK_V6_BOUND)?;
+    Ok(bound[0] == 0 && u64::from_be(bound[1]) >> 32 == 0xffff)
+}
+
+/// Context of the search callbacks; the state of the search is in the walk buffer, see there.
+struct RangeLookup<K> {
+    walk: *mut Walk,
+    count: u32,
+    slot: u32,
+    key: K,
+}
+
+macro_rules! searcher {
+    ($callback:ident, $ranges:ident, $key:ty) => {
+        extern "C" fn $callback(_: u32, lookup: *mut RangeLookup<$key>) -> i64 {
+            // SAFETY: the only caller passes a valid pointer to a valid buffer.
+            let (lookup, walk) = unsafe { (&*lookup, &mut *(*lookup).walk) };
+            let mut search = Search { found: walk.found, step: walk.step };
+            let more = search.advance(&$ranges(lookup.slot), lookup.count, lookup.key);
+            walk.found = search.found;
+            walk.step = search.step;
+            !more as i64
+        }
     };
-    if family == AF_UNIX {
-        return Ok(0);
-    }
-    let is_internet = family == AF_INET || family == AF_INET6;
-    if is_internet && kind == SOCK_STREAM && is_refused(sock) {
-        return Ok(-EACCES);
-    }
-    if is_internet && kind == SOCK_DGRAM && routes(message, label)? {
-        let answer = families::decide(SOURCE_ROUTE, label)?;
-        if answer != 0 {
-            return Ok(answer);
+}
+searcher!(search4, Ranges4, u32);
+searcher!(search6, Ranges6, (u64, u64));
+searcher!(search_ports, PortRanges, u32);
+
+/// Finds the range that holds `key`, in a `bpf_loop` that the verifier checks once.
+macro_rules! search {
+    ($callback:ident, $walk:expr, $slot:expr, $count:expr, $key:expr) => {{
+        let walk: *mut Walk = $walk;
+        let mut lookup = RangeLookup { walk, count: $count, slot: $slot, key: $key };
+        let start = Search::new();
+        // SAFETY: the buffer belongs to this task; the callback's context outlives the call.
+        unsafe {
+            (*walk).found = start.found;
+            (*walk).step = start.step;
+            bpf_loop(SEARCH_STEPS, $callback as *mut c_void, (&raw mut lookup).cast(), 0);
+            (*walk).found
         }
-    }
-    if name == 0 {
-        return Ok(0);
-    }
-    // SAFETY: as above.
-    let (length, flags, protocol) = unsafe {
-        (
-            member::<u32>(message, &MESSAGE_NAME_LEN),
-            member::<u32>(message, &MESSAGE_FLAGS),
-            member::<u16>(sock, &SOCK_PROTOCOL),
-        )
-    };
-    if !is_internet || kind != SOCK_STREAM && kind != SOCK_DGRAM {
-        let class = families::class_of(sock);
-        return if class == UNKNOWN { Ok(0) } else { families::decide(class, label) };
-    }
-    let mut action = Action::NetSend;
-    if kind == SOCK_STREAM {
-        // The address of what is sent over a connection is ignored, unless it makes the connection.
-        if flags & MSG_FASTOPEN == 0 || protocol != IPPROTO_TCP && protocol != IPPROTO_MPTCP {
-            return Ok(0);
-        }
-        action = Action::NetConnect;
-    }
-    let given = SocketAddress::read(name, length)?;
-    if given.family == AF_UNSPEC && kind == SOCK_STREAM {
-        return Ok(0);
-    }
-    // Without a family it is an IPv4 address, to UDP over IPv4. IPv6 ignores it then, but a socket can be
-    // turned from one into the other at any time (IPV6_ADDRFORM), so it counts there too.
-    if given.family != AF_UNSPEC && given.family != AF_INET && given.family != AF_INET6 {
-        return Ok(0);
-    }
-    let far = given.address(given.family == AF_INET6);
-    // SAFETY: as above.
-    if far.is_unspecified() && unsafe { member::<u64>(message, &MESSAGE_CONTROL_LEN) } != 0 {
-        // It means the local address that the message itself may choose (IP_PKTINFO).
-        return Err(Reason::Unreadable);
-    }
-    decide_far(sock as u64, far, action, label)
-}
-
-/// Whether nothing may pass over a connection, see `arrival`.
-#[inline(always)]
-pub fn is_refused(sock: *const c_void) -> bool {
-    let kept = sockets::find(sock);
-    // SAFETY: a non-null result of the helper points to a whole value.
-    !kept.is_null() && unsafe { (*kept).flags } & SOCKET_REFUSED != 0
-}
-
-/// Control messages that are looked at; with more, the message is denied.
-const MAX_CONTROLS: u32 = 8192;
-/// `struct cmsghdr` (include/linux/socket.h): length, level, type; the next one is aligned to eight bytes.
-const CONTROL_BYTES: u64 = 16;
-
-/// Whether the control messages of `message` say by way of which hosts it goes.
-#[inline(always)]
-fn routes(message: *const c_void, label: *mut Label) -> Result<bool, Reason> {
-    // SAFETY: loads of members of an argument of the program.
-    let length: u64 = unsafe { member(message, &MESSAGE_CONTROL_LEN) };
-    if length < CONTROL_BYTES {
-        return Ok(false);
-    }
-    // SAFETY: as above; the walk buffer is that of the running task's own label.
-    unsafe {
-        let mut walk = &raw mut (*label).walk;
-        (*walk).name = member(message, &MESSAGE_CONTROL);
-        (*walk).sequence_at = (*walk).name + length;
-        (*walk).state = SCANNING;
-        bpf_loop(MAX_CONTROLS, control as *mut c_void, (&raw mut walk).cast(), 0);
-        match (*walk).state {
-            PLAIN => Ok(false),
-            ROUTES => Ok(true),
-            _ => Err(Reason::Unreadable),
-        }
-    }
-}
-
-const SCANNING: u32 = 0;
-const PLAIN: u32 = 1;
-const ROUTES: u32 = 2;
-const BROKEN: u32 = 3;
-
-extern "C" fn control(_: u32, walk: *mut *mut Walk) -> i64 {
-    // SAFETY: the only caller passes a valid pointer to a valid buffer.
-    let walk = unsafe { &mut **walk };
-    if walk.name + CONTROL_BYTES > walk.sequence_at {
-        walk.state = PLAIN;
-        return 1;
-    }
-    let Ok([length, kind]) = read_at::<[u64; 2]>(walk.name) else {
-        walk.state = BROKEN;
-        return 1;
-    };
-    let (level, name) = (kind as u32, (kind >> 32) as u32);
-    if level == SOL_IP && name == IP_RETOPTS || level != SOL_IP && families::routes(level, name) {
-        walk.state = ROUTES;
-        return 1;
-    }
-    // The kernel refuses what is shorter than its own head (`CMSG_OK`).
-    if length < CONTROL_BYTES || length > walk.sequence_at - walk.name {
-        walk.state = PLAIN;
-        return 1;
-    }
-    walk.name += (length + 7) & !7;
-    0
-}
-
-/// Decides the near end of a socket.
-#[lsm(hook = "socket_bind")]
-pub fn socket_bind(ctx: LsmContext) -> i32 {
-    guarded(Action::NetBind.bit(), |label| {
-        let length: u64 = ctx.arg(2);
-        bind(ctx.arg(0), ctx.arg(1), length as u32, label)
-    })
+    }};
 }
 
 #[inline(always)]
-fn bind(socket: *const c_void, address: u64, length: u32, label: *mut Label) -> Result<i32, Reason> {
-    let sock = sock_of(socket);
-    if sock.is_null() {
-        return Ok(0);
-    }
-    // SAFETY: a load of a member of what an argument of the program points to.
-    let family: u16 = unsafe { member(sock, &SOCK_FAMILY) };
-    if family == AF_UNIX {
-        // Has a program of its own (`unix_bind_abstract`): both in one need more stack than there is.
-        return Ok(0);
-    }
-    let class = families::class_of(sock);
-    if class != UNKNOWN {
-        return families::decide(class, label);
-    }
-    let given = SocketAddress::read(address, length)?;
-    // No family is as good as IPv4 to IPv4 (`inet_bind_sk`); others the kernel refuses.
-    if given.family != AF_UNSPEC && given.family != AF_INET && given.family != AF_INET6 {
-        return Ok(0);
-    }
-    decide_at(sock as u64, given.address(given.family == AF_INET6), Action::NetBind, label)
-}
-
-/// Decides where connections may be waited for, and notes for whom.
-#[lsm(hook = "socket_listen")]
-pub fn socket_listen(ctx: LsmContext) -> i32 {
-    guarded(Action::NetListen.bit(), |label| listen(ctx.arg(0), label))
+fn class4(generation: &Generation, header: &Header, walk: *mut Walk, address: u32) -> Result<u32, Reason> {
+    let found = search!(search4, walk, generation.slot, header.net4, address);
+    NETS4.get(generation.slot).and_then(|nets| nets.get(found)).map(|net| net.class).ok_or(Reason::TableMiss)
 }
 
 #[inline(always)]
-fn listen(socket: *const c_void, label: *mut Label) -> Result<i32, Reason> {
-    let sock = sock_of(socket);
-    if sock.is_null() {
-        return Ok(0);
-    }
-    // SAFETY: a load of a member of what an argument of the program points to.
-    let family: u16 = unsafe { member(sock, &SOCK_FAMILY) };
-    if family == AF_INET || family == AF_INET6 {
-        let answer = decide_at(sock as u64, near(sock as u64, family)?, Action::NetListen, label)?;
-        if answer != 0 {
-            return Ok(answer);
-        }
-    } else if family != AF_UNIX {
-        let class = families::class_of(sock);
-        return if class == UNKNOWN { Ok(0) } else { families::decide(class, label) };
-    }
-    sockets::claim(sock, label)?;
-    Ok(0)
+fn class6(
+    generation: &Generation,
+    header: &Header,
+    walk: *mut Walk,
+    high: u64,
+    low: u64,
+) -> Result<u32, Reason> {
+    let found = search!(search6, walk, generation.slot, header.net6, (high, low));
+    NETS6.get(generation.slot).and_then(|nets| nets.get(found)).map(|net| net.class).ok_or(Reason::TableMiss)
 }
 
-/// The address that a socket is bound to.
 #[inline(always)]
-pub fn near(sock: u64, family: u16) -> Result<Address, Reason> {
-    let port: u16 = read(sock, &SOCK_PORT)?;
-    if family == AF_INET6 {
-        Address::read_v6(sock, &SOCK_V6_BOUND, port)
-    } else {
-        Ok(Address::v4(u32::from_be(read(sock, &SOCK_BOUND)?), port))
-    }
+fn port_features(
+    generation: &Generation,
+    header: &Header,
+    walk: *mut Walk,
+    port: u16,
+) -> Result<u64, Reason> {
+    let found = search!(search_ports, walk, generation.slot, header.ports, port as u32);
+    PORTS
+        .get(generation.slot)
+        .and_then(|ports| ports.get(found))
+        .map(|range| range.features)
+        .ok_or(Reason::TableMiss)
 }

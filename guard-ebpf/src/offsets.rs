@@ -38,9 +38,3 @@ pub fn get(global: &'static u32) -> u64 {
     // SAFETY: a reference is always valid for reads.
     unsafe { core::ptr::read_volatile(global) as u64 }
 }
-
-/// Whether this kernel has the member of a global that is optional.
-#[inline(always)]
-pub fn is_known(global: &'static u32) -> bool {
-    get(global) != guard_common::offsets::MISSING as u64
-}

@@ -37,8 +37,6 @@ const MAX_ABSTRACT_CHUNKS: u32 = 5;
 /// Walks that are tried before a path counts as unstable.
 const ATTEMPTS: u32 = 3;
 const RING: u32 = MAX_COMPONENTS as u32;
-/// Value of `Walk::remaining` where the trie has not been entered.
-const NOT_NAMED: u32 = u32::MAX;
 /// Steps that are enough for every attempt of the longest walk, and for one from a directory that turns
 /// out to have moved.
 const MAX_STEPS: u32 =
@@ -114,7 +112,7 @@ pub fn classify(
         _ => return Err(Reason::PathTooDeep),
     }
     resource.has_path = true;
-    resource.features |= walk.features | walk.leaf_features;
+    resource.features |= walk.features;
     resource.class = walk.class;
     Ok(())
 }
@@ -157,7 +155,6 @@ fn start(task: &Task, walk: &mut Walk) -> Result<u32, Reason> {
     walk.exec_subject = 0;
     walk.flags = 0;
     walk.complete = 0;
-    walk.remaining = NOT_NAMED;
     walk.directory_node = 0;
     // What was not as remembered, or could not be remembered, is not asked for again.
     walk.memory = if walk.memory == UNASKED { directory::begin(walk) } else { APART };
@@ -355,6 +352,7 @@ fn finish(task: &Task, walk: &mut Walk) -> Result<u32, Reason> {
         LEARNS if is_still => directory::remember(walk, task.slot, task.generation)?,
         _ => {}
     }
+    walk.features |= walk.leaf_features;
     walk.step = 0;
     Ok(if is_still { DONE } else { CHECK })
 }

@@ -41,8 +41,7 @@ pub struct Report {
     pub shadow: u64,
 }
 
-/// Sends one event. `label` may be null for a task without one; it names the process if that is not the
-/// running one.
+/// Sends one event. `label` may be null for a task without one.
 #[inline(always)]
 pub fn send(generation: &Generation, label: *mut Label, resource: &Resource, report: &Report) {
     let Some(sequence) = SEQUENCE.get_ptr_mut(0) else { return };
@@ -77,8 +76,6 @@ pub fn send(generation: &Generation, label: *mut Label, resource: &Resource, rep
         (*event).port = resource.port;
         (*event).protocol = resource.protocol;
         (*event).address = resource.address;
-        (*event).peer = resource.peer;
-        (*event).peer_tgid = resource.peer_tgid;
         (*event).path_len = 0;
         (*event).flags = if report.loosened { FLAG_WOULD_ALLOW } else { 0 };
         (*event).device = 0;
@@ -88,14 +85,6 @@ pub fn send(generation: &Generation, label: *mut Label, resource: &Resource, rep
         if !label.is_null() {
             (*event).subject = (*label).subject;
             (*event).session = (*label).session;
-            if (*label).process.tgid != 0 {
-                // Whoever runs has nothing to do with it.
-                (*event).tgid = (*label).process.tgid;
-                (*event).tid = (*label).process.tgid;
-                (*event).uid = (*label).process.uid;
-                (*event).cgroup = 0;
-                (*event).comm = (*label).process.comm;
-            }
             if resource.has_path {
                 (*event).device = (*label).walk.device;
                 path::gather(&raw mut (*label).walk);

@@ -29,10 +29,6 @@ pub struct Resource {
     pub protocol: u16,
     /// Address, network byte order.
     pub address: [u8; 16],
-    /// Subject of the process that is acted on or at the other end, or 0: for the event.
-    pub peer: u32,
-    /// Thread-group id of the process that is acted on, or 0.
-    pub peer_tgid: u32,
 }
 
 impl Resource {
@@ -50,8 +46,6 @@ impl Resource {
             port: 0,
             protocol: 0,
             address: [0; 16],
-            peer: 0,
-            peer_tgid: 0,
         }
     }
 

@@ -1,19 +1,19 @@
 //! Selectors, evaluated in the kernel at the moment a task becomes a subject.
 
+use crate::atomic;
 use crate::generation::Generation;
-use crate::maps::{SELECT_CGROUP, SELECT_GROUP, SELECT_USER};
+use crate::maps::{SELECT_CGROUP, SELECT_GROUP, SELECT_USER, SHARED_WALKS, SharedWalk, WALKS};
 use crate::memory::read;
 use crate::offsets::*;
 use crate::path::classify;
 use crate::record::{Report, count, send};
 use crate::resource::Resource;
-use crate::shared;
 use crate::task;
 use aya_ebpf::helpers::generated::{bpf_get_current_cgroup_id, bpf_get_current_pid_tgid};
 use guard_common::action::{Action, EAGAIN};
 use guard_common::decide::Reason;
 use guard_common::event::{Counter, Verdict};
-use guard_common::label::{Label, NO_SUBJECT};
+use guard_common::label::NO_SUBJECT;
 use guard_common::path::NODE_NEVER_SELECTS;
 use guard_common::tables::HAS_EXEC_SELECTORS;
 
@@ -132,20 +132,38 @@ struct Executable {
 }
 
 /// What the executed file says. An unlabelled task has no walk buffer of its own, so one of this
-/// CPU's is borrowed.
+/// CPU's is claimed.
 #[inline(always)]
 fn executable(generation: &Generation, bprm: u64) -> Result<Executable, Reason> {
-    shared::borrow(|label| executable_with(generation, bprm, label))
+    let mut index = 0;
+    while index < SHARED_WALKS as u32 {
+        let shared: *mut SharedWalk = WALKS.get_ptr_mut(index).ok_or(Reason::TableMiss)?;
+        // SAFETY: the pointer comes from a map lookup; the flag is only used atomically.
+        if unsafe { atomic::swap(&raw mut (*shared).busy, 1) } == 0 {
+            break;
+        }
+        index += 1;
+    }
+    // Looked up again, so that the verifier checks what follows once and not once per buffer.
+    let shared: *mut SharedWalk = WALKS.get_ptr_mut(index).ok_or(Reason::StorageBusy)?;
+    let result = executable_with(generation, bprm, shared);
+    // SAFETY: as above.
+    unsafe { atomic::swap(&raw mut (*shared).busy, 0) };
+    result
 }
 
 #[inline(always)]
-fn executable_with(generation: &Generation, bprm: u64, label: *mut Label) -> Result<Executable, Reason> {
+fn executable_with(
+    generation: &Generation,
+    bprm: u64,
+    shared: *mut SharedWalk,
+) -> Result<Executable, Reason> {
     let header = generation.header().ok_or(Reason::TableMiss)?;
     let file: u64 = read(bprm, &BPRM_FILE)?;
     let dentry: u64 = read(file, &FILE_DENTRY)?;
     let mut resource = Resource::unknown();
-    // SAFETY: the buffer was borrowed.
-    let walk = unsafe { &raw mut (*label).walk };
+    // SAFETY: the buffer was claimed.
+    let walk = unsafe { &raw mut (*shared).walk };
     classify(generation, header, dentry, walk, &mut resource)?;
     // SAFETY: as above.
     let walk = unsafe { &*walk };

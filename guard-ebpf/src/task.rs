@@ -5,10 +5,8 @@
 
 use crate::maps::LABELS;
 use crate::offsets::{self, STORAGE_MAY_BE_BUSY, TASK_BPF_STORAGE};
-use crate::verdict::fail;
 use aya_ebpf::bindings::{BPF_LOCAL_STORAGE_GET_F_CREATE, task_struct};
 use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_task_storage_get};
-use guard_common::decide::{Decision, Reason};
 use guard_common::label::{Label, NO_SUBJECT};
 
 /// What the storage of a task says.
@@ -20,9 +18,6 @@ pub enum Lookup {
     /// The task has storage, but the kernel did not hand it out.
     Busy,
 }
-
-/// `MAX_ERRNO` (include/linux/err.h).
-const MAX_ERRNO: i32 = 4095;
 
 /// The running task.
 #[inline(always)]
@@ -59,28 +54,6 @@ pub fn create(task: *mut task_struct) -> *mut Label {
 #[inline(always)]
 pub fn label() -> Lookup {
     of(current())
-}
-
-/// Lets `decide` answer for a labelled task; an unlabelled one is let through. `required` is what is
-/// denied where Guard cannot decide.
-///
-/// The answer may be an `i64` as well: an error and an `i32` share one register, of which an error leaves
-/// half unwritten, and in a large function the compiler may move that half around, which the verifier
-/// refuses.
-#[inline(always)]
-pub fn guarded<A: Into<i64>>(required: u64, decide: impl FnOnce(*mut Label) -> Result<A, Reason>) -> i32 {
-    let label = match label() {
-        Lookup::Unlabelled => return 0,
-        Lookup::Labelled(label) => label,
-        Lookup::Busy => return Decision::deny_all(required, Reason::StorageBusy).answer(),
-    };
-    let answer = match decide(label) {
-        Ok(answer) => answer.into() as i32,
-        Err(reason) => fail(label, required, reason),
-    };
-    // Nothing else ever comes out; where the compiler passes the answer through memory, the verifier no
-    // longer knows, and insists on what a hook may return.
-    answer.clamp(-MAX_ERRNO, 0)
 }
 
 /// The label of `task`.

@@ -29,33 +29,6 @@ pub fn judge(generation: &Generation, label: *mut Label, resource: &Resource, re
     answer(generation, label, resource, required, decision)
 }
 
-/// The same for a question that the kernel asks by itself, to choose between two ways that are both
-/// open to the task: the answer counts, but nobody is refused anything, so nothing is reported.
-#[inline(always)]
-pub fn probe(generation: &Generation, label: *mut Label, resource: &Resource, required: u64) -> i32 {
-    // SAFETY: a label is a whole value.
-    let subject = unsafe { (*label).subject };
-    let query = Query { subject, class: resource.class, features: resource.features, required };
-    // SAFETY: the helper has no requirements.
-    let decision = decide(generation, &query, || unsafe { bpf_ktime_get_boot_ns() });
-    count(Counter::Decided);
-    if decision.denied == 0 && decision.outcome != NO_OUTCOME {
-        generation.used(decision.outcome, required);
-    }
-    decision.answer()
-}
-
-/// Decides like [`judge`], and records only what is denied: the operation was recorded before.
-#[inline(always)]
-pub fn refuse(generation: &Generation, label: *mut Label, resource: &Resource, required: u64) -> i32 {
-    // SAFETY: the label of the running task.
-    let subject = unsafe { (*label).subject };
-    let query = Query { subject, class: resource.class, features: resource.features, required };
-    // SAFETY: the helper has no requirements.
-    let decision = decide(generation, &query, || unsafe { bpf_ktime_get_boot_ns() });
-    if decision.denied == 0 { 0 } else { answer(generation, label, resource, required, decision) }
-}
-
 /// Denies everything in `required` because Guard cannot decide.
 #[inline(always)]
 pub fn fail(label: *mut Label, required: u64, reason: Reason) -> i32 {
@@ -64,9 +37,8 @@ pub fn fail(label: *mut Label, required: u64, reason: Reason) -> i32 {
     answer(&generation, label, &Resource::unknown(), required, decision)
 }
 
-/// Records a decision and returns 0 or its negative error number.
 #[inline(always)]
-pub fn answer(
+fn answer(
     generation: &Generation,
     label: *mut Label,
     resource: &Resource,
@@ -88,7 +60,7 @@ pub fn answer(
     let mut loosened = false;
     let (verdict, actions) = if decision.denied != 0 {
         count(Counter::Denied);
-        if !matches!(decision.reason, Reason::Policy | Reason::MoreRights) {
+        if !matches!(decision.reason, Reason::Policy) {
             count(Counter::InternalDenied);
         }
         if decision.is_loosened() {

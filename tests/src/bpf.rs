@@ -180,24 +180,6 @@ fn attach(hook: &str, program: &[Instruction]) -> Result<Foreign> {
     Ok(Foreign { _link: link })
 }
 
-/// Makes a map.
-pub(crate) fn make_map() -> io::Result<()> {
-    descriptor(MAP_CREATE, &mut [MAP_TYPE_ARRAY, 4, 8, 1, 0]).map(drop)
-}
-
-/// Loads a program that filters nothing.
-pub(crate) fn load_filter() -> io::Result<()> {
-    const PROG_TYPE_SOCKET_FILTER: u32 = 1;
-    let words: Vec<u64> = allow().iter().map(|instruction| instruction.word()).collect();
-    let licence = c"GPL";
-    let mut attribute = [0; 32];
-    attribute[0] = PROG_TYPE_SOCKET_FILTER;
-    attribute[1] = words.len() as u32;
-    attribute[2..4].copy_from_slice(&halves(words.as_ptr() as usize));
-    attribute[4..6].copy_from_slice(&halves(licence.as_ptr() as usize));
-    descriptor(PROG_LOAD, &mut attribute).map(drop)
-}
-
 /// The number of a function in the kernel's own type information (Documentation/bpf/btf.rst).
 fn function_id(name: &str) -> Result<u32> {
     const FUNCTION: u32 = 12;

@@ -39,9 +39,6 @@ pub(crate) struct Refusal {
     who: Identity,
     action: &'static str,
     errno: Errno,
-    /// What the caller hears, if not that.
-    heard: Option<Errno>,
-    reason: &'static str,
     place: Option<String>,
     unlabelled: Option<Identity>,
 }
@@ -49,7 +46,7 @@ pub(crate) struct Refusal {
 /// `action` by `who` must be refused with EACCES by policy.
 pub(crate) fn refusal(who: Identity, action: &'static str) -> Refusal {
     let unlabelled = Some(FREE.with(who.capabilities));
-    Refusal { who, action, errno: Errno::EACCES, heard: None, reason: "policy", place: None, unlabelled }
+    Refusal { who, action, errno: Errno::EACCES, place: None, unlabelled }
 }
 
 impl Refusal {
@@ -63,17 +60,6 @@ impl Refusal {
     pub(crate) fn with(mut self, errno: Errno) -> Self {
         self.errno = errno;
         self
-    }
-
-    /// The caller notices in another way than by the denial's error number: what was to come does not.
-    pub(crate) fn heard_as(mut self, errno: Errno) -> Self {
-        self.heard = Some(errno);
-        self
-    }
-
-    /// The file would have more rights under its new name: EXDEV, upon which programs copy.
-    pub(crate) fn for_more_rights(self) -> Self {
-        Self { reason: "more-rights", ..self.with(Errno::EXDEV) }
     }
 
     /// There is no unlabelled process that could do the same.
@@ -122,12 +108,12 @@ impl<'a> Case<'a> {
         };
         let mark = daemon.events.mark()?;
         let outcome = attempt(refusal.who, &action)?;
-        let errno = refusal.heard.unwrap_or(refusal.errno);
         ensure!(
-            outcome == Outcome::Failed(errno),
-            "{} by {} should be refused with {errno}: {outcome:?}",
+            outcome == Outcome::Failed(refusal.errno),
+            "{} by {} should be refused with {}: {outcome:?}",
             refusal.action,
             refusal.who.name,
+            refusal.errno
         );
         self.canaries_are_untouched()?;
         let what = format!("{} of {:?} refused to {}", refusal.action, refusal.place, refusal.who.name);
@@ -136,7 +122,7 @@ impl<'a> Case<'a> {
                 && event.subject() == refusal.who.name
                 && event.is_about(refusal.action)
                 && event.errno() == format!("{:?}", refusal.errno)
-                && event.reason() == refusal.reason
+                && event.reason() == "policy"
                 && refusal.place.as_ref().is_none_or(|place| event.is_at(place))
         })?;
         match refusal.unlabelled {

@@ -95,7 +95,7 @@ fn the_records_of_the_host_cannot_be_rewritten(case: &Case<'_>) -> Result<()> {
     for name in RECORDS {
         case.refused(refusal(AGENT, "file.write").at(name), || write(name)).context(name)?;
         let truncate = || fs::File::options().write(true).truncate(true).open(name).map(drop);
-        case.refused(refusal(AGENT, "file.write").at(name), truncate).context(name)?;
+        case.refused(refusal(AGENT, "file.truncate").at(name), truncate).context(name)?;
     }
     Ok(())
 }

@@ -55,21 +55,11 @@ impl Event {
     }
 
     /// Whether the resource is the one that `name` describes: the end of its path, of the path on
-    /// its file system or of its abstract name, escaped; `ADDRESS:PORT`; the id of a process; or the name
-    /// of a capability.
+    /// its file system or of its abstract name, escaped; or `ADDRESS:PORT`.
     pub fn is_at(&self, name: &str) -> bool {
         let port = self.0.pointer("/resource/port").and_then(Value::as_u64).unwrap_or_default();
         ["path", "fs_path", "abstract_name"].iter().any(|field| self.resource(field).ends_with(name))
-            || self.address(port).is_some_and(|address| address.to_string() == name)
-            || self.0.pointer("/resource/pid").is_some_and(|pid| pid.to_string() == name)
-            || self.resource("capability") == name
-    }
-}
-
-impl Event {
-    fn address(&self, port: u64) -> Option<std::net::SocketAddr> {
-        let address: std::net::IpAddr = self.resource("address").parse().ok()?;
-        Some((address, u16::try_from(port).ok()?).into())
+            || format!("{}:{port}", self.resource("address")) == name
     }
 }
 

@@ -12,11 +12,10 @@ use crate::daemon::Daemon;
 use crate::report::{Effort, Report, Verdict};
 use crate::threats::Entry;
 use crate::{
-    admin, attributes, caches, canary, checks, coverage, credentials, deputies, doors, escape, exactness,
-    exec, families, file, first_hour, flood, generations, hostile, identity, image, includes, interpreter,
-    layout, lifecycle, listening, machine, mode, mounts, names, network, own_tmpfs, path, process, programs,
-    quickstart, quiet, requirements, ring, running, selector, sending, shadow, stdio, store, systemd, unix,
-    unused, users, why,
+    admin, caches, canary, checks, coverage, credentials, deputies, doors, escape, exactness, exec, file,
+    first_hour, flood, generations, hostile, identity, image, includes, interpreter, layout, lifecycle, mode,
+    mounts, network, own_tmpfs, path, programs, quickstart, quiet, requirements, ring, running, selector,
+    shadow, stdio, store, systemd, unix, unused, users, why,
 };
 
 /// One test: run once without Guard and once under it.
@@ -92,14 +91,9 @@ const FAMILIES: &[Family] = &[
             file::PART,
             doors::PART,
             path::PART,
-            names::PART,
-            attributes::PART,
             mounts::PART,
             own_tmpfs::PART,
             network::PART,
-            sending::PART,
-            listening::PART,
-            families::PART,
             ring::PART,
             unix::PART,
             stdio::PART,
@@ -108,7 +102,6 @@ const FAMILIES: &[Family] = &[
             flood::PART,
         ],
     },
-    Family { name: "machine", place: Place::Plain, has_daemon: true, parts: &[process::PART, machine::PART] },
     Family { name: "admin", place: Place::Plain, has_daemon: true, parts: &[admin::PART] },
     Family { name: "quickstart", place: Place::Plain, has_daemon: false, parts: &[quickstart::PART] },
     Family { name: "programs", place: Place::Plain, has_daemon: true, parts: &[programs::PART] },
@@ -213,7 +206,7 @@ pub(crate) fn every_test() -> BTreeSet<&'static str> {
 
 /// Runs the wanted tests; whether all passed.
 pub(crate) fn run_all(wanted: &Wanted, full: bool, only_controls: bool) -> Result<bool> {
-    users::create(includes::accounts().chain(process::ACCOUNTS).chain(machine::ACCOUNTS))?;
+    users::create(includes::accounts())?;
     let mut report = Report::default();
     for (family, tests) in wanted.families() {
         run(family, &tests, full, only_controls, &mut report);

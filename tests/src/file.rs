@@ -59,13 +59,7 @@ fn bundle(bundle: Bundle) -> Result<Bundle> {
         + &permit("truncate", "agent", &["file.write", "file.truncate"], &verbs("truncate"))
         + &permit("list", "agent", &["dir.list"], &verbs("list"))
         + &permit("read-only", "agent", &["file.read"], &verbs("read-only"))
-        + &permit("write-only", "agent", &["file.write"], &verbs("write-only"))
-        + &permit(
-            "deleted",
-            "agent",
-            &["file.link", "file.create", "file.remove"],
-            "resource.name == \"to-delete\" || resource.name like \"deleted-*\"",
-        );
+        + &permit("write-only", "agent", &["file.write"], &verbs("write-only"));
     Ok(bundle.policy("file", policy))
 }
 

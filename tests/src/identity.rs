@@ -63,11 +63,6 @@ fn bundle(bundle: Bundle) -> Result<Bundle> {
         policy += &permit(&format!("{subject}-helpers"), subject, &["read", "exec.*"], &within(&programs));
         policy += &permit(&format!("{subject}-open"), subject, &["file.*"], &within(&[path("open")]));
     }
-    // What is tested here is who one is, whatever right that takes.
-    for subject in ["agent", "ci"] {
-        let rights = ["sys.userns", "sys.setid", "sys.cap"];
-        policy += &permit(&format!("{subject}-rights"), subject, &rights, "true");
-    }
     policy += &permit("agent-shell", "agent", &["file.read", "exec"], &one_of(&shell));
     policy += &permit("agent-own-proc", "agent", &["file.*"], &within(&["guard:own-proc"]));
     Ok(bundle.subject("agent", "user = \"agent\"").subject("ci", "user = \"ci\"").policy("identity", policy))

@@ -59,9 +59,7 @@ fn bundle(bundle: Bundle) -> Result<Bundle> {
         + &permit("scripter-libraries", "scripter", &["read"], &within(&libraries))
         + &permit("scripter-open", "scripter", &["file.*", "dir.list"], &within(&[path("open")]))
         + &permit("scripter-run", "scripter", &["read", "exec.*"], &within(&[path("starter/run")]))
-        + &permit("scripter-read", "scripter", &["read"], &within(&[path("starter/data")]))
-        // Shells and interpreters ask for more than they need.
-        + &permit("scripter-asks", "scripter", &["sys.cap"], "true");
+        + &permit("scripter-read", "scripter", &["read"], &within(&[path("starter/data")]));
     Ok(bundle.toml(&subject).policy("interpreter", policy))
 }
 

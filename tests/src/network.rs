@@ -38,12 +38,12 @@ pub(crate) const PART: Part = Part {
 };
 
 /// Where the listeners are; every loopback address reaches them.
-pub(crate) const PORT: u16 = 7001;
+const PORT: u16 = 7001;
 const OTHER_PORT: u16 = 7003;
-pub(crate) const GOOD: Ipv4Addr = Ipv4Addr::new(127, 10, 0, 1);
-pub(crate) const BAD: Ipv4Addr = Ipv4Addr::new(127, 20, 0, 1);
-pub(crate) const GOOD6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0x10, 0, 0, 0, 1);
-pub(crate) const BAD6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0x20, 0, 0, 0, 1);
+const GOOD: Ipv4Addr = Ipv4Addr::new(127, 10, 0, 1);
+const BAD: Ipv4Addr = Ipv4Addr::new(127, 20, 0, 1);
+const GOOD6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0x10, 0, 0, 0, 1);
+const BAD6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0x20, 0, 0, 0, 1);
 
 fn prepare() -> Result<()> {
     layout::create()?;
@@ -85,7 +85,6 @@ fn bundle(bundle: Bundle) -> Result<Bundle> {
     let policy = policy
         + &permit("ci-anywhere", "ci", &connect, anywhere)
         + &forbid("ci-loopback", "ci", &connect, &format!("{loopback} && resource.port == {OTHER_PORT}"));
-    let policy = policy + &permit("uring", "agent", &["sys.uring"], "true");
     Ok(bundle.policy("network", policy))
 }
 

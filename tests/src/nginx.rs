@@ -55,19 +55,12 @@ pub(crate) fn add(bundle: Bundle, selector: &str) -> Bundle {
         "/run/nginx.pid",
     ]);
     let subject = format!(
-        "[subjects.web]\nselector = {{ {selector} }}\ngoverns = [\"exec.*\", \"net.*\", \"unix.*\", \"file.read\"]\n\
+        "[subjects.web]\nselector = {{ {selector} }}\ngoverns = [\"exec.*\", \"net.out\", \"unix.*\", \"file.read\"]\n\
          include = [{}, \"base/tls-roots\", \"base/proc-facts\", \"service/systemd\"]\n",
         crate::bundle::ORDINARY
     );
     let policy = permit("web", "web", &["file.read"], &format!("{trees} || {files}"))
         + &permit("web-map", "web", &["exec.map"], &within(&["/usr/lib/nginx"]))
-        + &permit(
-            "web-listen",
-            "web",
-            &["net.bind", "net.listen"],
-            &format!("resource in Guard::Net::\"127.0.0.1/32\" && resource.port == {PORT}"),
-        )
-        + &permit("web-clients", "web", &["net.accept"], "resource in Guard::Net::\"127.0.0.0/8\"")
         + &permit("web-exec", "web", &["exec"], "resource == Guard::File::\"/usr/sbin/nginx\"");
     bundle.toml(&subject).policy("web", policy)
 }

@@ -1,7 +1,7 @@
 //! Unix sockets: by path however it is written, abstract, datagrams, and pairs without a name.
 
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, IntoRawFd};
+use std::os::fd::{AsRawFd, IntoRawFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener, UnixStream};
@@ -27,9 +27,6 @@ pub(crate) const PART: Part = Part {
             sending_to_a_datagram_socket_is_refused,
             a_socket_pair_of_the_subject_works,
             a_renamed_socket_is_judged_by_its_new_name,
-            binding_to_a_name_is_refused_however_it_is_written,
-            binding_an_abstract_name_is_refused,
-            accepting_is_decided_by_the_sockets_own_name,
         ],
     ),
 };
@@ -68,25 +65,12 @@ fn keep(socket: impl IntoRawFd, name: &Path) -> Result<()> {
 
 fn bundle(bundle: Bundle) -> Result<Bundle> {
     let unix = |name: &str| format!("resource == Guard::Unix::\"{name}\"");
-    let any = |names: &[&str]| {
-        let one = |name: &&str| unix(&path(name).display().to_string());
-        names.iter().map(one).collect::<Vec<_>>().join(" || ")
-    };
     let good = path("sockets/good").display().to_string();
     let datagrams = path("sockets/good-datagrams").display().to_string();
     let anonymous = within(&["guard:own-anonymous"]);
     let policy = permit("unix", "agent", &["unix.connect"], &unix(&good))
         + &permit("unix-abstract", "agent", &["unix.connect"], &unix("@guard-tests-good"))
         + &permit("unix-send", "agent", &["unix.send"], &unix(&datagrams))
-        + &permit(
-            "unix-bind",
-            "agent",
-            &["unix.bind", "unix.connect"],
-            &any(&["sockets/mine", "sockets/deaf"]),
-        )
-        + &permit("unix-nodes", "agent", &["file.*"], &within(&[path("sockets")]))
-        + &permit("unix-bind-abstract", "agent", &["unix.bind"], &unix("@guard-tests-mine"))
-        + &permit("unix-accept", "agent", &["unix.accept"], &any(&["sockets/mine"]))
         + &permit("unix-own", "agent", &["unix.*"], &anonymous);
     Ok(bundle.policy("unix", policy))
 }
@@ -163,56 +147,4 @@ fn a_renamed_socket_is_judged_by_its_new_name(case: &Case<'_>) -> Result<()> {
     let result = case.refused(refusal(AGENT, "unix.connect").at("sockets/renamed"), || connect(&other));
     std::fs::rename(&other, &good).context("rename it back")?;
     result
-}
-
-/// Binds a new socket to a path at which nothing is.
-fn bind(name: impl AsRef<Path>) -> io::Result<UnixListener> {
-    let _ = std::fs::remove_file(&name);
-    let listener = UnixListener::bind(&name)?;
-    // Whoever tries next is another user.
-    std::fs::remove_file(&name)?;
-    Ok(listener)
-}
-
-fn binding_to_a_name_is_refused_however_it_is_written(case: &Case<'_>) -> Result<()> {
-    let refused = || refusal(AGENT, "unix.bind").at("sockets/theirs");
-    case.refused(refused(), || bind(path("sockets/theirs")).map(drop))?;
-    case.refused(refused(), || bind(path("open/../sockets/theirs")).map(drop))?;
-    case.refused(refused(), || {
-        nix::unistd::chdir(&path("sockets"))?;
-        bind("theirs").map(drop)
-    })?;
-    case.refused(refused(), || {
-        let _ = std::fs::remove_file(path("sockets/theirs"));
-        let socket = UnixDatagram::bind(path("sockets/theirs"))?;
-        std::fs::remove_file(path("sockets/theirs"))?;
-        drop(socket);
-        Ok(())
-    })?;
-    case.allowed(AGENT, || bind(path("sockets/mine")).map(drop))
-}
-
-fn binding_an_abstract_name_is_refused(case: &Case<'_>) -> Result<()> {
-    let bind = |name: &str| UnixListener::bind_addr(&SocketAddr::from_abstract_name(name)?).map(drop);
-    case.refused(refusal(AGENT, "unix.bind").at("guard-tests-theirs"), || bind("guard-tests-theirs"))?;
-    case.allowed(AGENT, || bind("guard-tests-mine"))?;
-    // The kernel makes up a name.
-    case.refused(refusal(AGENT, "unix.bind"), || {
-        let socket = crate::raw::socket(nix::libc::AF_UNIX, nix::libc::SOCK_DGRAM, 0)?;
-        crate::raw::bind(socket.as_fd(), &(nix::libc::AF_UNIX as u16).to_ne_bytes())
-    })
-}
-
-fn accepting_is_decided_by_the_sockets_own_name(case: &Case<'_>) -> Result<()> {
-    let accept = |name: &str| {
-        let _ = std::fs::remove_file(path(name));
-        let listener = UnixListener::bind(path(name))?;
-        let connected = UnixStream::connect(path(name))?;
-        let accepted = listener.accept();
-        std::fs::remove_file(path(name))?;
-        drop(connected);
-        accepted.map(drop)
-    };
-    case.refused(refusal(AGENT, "unix.accept").at("sockets/deaf"), || accept("sockets/deaf"))?;
-    case.allowed(AGENT, || accept("sockets/mine"))
 }

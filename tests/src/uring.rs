@@ -10,21 +10,12 @@ use anyhow::Result;
 use nix::errno::Errno;
 use nix::libc;
 
-use crate::raw::{Message, c_path};
+use crate::raw::c_path;
 
 const OP_NOP: u8 = 0;
-const OP_SENDMSG: u8 = 9;
 const OP_CONNECT: u8 = 16;
 const OP_OPENAT: u8 = 18;
 const OP_OPENAT2: u8 = 28;
-const OP_RENAMEAT: u8 = 35;
-const OP_UNLINKAT: u8 = 36;
-const OP_MKDIRAT: u8 = 37;
-const OP_SYMLINKAT: u8 = 38;
-const OP_LINKAT: u8 = 39;
-const OP_SOCKET: u8 = 45;
-const OP_BIND: u8 = 56;
-const OP_LISTEN: u8 = 57;
 const IOSQE_IO_LINK: u8 = 4;
 const IOSQE_ASYNC: u8 = 16;
 const ENTER_GETEVENTS: u32 = 1;
@@ -115,58 +106,9 @@ pub(crate) fn is_there() -> Result<bool> {
     }
 }
 
-/// Makes a ring.
-pub(crate) fn make() -> io::Result<()> {
-    setup(&mut Parameters::default()).map(drop)
-}
-
 /// Connects a socket.
 pub(crate) fn connect(fd: BorrowedFd<'_>, address: &[u8]) -> io::Result<()> {
     Ring::new()?.connect(fd, address)
-}
-
-/// Sends a message.
-pub(crate) fn send(fd: BorrowedFd<'_>, message: &Message<'_>, flags: i32) -> io::Result<()> {
-    submit(Submission {
-        opcode: OP_SENDMSG,
-        fd: fd.as_raw_fd(),
-        address: message.address(),
-        length: 1,
-        operation_flags: flags as u32,
-        ..Submission::default()
-    })
-    .map(drop)
-}
-
-/// Makes a socket.
-pub(crate) fn socket(family: i32, kind: i32, protocol: i32) -> io::Result<OwnedFd> {
-    let fd = submit(Submission {
-        opcode: OP_SOCKET,
-        fd: family,
-        offset: kind as u64,
-        length: protocol as u32,
-        ..Submission::default()
-    })?;
-    // SAFETY: a new descriptor that nobody else owns.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
-/// Binds a socket (new in 6.11).
-pub(crate) fn bind(fd: BorrowedFd<'_>, address: &[u8]) -> io::Result<()> {
-    submit(Submission {
-        opcode: OP_BIND,
-        fd: fd.as_raw_fd(),
-        address: address.as_ptr() as u64,
-        offset: address.len() as u64,
-        ..Submission::default()
-    })
-    .map(drop)
-}
-
-/// Lets a socket wait for connections (new in 6.11).
-pub(crate) fn listen(fd: BorrowedFd<'_>) -> io::Result<()> {
-    submit(Submission { opcode: OP_LISTEN, fd: fd.as_raw_fd(), length: 16, ..Submission::default() })
-        .map(drop)
 }
 
 /// Opens a file for reading, in a worker thread of the kernel if `force_async`.
@@ -353,72 +295,6 @@ impl Ring {
         };
         if entered < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
-}
-
-/// Removes a file.
-pub(crate) fn unlink(path: &Path) -> io::Result<()> {
-    let path = c_path(path);
-    submit(Submission {
-        opcode: OP_UNLINKAT,
-        fd: libc::AT_FDCWD,
-        address: path.as_ptr() as u64,
-        ..Submission::default()
-    })
-    .map(drop)
-}
-
-/// Makes a directory.
-pub(crate) fn mkdir(path: &Path) -> io::Result<()> {
-    let path = c_path(path);
-    submit(Submission {
-        opcode: OP_MKDIRAT,
-        fd: libc::AT_FDCWD,
-        address: path.as_ptr() as u64,
-        length: 0o777,
-        ..Submission::default()
-    })
-    .map(drop)
-}
-
-/// Makes a symbolic link.
-pub(crate) fn symlink(target: &Path, path: &Path) -> io::Result<()> {
-    let (target, path) = (c_path(target), c_path(path));
-    submit(Submission {
-        opcode: OP_SYMLINKAT,
-        fd: libc::AT_FDCWD,
-        address: target.as_ptr() as u64,
-        offset: path.as_ptr() as u64,
-        ..Submission::default()
-    })
-    .map(drop)
-}
-
-/// Links a file to another name.
-pub(crate) fn link(old: &Path, new: &Path) -> io::Result<()> {
-    two_names(OP_LINKAT, old, new)
-}
-
-/// Renames a file.
-pub(crate) fn rename(old: &Path, new: &Path) -> io::Result<()> {
-    two_names(OP_RENAMEAT, old, new)
-}
-
-fn two_names(opcode: u8, old: &Path, new: &Path) -> io::Result<()> {
-    let (old, new) = (c_path(old), c_path(new));
-    submit(Submission {
-        opcode,
-        fd: libc::AT_FDCWD,
-        address: old.as_ptr() as u64,
-        offset: new.as_ptr() as u64,
-        length: libc::AT_FDCWD as u32,
-        ..Submission::default()
-    })
-    .map(drop)
-}
-
-/// Submits one entry to a ring of its own.
-fn submit(entry: Submission) -> io::Result<i32> {
-    Ring::new()?.submit(&[entry])
 }
 
 fn setup(parameters: &mut Parameters) -> io::Result<OwnedFd> {

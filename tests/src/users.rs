@@ -33,26 +33,6 @@ pub const SUBORDINATE: u32 = 100_000;
 
 /// `CAP_SETUID` (include/uapi/linux/capability.h).
 pub const SETUID: u64 = 1 << 7;
-/// `CAP_SETGID`.
-pub const SETGID: u64 = 1 << 6;
-/// `CAP_CHOWN`.
-pub const CHOWN: u64 = 1 << 0;
-/// `CAP_KILL`.
-pub const KILL: u64 = 1 << 5;
-/// `CAP_NET_BIND_SERVICE`.
-pub const NET_BIND_SERVICE: u64 = 1 << 10;
-/// `CAP_SYS_MODULE`.
-pub const SYS_MODULE: u64 = 1 << 16;
-/// `CAP_SYS_PTRACE`.
-pub const SYS_PTRACE: u64 = 1 << 19;
-/// `CAP_SYS_ADMIN`.
-pub const SYS_ADMIN: u64 = 1 << 21;
-/// `CAP_SYS_TIME`.
-pub const SYS_TIME: u64 = 1 << 25;
-/// `CAP_PERFMON`.
-pub const PERFMON: u64 = 1 << 38;
-/// `CAP_BPF`.
-pub const BPF: u64 = 1 << 39;
 /// `CAP_SYS_CHROOT`.
 pub const CHROOT: u64 = 1 << 18;
 /// `CAP_DAC_READ_SEARCH`.

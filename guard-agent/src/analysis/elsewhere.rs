@@ -48,7 +48,6 @@ pub(super) fn compare(
                     action: action.clone(),
                     resource: resource.clone(),
                     attributes: Attributes::default(),
-                    listener: None,
                     within: Vec::new(),
                 };
                 let ask = |oracle: &Oracle<'_>| -> Result<_, Diagnostic> {

@@ -11,8 +11,7 @@ use guard_common::tables::Attributes;
 
 use crate::host::{Entry, Host};
 use crate::policy::{
-    Bundle, Diagnostic, FactValue, Facts, Listener, Peer, Request, Resource, Spot, file_kind, known_actions,
-    protocol,
+    Bundle, Diagnostic, FactValue, Facts, Peer, Request, Resource, Spot, file_kind, known_actions, protocol,
 };
 
 /// A question in the user's words.
@@ -92,7 +91,6 @@ impl Words {
             action: self.action.clone(),
             resource,
             attributes,
-            listener: None,
             within: self.within.clone(),
         };
         Ok(Question { request, facts, resolved })
@@ -136,8 +134,8 @@ impl Words {
         }
         facts.session = self.session.iter().cloned().collect();
         if let Some((_, name)) = self.with.iter().find(|(key, _)| key == "listener") {
-            let peer = if name == "none" { Peer::Unlabelled } else { Peer::Subject(name.clone()) };
-            facts.listener = Listener::Is(peer);
+            facts.listener =
+                Some(if name == "none" { Peer::Unlabelled } else { Peer::Subject(name.clone()) });
         }
         if let Some((_, keys)) = self.with.iter().find(|(key, _)| key == "signed_by") {
             facts.signed_by = Some(list(keys));

@@ -10,7 +10,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
 use guard_common::action::{Action, Resource as Kind};
-use guard_common::class::{ANONYMOUS_MEMORY, FIRST_COMPILED, UNKNOWN, protocol_name};
+use guard_common::class::{ANONYMOUS_MEMORY, FIRST_COMPILED, NETLINK_ROUTE, UNKNOWN};
 use guard_common::decide::Reason;
 use guard_common::tables::{Attribute, AttributeTest, Attributes};
 use serde::Serialize;
@@ -56,9 +56,6 @@ pub fn internal_reason(reason: &str) -> Option<&'static str> {
         Reason::Unreadable => "the kernel memory that describes the resource could not be read",
         Reason::StorageBusy => "the kernel did not hand out the label at that instant; trying again helps",
         Reason::NoMemory => "the kernel had no memory for the label of a new process",
-        Reason::MoreRights => {
-            "under its new name the file would have rights that it does not have under the old one; mv copies instead, which is decided as what it is"
-        }
         Reason::OutcomesChanging => {
             "what the subject may do was replaced again and again while it was looked up"
         }
@@ -170,8 +167,7 @@ impl<'a> Explainer<'a> {
         let action = Action::from_name(name).ok_or_else(|| incomplete("its action is not known"))?;
         let (resource, mut attributes) = resource(record, action)?;
         restore(&mut attributes, record.features, self.tests);
-        let listener = record.resource.listener.clone();
-        Ok(Request { subject, action: name.to_owned(), resource, attributes, listener, within: Vec::new() })
+        Ok(Request { subject, action: name.to_owned(), resource, attributes, within: Vec::new() })
     }
 
     fn placed(&self, mut finding: Finding) -> Finding {
@@ -254,17 +250,11 @@ fn resource(record: &Record, action: Action) -> Result<(Resource, Attributes), D
             attributes.protocol = number.unwrap_or(attributes.protocol);
             Resource::Endpoint(address, seen.port.unwrap_or(0))
         }
-        // What no policy can name has any name.
-        Kind::Protocol => Resource::Protocol(protocol_name(record.class).unwrap_or("other").to_owned()),
+        Kind::Protocol if record.class == NETLINK_ROUTE => Resource::Protocol("netlink/route".to_owned()),
+        // No policy can name it, so its name does not matter.
+        Kind::Protocol => Resource::Protocol("other".to_owned()),
         Kind::Machine => Resource::Machine,
-        Kind::Process => {
-            let pid = seen.pid.ok_or_else(|| incomplete("it has no process"))?;
-            Resource::Process { id: pid.to_string(), subject: seen.subject.clone() }
-        }
-        Kind::Capability => {
-            let name = seen.capability.clone();
-            Resource::Capability(name.ok_or_else(|| incomplete("it has no capability"))?)
-        }
+        Kind::Process | Kind::Capability => return Err(incomplete("its resource is not reported")),
     };
     Ok((resource, attributes))
 }

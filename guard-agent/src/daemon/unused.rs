@@ -212,6 +212,8 @@ mod tests {
         assert_eq!(judge(&permit(&[("/srv/**", Action::FileWrite.bit())]), &used), Found::Unused);
         assert_eq!(judge(&permit(&[("/etc/**", read)]), &used), Found::Unused);
         assert!(matches!(judge(&permit(&[]), &used), Found::Untold(_)));
+        let mount = Grant { actions: Action::SysMount.bit(), ..permit(&[]) };
+        assert!(matches!(judge(&mount, &used), Found::Untold(why) if why.starts_with("nothing decides")));
     }
 
     #[test]

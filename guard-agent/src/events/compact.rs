@@ -99,13 +99,6 @@ fn resource(resource: &ResourceRecord) -> String {
         let protocol = resource.protocol.as_deref().map_or(String::new(), |name| format!("/{}", line(name)));
         return format!("{address}{port}{protocol}");
     }
-    if let Some(pid) = resource.pid {
-        let of = resource.subject.as_deref().map_or(String::new(), |name| format!(" of {}", word(name)));
-        return format!("process {pid}{of}");
-    }
-    if let Some(name) = &resource.capability {
-        return format!("capability {}", word(name));
-    }
     match &resource.builtin {
         Some(name) => word(name),
         None => format!("({})", line(&resource.kind)),
@@ -268,10 +261,5 @@ d-7K3F2Q DENIED EACCES  nginx  file.read  /srv/private/x
             ResourceRecord { builtin: Some("guard:own-proc".to_owned()), ..ResourceRecord::default() };
         assert_eq!(of(builtin), "guard:own-proc");
         assert_eq!(of(ResourceRecord { kind: "memory".to_owned(), ..ResourceRecord::default() }), "(memory)");
-        let process = ResourceRecord { pid: Some(7), ..ResourceRecord::default() };
-        assert_eq!(of(process.clone()), "process 7");
-        assert_eq!(of(ResourceRecord { subject: Some("web".to_owned()), ..process }), "process 7 of web");
-        let capability = ResourceRecord { capability: Some("chown".to_owned()), ..ResourceRecord::default() };
-        assert_eq!(of(capability), "capability chown");
     }
 }

@@ -32,7 +32,6 @@ impl Kind {
         hash.update(event.port.to_le_bytes());
         hash.update(event.protocol.to_le_bytes());
         hash.update(event.address);
-        hash.update(event.peer.to_le_bytes());
         if event.class < FIRST_COMPILED && event.class != UNKNOWN {
             // Compiled classes have other numbers in every generation, and what a generation does
             // not know the next one may.
@@ -112,7 +111,6 @@ mod tests {
         let mut again = first;
         (again.boot_ns, again.generation, again.sequence, again.cpu) = (9, 9, 9, 9);
         (again.tgid, again.tid, again.uid, again.features, again.cgroup) = (9, 9, 9, 9, 9);
-        again.peer_tgid = 9;
         again.class += 5;
         assert_eq!(Kind::of(&first), Kind::of(&again));
         let id = Kind::of(&first).id();
@@ -124,7 +122,7 @@ mod tests {
     fn whatever_policy_can_tell_apart_is_another_kind() {
         let first = event(b"/srv/x");
         type Change = fn(&mut Event);
-        let changes: [Change; 11] = [
+        let changes: [Change; 10] = [
             |event| event.subject += 1,
             |event| event.session += 1,
             |event| event.actions = 2,
@@ -135,7 +133,6 @@ mod tests {
             |event| event.port = 1,
             |event| event.address[15] = 1,
             |event| event.class = 3,
-            |event| event.peer = 17,
         ];
         for (number, change) in changes.iter().enumerate() {
             let mut other = first;

@@ -140,18 +140,6 @@ pub struct ResourceRecord {
     pub port: Option<u16>,
     /// IP protocol: `tcp`, `udp` and so on, or its number.
     pub protocol: Option<String>,
-    /// Process id of the process that is acted on, in the initial PID namespace.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pid: Option<u32>,
-    /// The subject of that process, or null if it has no label; `#` and its id if the name is not known.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub subject: Option<String>,
-    /// The subject of the process that listens, written the same way.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub listener: Option<String>,
-    /// The capability, as policy names it, or its number.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub capability: Option<String>,
 }
 
 /// Why a line is not a record.

@@ -5,8 +5,8 @@ use super::mounts::{MountPoint, Mounts};
 use super::record::{Record, ResourceRecord, ShadowRecord};
 use super::time::{Clock, rfc3339};
 use super::{Kind, escape};
-use guard_common::action::{Action, EACCES, EAGAIN, ECONNREFUSED, ENOENT, EPERM, EXDEV, Resource};
-use guard_common::class::{ANONYMOUS_MEMORY, BUILTINS, FIRST_CAPABILITY, capability_name, is_capability};
+use guard_common::action::{Action, EACCES, EAGAIN, ECONNREFUSED, ENOENT, EPERM, Resource};
+use guard_common::class::{ANONYMOUS_MEMORY, BUILTINS};
 use guard_common::decide::Reason;
 use guard_common::event::{Event, FLAG_ABSTRACT, FLAG_PATH, FLAG_PATH_CUT, FLAG_WOULD_ALLOW, Verdict};
 use std::collections::BTreeMap;
@@ -115,18 +115,6 @@ impl Renderer {
         if record.address.is_some() || event.protocol != 0 {
             record.protocol = Some(protocol_name(event.protocol));
         }
-        let peer = (event.peer != 0)
-            .then(|| self.names.get(&event.peer).cloned().unwrap_or_else(|| format!("#{}", event.peer)));
-        if on(event) == Some(Resource::Process) {
-            (record.pid, record.subject) = (Some(event.peer_tgid), peer);
-        } else {
-            record.listener = peer;
-        }
-        if is_capability(event.class) {
-            let number = event.class - FIRST_CAPABILITY;
-            record.capability =
-                Some(capability_name(event.class).map_or_else(|| number.to_string(), str::to_owned));
-        }
         record
     }
 }
@@ -154,14 +142,9 @@ fn verdict_name(number: u8) -> &'static str {
     }
 }
 
-/// What the first action of the event is taken on.
-fn on(event: &Event) -> Option<Resource> {
-    actions(event.actions).next().map(|action| action.row().resource)
-}
-
 /// The kind of resource, by what the first action of the event is taken on.
 fn kind(event: &Event) -> &'static str {
-    match on(event) {
+    match actions(event.actions).next().map(|action| action.row().resource) {
         Some(Resource::FileOrMemory) if event.class == ANONYMOUS_MEMORY => "memory",
         Some(Resource::File | Resource::Dir | Resource::FileOrDir | Resource::FileOrMemory) => "file",
         Some(Resource::Endpoint) => "endpoint",
@@ -191,7 +174,6 @@ pub fn errno_name(errno: i32) -> String {
         EPERM => "EPERM".to_owned(),
         EAGAIN => "EAGAIN".to_owned(),
         EACCES => "EACCES".to_owned(),
-        EXDEV => "EXDEV".to_owned(),
         other => other.to_string(),
     }
 }

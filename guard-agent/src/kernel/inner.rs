@@ -1,7 +1,7 @@
 //! Making the maps that go into the maps of maps.
 
 use super::KernelError;
-use super::load::object;
+use super::load::OBJECT;
 use aya::Ebpf;
 use aya::maps::{Map, MapData};
 use nix::libc;
@@ -33,7 +33,7 @@ impl InnerMaps {
             return Ok(Self { typed: None });
         }
         let object =
-            aya_obj::Object::parse(object()).map_err(|cause| KernelError::Object(cause.to_string()))?;
+            aya_obj::Object::parse(OBJECT).map_err(|cause| KernelError::Object(cause.to_string()))?;
         let inner = object.maps.into_iter().filter_map(|(name, map)| Some((name, map.inner()?))).collect();
         let id = ebpf
             .programs()

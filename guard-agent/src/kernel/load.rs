@@ -11,44 +11,14 @@ use std::thread;
 use std::time::Instant;
 
 /// The BPF object, embedded by the build; empty if it was not built.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/guard-ebpf.o"));
-
-/// The BPF object. A debug build takes the one that `GUARD_BPF_OBJECT` names, so that whoever works on the
-/// programs need not build the agent again.
-pub(super) fn object() -> &'static [u8] {
-    #[cfg(debug_assertions)]
-    if let Some(path) = std::env::var_os("GUARD_BPF_OBJECT") {
-        static OTHER: std::sync::OnceLock<Vec<u8>> = std::sync::OnceLock::new();
-        return OTHER.get_or_init(|| std::fs::read(path).unwrap_or_default());
-    }
-    OBJECT
-}
+pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/guard-ebpf.o"));
 
 /// How a program is attached.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// To a hook that every supported kernel has.
     Lsm,
-    /// To a hook that only some kernels have.
-    LsmSince,
-    /// To a hook that stands in on kernels without another one.
-    LsmUnless(&'static str),
-    /// To a hook whose prototype changed, where it has this many parameters.
-    LsmWith(usize),
     Tracepoint,
     Iterator,
-}
-
-impl Kind {
-    /// Whether a kernel with these hooks takes a program of this kind.
-    fn fits(self, hook: &str, hooks: &HashMap<String, usize>) -> bool {
-        match self {
-            Self::LsmSince => hooks.contains_key(hook),
-            Self::LsmUnless(other) => hooks.contains_key(hook) && !hooks.contains_key(other),
-            Self::LsmWith(parameters) => hooks.get(hook) == Some(&parameters),
-            Self::Lsm | Self::Tracepoint | Self::Iterator => true,
-        }
-    }
 }
 
 /// Every program with its hook, in the order of attachment: what spreads labels comes before what
@@ -69,67 +39,9 @@ const PROGRAMS: &[(&str, Kind, &str)] = &[
     ("bprm_check_security", Kind::Lsm, "bprm_check_security"),
     ("file_open", Kind::Lsm, "file_open"),
     ("mmap_file", Kind::Lsm, "mmap_file"),
-    ("file_mprotect", Kind::Lsm, "file_mprotect"),
-    ("path_mknod", Kind::Lsm, "path_mknod"),
-    ("path_mkdir", Kind::Lsm, "path_mkdir"),
-    ("path_symlink", Kind::Lsm, "path_symlink"),
-    ("path_unlink", Kind::Lsm, "path_unlink"),
-    ("path_rmdir", Kind::Lsm, "path_rmdir"),
-    ("path_link", Kind::Lsm, "path_link"),
-    ("path_rename", Kind::Lsm, "path_rename"),
-    ("path_truncate", Kind::Lsm, "path_truncate"),
-    ("file_truncate", Kind::LsmSince, "file_truncate"),
-    ("inode_setattr", Kind::LsmWith(3), "inode_setattr"),
-    ("inode_setattr_2", Kind::LsmWith(2), "inode_setattr"),
-    ("inode_setxattr", Kind::Lsm, "inode_setxattr"),
-    ("inode_removexattr", Kind::Lsm, "inode_removexattr"),
-    ("inode_set_acl", Kind::LsmSince, "inode_set_acl"),
-    ("inode_remove_acl", Kind::LsmSince, "inode_remove_acl"),
-    ("inode_file_setattr", Kind::LsmSince, "inode_file_setattr"),
-    ("file_ioctl", Kind::Lsm, "file_ioctl"),
-    ("file_ioctl_compat", Kind::Lsm, "file_ioctl_compat"),
-    ("socket_post_create", Kind::Lsm, "socket_post_create"),
-    ("socket_create", Kind::Lsm, "socket_create"),
-    ("socket_setsockopt", Kind::Lsm, "socket_setsockopt"),
     ("socket_connect", Kind::Lsm, "socket_connect"),
-    ("socket_sendmsg", Kind::Lsm, "socket_sendmsg"),
-    ("socket_bind", Kind::Lsm, "socket_bind"),
-    ("socket_listen", Kind::Lsm, "socket_listen"),
-    ("inet_conn_request", Kind::Lsm, "inet_conn_request"),
-    ("sock_graft", Kind::Lsm, "sock_graft"),
-    ("socket_accept", Kind::Lsm, "socket_accept"),
-    ("socket_recvmsg", Kind::Lsm, "socket_recvmsg"),
-    ("socket_sock_rcv_skb", Kind::Lsm, "socket_sock_rcv_skb"),
-    ("sctp_bind_connect", Kind::Lsm, "sctp_bind_connect"),
     ("unix_stream_connect", Kind::Lsm, "unix_stream_connect"),
     ("unix_may_send", Kind::Lsm, "unix_may_send"),
-    ("unix_bind_path", Kind::Lsm, "path_mknod"),
-    ("unix_bind_abstract", Kind::Lsm, "socket_bind"),
-    ("task_kill", Kind::Lsm, "task_kill"),
-    ("task_setnice", Kind::Lsm, "task_setnice"),
-    ("task_setioprio", Kind::Lsm, "task_setioprio"),
-    ("task_setscheduler", Kind::Lsm, "task_setscheduler"),
-    ("task_setrlimit", Kind::Lsm, "task_setrlimit"),
-    ("task_movememory", Kind::Lsm, "task_movememory"),
-    ("ptrace_access_check", Kind::Lsm, "ptrace_access_check"),
-    ("ptrace_traceme", Kind::Lsm, "ptrace_traceme"),
-    ("capable", Kind::Lsm, "capable"),
-    ("sb_mount", Kind::Lsm, "sb_mount"),
-    ("sb_kern_mount", Kind::Lsm, "sb_kern_mount"),
-    ("sb_remount", Kind::Lsm, "sb_remount"),
-    ("sb_umount", Kind::Lsm, "sb_umount"),
-    ("sb_pivotroot", Kind::Lsm, "sb_pivotroot"),
-    ("move_mount", Kind::Lsm, "move_mount"),
-    ("userns_create", Kind::Lsm, "userns_create"),
-    ("bpf", Kind::Lsm, "bpf"),
-    ("perf_event_open", Kind::Lsm, "perf_event_open"),
-    ("kernel_read_file", Kind::Lsm, "kernel_read_file"),
-    ("kernel_load_data", Kind::Lsm, "kernel_load_data"),
-    ("kernel_module_request", Kind::Lsm, "kernel_module_request"),
-    ("uring_allowed", Kind::LsmSince, "uring_allowed"),
-    ("inode_init_security_anon", Kind::LsmUnless("uring_allowed"), "inode_init_security_anon"),
-    ("task_fix_setgid", Kind::Lsm, "task_fix_setgid"),
-    ("task_fix_setgroups", Kind::Lsm, "task_fix_setgroups"),
     ("label_running", Kind::Iterator, "task"),
 ];
 
@@ -176,7 +88,7 @@ impl Kernel {
     /// # Errors
     /// What is missing on this host, by name; nothing stays attached.
     pub fn load() -> Result<Self, KernelError> {
-        if object().is_empty() {
+        if OBJECT.is_empty() {
             return Err(KernelError::NoObject);
         }
         // Two readers of the kernel's types, each for what the other does not give.
@@ -188,12 +100,6 @@ impl Kernel {
             (types.join().unwrap_or_else(panicked), rename_lock.join().unwrap_or_default(), btf)
         });
         let (btf::Types { mut offsets, hooks }, btf) = (types?, btf?);
-        let fitting: Vec<_> = PROGRAMS
-            .iter()
-            .copied()
-            .filter(|(_, kind, hook)| kind.fits(hook, &hooks))
-            .filter(is_here)
-            .collect();
         let old = older_than_6_2()?;
         offsets.push(("STORAGE_MAY_BE_BUSY", u32::from(old)));
         offsets.push(("AGENT_TGID", std::process::id()));
@@ -203,10 +109,11 @@ impl Kernel {
             loader.override_global(global, value, true);
         }
         loader.override_global("RENAME_LOCK", &rename_lock, true);
-        let mut ebpf = loader.load(object()).map_err(|cause| KernelError::Object(describe(&cause)))?;
-        load_programs(&mut ebpf, &fitting, &btf)?;
-        let mut programs = Vec::with_capacity(fitting.len());
-        for (name, kind, hook) in fitting {
+        let mut ebpf = loader.load(OBJECT).map_err(|cause| KernelError::Object(describe(&cause)))?;
+        let here: Vec<_> = PROGRAMS.iter().copied().filter(is_here).collect();
+        load_programs(&mut ebpf, &here, &btf)?;
+        let mut programs = Vec::with_capacity(here.len());
+        for (name, kind, hook) in here {
             if fault::leaves_out(name) {
                 continue;
             }
@@ -291,9 +198,7 @@ fn load_program(
     btf: &Btf,
 ) -> Result<(), KernelError> {
     let result = match kind {
-        Kind::Lsm | Kind::LsmSince | Kind::LsmUnless(_) | Kind::LsmWith(_) => {
-            <&mut Lsm>::try_from(program).and_then(|program| program.load(hook, btf))
-        }
+        Kind::Lsm => <&mut Lsm>::try_from(program).and_then(|program| program.load(hook, btf)),
         Kind::Tracepoint => {
             <&mut BtfTracePoint>::try_from(program).and_then(|program| program.load(hook, btf))
         }
@@ -318,9 +223,7 @@ fn refused(name: &str, cause: &ProgramError) -> KernelError {
 fn attach_program(ebpf: &mut Ebpf, name: &str, kind: Kind, hook: &str) -> Result<(), KernelError> {
     let Some(program) = ebpf.program_mut(name) else { return Ok(()) };
     let result = match kind {
-        Kind::Lsm | Kind::LsmSince | Kind::LsmUnless(_) | Kind::LsmWith(_) => {
-            <&mut Lsm>::try_from(program).and_then(|program| program.attach().map(|_| ()))
-        }
+        Kind::Lsm => <&mut Lsm>::try_from(program).and_then(|program| program.attach().map(|_| ())),
         Kind::Tracepoint => {
             <&mut BtfTracePoint>::try_from(program).and_then(|program| program.attach().map(|_| ()))
         }

@@ -39,20 +39,16 @@ type Taken = (BTreeSet<String>, Tally);
 /// A protocol, actions, and a port that was not left to chance.
 type Way<'a> = (&'a str, BTreeSet<String>, Option<u16>);
 
-/// Whether an action is on who comes to the subject: what far ends choose for themselves, their port, says
-/// nothing about the next one.
-pub(super) fn is_passive(action: &str) -> bool {
-    matches!(action, "net.accept" | "net.receive")
-}
-
 /// Everything that is needed for `seen`. Only with `widen` neighbours stand for their network.
 pub(super) fn peers(seen: &[Contact<'_>], widen: bool) -> Vec<Peers> {
+    // What far ends choose for themselves says nothing about the next one.
+    let passive = |action: &str| matches!(action, "net.accept" | "net.receive");
     let mut ports: BTreeMap<(&str, IpAddr), BTreeSet<u16>> = BTreeMap::new();
     for one in seen {
         ports.entry((one.protocol, one.address)).or_default().insert(one.port);
     }
     let any_port = |one: &Contact<'_>| {
-        is_passive(one.action)
+        passive(one.action)
             || widen && ports.get(&(one.protocol, one.address)).is_some_and(|ports| ports.len() >= MANY)
     };
     // Actions on the same far end belong together, and so do far ends with the same port and actions.

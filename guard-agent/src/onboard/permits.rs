@@ -212,8 +212,7 @@ fn of_peers(seen: &[&Seen], widen: bool) -> Vec<Permit> {
 fn of_the_rest(seen: &[&Seen]) -> Vec<Permit> {
     let mut found: BTreeMap<Thing, (BTreeSet<String>, Tally)> = BTreeMap::new();
     for one in seen {
-        if matches!(one.thing, Thing::Builtin(..) | Thing::Abstract(_) | Thing::Process(_) | Thing::Named(..))
-        {
+        if matches!(one.thing, Thing::Builtin(..) | Thing::Abstract(_) | Thing::Named(..)) {
             let (actions, tally) = found.entry(one.thing.clone()).or_default();
             actions.insert(one.action.clone());
             tally.add(Tally { kinds: 1, count: one.count });
@@ -230,13 +229,6 @@ fn of_the_rest(seen: &[&Seen]) -> Vec<Permit> {
                 Thing::Abstract(name) => {
                     vec![format!("resource == Guard::Unix::{}", quoted(&format!("@{name}")))]
                 }
-                Thing::Process(Some(name)) => {
-                    vec![format!(
-                        "(resource has subject && resource.subject == Guard::Subject::{})",
-                        quoted(name)
-                    )]
-                }
-                Thing::Process(None) => vec!["!(resource has subject)".to_owned()],
                 Thing::Named(kind, id) if !id.is_empty() => {
                     vec![format!("resource == Guard::{kind}::{}", quoted(id))]
                 }

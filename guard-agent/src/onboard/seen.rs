@@ -40,8 +40,6 @@ pub enum Thing {
         /// `tcp`, `udp` and so on.
         protocol: String,
     },
-    /// Processes of a subject, or those without a label.
-    Process(Option<String>),
     /// A capability, a protocol, the machine: the entity type and id.
     Named(String, String),
     /// What no policy can name, and why.
@@ -80,17 +78,6 @@ impl Thing {
                 "no mount of this host shows {path} of file system {device}{cut}"
             ));
         }
-        if record.pid.is_some() {
-            return match &record.subject {
-                Some(name) if name.starts_with('#') => {
-                    Self::Nameless(format!("nobody knows the name of subject {name}"))
-                }
-                name => Self::Process(name.clone()),
-            };
-        }
-        if let Some(name) = &record.capability {
-            return Self::Named("Capability".to_owned(), name.clone());
-        }
         match Action::from_name(action).map(|action| action.row().resource) {
             Some(On::Machine) => Self::Named("Machine".to_owned(), String::new()),
             _ => Self::Nameless(format!("a {} without a name", record.kind)),
@@ -114,8 +101,6 @@ impl Thing {
             Self::Endpoint { address, port, protocol } => {
                 format!("{}/{protocol}", std::net::SocketAddr::new(*address, *port))
             }
-            Self::Process(Some(name)) => format!("processes of {name}"),
-            Self::Process(None) => "processes without a label".to_owned(),
             Self::Named(kind, id) if id.is_empty() => kind.clone(),
             Self::Named(kind, id) => format!("{kind} {id}"),
             Self::Nameless(why) => why.clone(),
@@ -136,10 +121,6 @@ impl Thing {
                 format!("Endpoint {}", std::net::SocketAddr::new(*address, *port)),
                 vec![("protocol".to_owned(), protocol.clone())],
             ),
-            // Which process it was makes no difference.
-            Self::Process(of) => {
-                ("Process 1".to_owned(), of.iter().map(|name| ("subject".to_owned(), name.clone())).collect())
-            }
             Self::Named(kind, id) => (format!("{kind} {id}"), Vec::new()),
             Self::Nameless(_) => return None,
         };

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::edit::Edited;
 use super::judge::{Judged, covers, judge};
 use super::learn::compiled;
-use super::peers::{is_passive, network, single};
+use super::peers::{network, single};
 use super::permits::{Permit, permits, slug};
 use super::places::{Width, split};
 use super::plan::{is_shared, quoted};
@@ -150,26 +150,20 @@ impl Job<'_> {
                     return Err("no network: other services of this host are there too".to_owned());
                 }
                 let net = format!("{base}/{length}");
-                let verb = self.seen.action.trim_start_matches("net.");
-                // Far ends choose their ports by chance.
-                let (id, on, text) = if is_passive(&self.seen.action) {
-                    (verb.to_owned(), String::new(), "any port".to_owned())
-                } else {
-                    (format!("{verb}-{port}"), format!(" && resource.port == {port}"), format!("port {port}"))
-                };
                 let permit = Permit {
-                    id: slug(&id),
+                    id: slug(&format!("{}-{port}", self.seen.action.trim_start_matches("net."))),
                     actions: vec![self.seen.action.clone()],
                     resources: vec![format!(
-                        "resource in Guard::Net::\"{net}\"{on} && resource.protocol == {}",
+                        "resource in Guard::Net::\"{net}\" && resource.port == {port} && resource.protocol == {}",
                         quoted(protocol)
                     )],
                     except_secrets: false,
                     kinds: 0,
                     count: 0,
-                    covers: format!("{net}, {text}, {protocol}"),
+                    covers: format!("{net}, port {port}, {protocol}"),
                 };
-                let allows = vec![format!("{text} of every address in {net}, not only {}", single(*address))];
+                let allows =
+                    vec![format!("port {port} of every address in {net}, not only {}", single(*address))];
                 Ok(self.permit(&format!("its network: {net}"), permit, allows))
             }
             _ => Ok(None),

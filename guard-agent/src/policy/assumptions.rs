@@ -10,7 +10,7 @@ use cedar_policy_core::ast::{Expr, ExprKind, Var};
 
 use super::effective::subject_uid;
 use super::rewrite::{Rewrite, and, not, or, rewrite};
-use super::world::{FactValue, Facts, Listener as Known, MAX_WORLDS, Mentions, SOMEBODY};
+use super::world::{FactValue, Facts, MAX_WORLDS, Mentions, SOMEBODY};
 
 /// A condition that cannot be rewritten, and what to write instead.
 #[derive(Debug)]
@@ -41,7 +41,7 @@ pub(super) fn assume(
     let mentions = Mentions::of(Some(condition));
     let plain = rewrite(condition, &Plain);
     let mut worlds = vec![plain];
-    if facts.listener == Known::Unknown && mentions.attribute("listener") {
+    if facts.listener.is_none() && mentions.attribute("listener") {
         let named = mentions.subjects().chain([SOMEBODY]).filter_map(subject);
         let peers: Vec<_> =
             std::iter::once(None).chain(named.chain([Expr::var(Var::Principal)]).map(Some)).collect();
@@ -274,7 +274,7 @@ fn leftover(expr: &Expr, facts: &Facts) -> Option<Unclear> {
                 tests += 1;
             }
             ExprKind::GetAttr { expr: of, attr }
-                if attr == "listener" && facts.listener == Known::Unknown && is_resource(of) =>
+                if attr == "listener" && facts.listener.is_none() && is_resource(of) =>
             {
                 return Some(Unclear {
                     message: "resource.listener is used where it may be absent",

@@ -26,12 +26,6 @@ pub(super) enum Sort {
     Abstract,
     /// Addresses.
     Net,
-    /// Processes.
-    Process,
-    /// One capability.
-    Capability,
-    /// The host.
-    Machine,
 }
 
 impl Sort {
@@ -44,9 +38,6 @@ impl Sort {
             Self::Protocol => kind == Kind::Protocol,
             Self::Abstract => kind == Kind::Unix,
             Self::Net => kind == Kind::Endpoint,
-            Self::Process => kind == Kind::Process,
-            Self::Capability => kind == Kind::Capability,
-            Self::Machine => kind == Kind::Machine,
         }
     }
 }
@@ -75,11 +66,7 @@ impl Classes {
                     class::OWN_ANONYMOUS | class::UNNAMED_UNIX => Sort::Pathless,
                     number if class::WITH_NAMES.contains(&number) => Sort::Path,
                     class::ANONYMOUS_MEMORY => Sort::Memory,
-                    class::PROCESS => Sort::Process,
-                    class::MACHINE => Sort::Machine,
-                    number if class::is_capability(number) => Sort::Capability,
-                    class::OTHER_PROTOCOL => Sort::Protocol,
-                    number if class::protocol_name(number).is_some() => Sort::Protocol,
+                    class::NETLINK_ROUTE | class::OTHER_PROTOCOL => Sort::Protocol,
                     _ => Sort::Unused,
                 },
                 cover: sorted(builtin(number)),
@@ -120,13 +107,10 @@ impl Classes {
         let literal = |id: &AtomId| match atoms.get(*id) {
             Atom::At(path) => path.clone(),
             Atom::Below(path) => format!("{path}/**"),
-            Atom::Builtin(class::MACHINE) => "the machine".to_owned(),
             Atom::Builtin(number) => class::BUILTINS
                 .iter()
                 .find(|builtin| builtin.class == *number)
-                .map(|builtin| builtin.id)
-                .or_else(|| class::capability_name(*number))
-                .map_or_else(|| number.to_string(), str::to_owned),
+                .map_or_else(|| number.to_string(), |builtin| builtin.id.to_owned()),
             Atom::Net(text) | Atom::Dns(text) => text.clone(),
             Atom::Abstract(name) => format!("@{name}"),
             Atom::Name(name) => format!("**/{name}/**"),
@@ -139,12 +123,6 @@ impl Classes {
                 class::UNKNOWN => "a file system that is not classified".to_owned(),
                 class::OTHER_PROTOCOL => "other protocols".to_owned(),
                 class::UNNAMED_UNIX => "unix sockets without a name".to_owned(),
-                class::PROCESS => "processes".to_owned(),
-                class::MACHINE => "the machine".to_owned(),
-                number if class::is_capability(number) => class::capability_name(number).map_or_else(
-                    || "a capability without a name".to_owned(),
-                    |name| format!("the capability {name}"),
-                ),
                 number if number < class::FIRST_COMPILED => class::BUILTINS
                     .iter()
                     .find(|builtin| builtin.class == number)

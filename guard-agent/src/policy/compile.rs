@@ -169,7 +169,7 @@ pub(super) fn front(
     if groups.iter().enumerate().any(|(id, group)| id != *group as usize) {
         rules.map_formulas(|formula| formula.substitute(&|id| Formula::Atom(groups[id as usize])));
     }
-    let features = Features::assign(&rules.atoms, &groups, ids, &mut found);
+    let features = Features::assign(&rules.atoms, &groups, &mut found);
     let mut trie = Trie::new();
     let mut classes = layout::paths(host, mounts, &rules.atoms, &groups, &mut trie, &mut found);
     let selected = selectors::compile(bundle, host, mounts, ids, &mut trie, &mut found);

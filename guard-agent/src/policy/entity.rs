@@ -20,7 +20,7 @@ use super::network::{self, Range};
 use super::places::Place;
 use super::policies::eid;
 use super::request::{Request, Resource, Spot};
-use super::world::{Facts, Listener, Peer};
+use super::world::{Facts, Peer};
 use crate::host::Host;
 
 /// What covers what on one host, by the literals of one policy set.
@@ -143,11 +143,9 @@ impl<'a> Covers<'a> {
         let kind = resource.entity_type();
         let mut parents = HashSet::new();
         let mut values: Vec<(&str, RestrictedExpr)> = Vec::new();
-        let listener = match (&facts.listener, &request.listener) {
-            (Listener::Is(Peer::Subject(name)), _) | (Listener::Told, Some(name)) => {
-                Some(RestrictedExpr::val(self.uid("Guard::Subject", name)?))
-            }
-            _ => None,
+        let listener = match &facts.listener {
+            Some(Peer::Subject(name)) => Some(RestrictedExpr::val(self.uid("Guard::Subject", name)?)),
+            Some(Peer::Unlabelled) | None => None,
         };
         let id = match resource {
             Resource::File(spot) | Resource::Dir(spot) | Resource::Unix(spot) => {
@@ -190,7 +188,7 @@ impl<'a> Covers<'a> {
                 name.clone()
             }
             Resource::Memory => "anonymous".to_owned(),
-            Resource::Machine => literals::THIS_MACHINE.to_owned(),
+            Resource::Machine => "this".to_owned(),
             Resource::Protocol(name) | Resource::Capability(name) | Resource::Approval(name) => name.clone(),
         };
         let uid = self.uid(kind, &id)?;

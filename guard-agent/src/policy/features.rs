@@ -7,9 +7,6 @@ use guard_common::tables::{AttributeTest, MAX_ATTRIBUTE_TESTS, MAX_FEATURES, MAX
 
 use super::diagnostics::Diagnostic;
 use super::formula::{Atom, AtomId, Atoms};
-use super::ids::SubjectIds;
-use super::subjects::CANARY;
-use guard_common::label::CANARY_SUBJECT;
 
 /// The feature tables of a generation.
 #[derive(Debug, Default)]
@@ -25,12 +22,7 @@ pub(super) struct Features {
 
 impl Features {
     /// Gives every atom that neither the class nor the context decides a bit; atoms of one group have the same.
-    pub(super) fn assign(
-        atoms: &Atoms,
-        groups: &[AtomId],
-        ids: &SubjectIds,
-        found: &mut Vec<Diagnostic>,
-    ) -> Self {
+    pub(super) fn assign(atoms: &Atoms, groups: &[AtomId], found: &mut Vec<Diagnostic>) -> Self {
         let mut this = Self::default();
         let mut port_tests = Vec::new();
         for (id, atom, mention) in atoms.iter() {
@@ -48,25 +40,6 @@ impl Features {
                 ));
                 return this;
             }
-            let test = match atom {
-                Atom::Attribute(attribute, value) => Some((*attribute, *value)),
-                // No process can carry the label of a subject that never had a number.
-                Atom::IsSubject(attribute, name) => {
-                    let known = if name == CANARY { Some(CANARY_SUBJECT) } else { ids.get(name) };
-                    known.map(|id| (*attribute, u64::from(id)))
-                }
-                _ => None,
-            };
-            if let Some((attribute, value)) = test {
-                if this.attributes.len() as u32 == MAX_ATTRIBUTE_TESTS {
-                    found.push(too_many(
-                        mention,
-                        &format!("more than {MAX_ATTRIBUTE_TESTS} attribute values"),
-                    ));
-                    return this;
-                }
-                this.attributes.push(AttributeTest { attribute, bit, value });
-            }
             match atom {
                 Atom::Name(name) => this.names.push((name.clone(), bit)),
                 Atom::Pattern { prefix, suffix, exact } => {
@@ -78,6 +51,16 @@ impl Features {
                         return this;
                     }
                     this.patterns.extend(Pattern::new(prefix.as_bytes(), suffix.as_bytes(), *exact, bit));
+                }
+                Atom::Attribute(attribute, value) => {
+                    if this.attributes.len() as u32 == MAX_ATTRIBUTE_TESTS {
+                        found.push(too_many(
+                            mention,
+                            &format!("more than {MAX_ATTRIBUTE_TESTS} attribute values"),
+                        ));
+                        return this;
+                    }
+                    this.attributes.push(AttributeTest { attribute: *attribute, bit, value: *value });
                 }
                 Atom::PortIs(port) => port_tests.push((u32::from(*port), u32::from(*port) + 1, bit)),
                 Atom::PortFrom(port) => port_tests.push((u32::from(*port), 1 << 16, bit)),

@@ -34,8 +34,6 @@ pub(super) enum Atom {
     PortFrom(u16),
     /// An attribute has this value.
     Attribute(u32, u64),
-    /// An attribute that is a subject is the one with this name. Its number is known once tables are made.
-    IsSubject(u32, String),
     /// The context is like this.
     Condition(Test),
 }
@@ -44,11 +42,6 @@ impl Atom {
     /// `attribute == value`.
     pub(super) fn attribute(attribute: Attribute, value: u64) -> Self {
         Self::Attribute(attribute as u32, value)
-    }
-
-    /// The attribute is this subject.
-    pub(super) fn subject(attribute: Attribute, name: &str) -> Self {
-        Self::IsSubject(attribute as u32, name.to_owned())
     }
 
     /// The test of the context that decides this atom, if that is what decides it.

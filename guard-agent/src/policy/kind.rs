@@ -11,23 +11,11 @@ pub(super) enum Kind {
     Endpoint,
     Memory,
     Protocol,
-    Process,
-    Capability,
-    Machine,
 }
 
 impl Kind {
-    pub(super) const ALL: [Self; 9] = [
-        Self::File,
-        Self::Dir,
-        Self::Unix,
-        Self::Endpoint,
-        Self::Memory,
-        Self::Protocol,
-        Self::Process,
-        Self::Capability,
-        Self::Machine,
-    ];
+    pub(super) const ALL: [Self; 6] =
+        [Self::File, Self::Dir, Self::Unix, Self::Endpoint, Self::Memory, Self::Protocol];
 
     /// The Cedar type.
     pub(super) fn entity_type(self) -> &'static str {
@@ -38,9 +26,6 @@ impl Kind {
             Self::Endpoint => "Guard::Endpoint",
             Self::Memory => "Guard::Memory",
             Self::Protocol => "Guard::Protocol",
-            Self::Process => "Guard::Process",
-            Self::Capability => "Guard::Capability",
-            Self::Machine => "Guard::Machine",
         }
     }
 
@@ -54,9 +39,7 @@ impl Kind {
             Resource::Endpoint => self == Self::Endpoint,
             Resource::Protocol => self == Self::Protocol,
             Resource::Unix => self == Self::Unix,
-            Resource::Process => self == Self::Process,
-            Resource::Capability => self == Self::Capability,
-            Resource::Machine => self == Self::Machine,
+            Resource::Process | Resource::Capability | Resource::Machine => false,
         };
         TABLE.iter().filter(|row| fits(row.resource)).fold(0, |bits, row| bits | row.action.bit())
     }

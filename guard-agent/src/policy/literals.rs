@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use cedar_policy_core::ast::EntityUID;
-use guard_common::class::{BUILTINS, CAPABILITIES, MACHINE, PROTOCOLS, capability};
+use guard_common::class::BUILTINS;
 use guard_common::path::{MAX_COMPONENTS, PATTERN_MAX};
 
 use super::formula::Atom;
@@ -19,8 +19,6 @@ fn wrong<T>(message: impl Into<String>, help: impl Into<String>) -> Result<T, Wr
 
 /// Network that stands for this host's resolvers.
 pub(super) const RESOLVERS: &str = "guard:resolvers";
-/// The id of the host that policy is applied on.
-pub(super) const THIS_MACHINE: &str = "this";
 /// How a session variable begins.
 const SESSION: &str = "${session.";
 
@@ -58,22 +56,6 @@ pub(super) fn atom(uid: &EntityUID, within: bool, session: &BTreeMap<String, Str
             "an endpoint is an address and a port",
             "write `resource in Guard::Net::\"ADDRESS/32\" && resource.port == PORT`",
         ),
-        "Guard::Capability" => match capability(&id) {
-            Some(class) => Ok(Atom::Builtin(class)),
-            None => wrong(
-                format!("there is no capability \"{id}\""),
-                format!("write it in lower case without cap_; known: {}", CAPABILITIES.join(" ")),
-            ),
-        },
-        "Guard::Machine" if id == THIS_MACHINE => Ok(Atom::Builtin(MACHINE)),
-        "Guard::Machine" => wrong(
-            format!("policy knows one machine, and it is not called \"{id}\""),
-            "write `resource is Guard::Machine`, or leave the resource open",
-        ),
-        "Guard::Process" => wrong(
-            "a process has no name that policy could know",
-            "write `resource has subject && resource.subject == …`, or leave the resource open to mean all of them",
-        ),
         "Guard::Dir" | "Guard::File" | "Guard::Memory" | "Guard::Protocol" | "Guard::Unix" => {
             let short = &kind["Guard::".len()..];
             if let Some(builtin) = BUILTINS.iter().find(|builtin| builtin.id == id) {
@@ -97,7 +79,7 @@ pub(super) fn atom(uid: &EntityUID, within: bool, session: &BTreeMap<String, Str
                 }
                 ("Protocol", _) => wrong(
                     format!("this version does not tell \"{id}\" from other protocols"),
-                    format!("known: {}; leave the resource open to mean all of them", protocols()),
+                    "write Guard::Protocol::\"netlink/route\", or leave the resource open to mean all of them",
                 ),
                 ("Unix", Some(name)) if !name.is_empty() => Ok(Atom::Abstract(name.to_owned())),
                 _ => {
@@ -107,7 +89,7 @@ pub(super) fn atom(uid: &EntityUID, within: bool, session: &BTreeMap<String, Str
         }
         other => wrong(
             format!("the kernel cannot tell membership in {other}"),
-            "name a Capability, Dir, DnsName, File, Name, Net or Unix",
+            "name a Dir, File, Name, Net, DnsName or Unix",
         ),
     }
 }
@@ -206,11 +188,6 @@ pub(super) fn name_pattern(elements: &[Option<char>]) -> Result<Option<Atom>, Wr
         return Ok(None);
     }
     Ok(Some(Atom::Pattern { prefix, suffix, exact: false }))
-}
-
-/// The names that `Guard::Protocol` can have.
-fn protocols() -> String {
-    PROTOCOLS.map(|(_, name)| name).join(" ")
 }
 
 /// Help for [`protocol`].

@@ -81,5 +81,5 @@ pub use request::{Request, Resource, Spot};
 pub use schema::PRODUCT_SCHEMA;
 pub use style::format;
 pub use subjects::{Mode, SubjectDefinition, SuccessorDefinition};
-pub use world::{FactValue, Facts, Listener, Peer};
+pub use world::{FactValue, Facts, Peer};
 pub use written::{Replaced, Written};

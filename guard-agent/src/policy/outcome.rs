@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::hash::Hash;
 use std::sync::Arc;
 
-use guard_common::tables::{ALL_ACTIONS, MAX_OUTCOME_FEATURES, MONITORED, Masks};
+use guard_common::tables::{ALL_ACTIONS, MAX_OUTCOME_FEATURES, Masks};
 
 use super::classes::{ClassInfo, substitute};
 use super::features::Features;
@@ -102,7 +102,7 @@ impl Answers {
         let in_mode = |mode, allowed| if mode == Mode::Monitor { ALL_ACTIONS } else { allowed };
         let allow = in_mode(mode, self.enforced);
         Masks {
-            allow: if mode == Mode::Monitor { allow | MONITORED } else { allow },
+            allow,
             would_deny: allow & !self.candidate,
             would_allow: self.candidate & !allow,
             audit: self.audit & allow,
@@ -608,7 +608,7 @@ mod tests {
         assert_eq!(both(one, Masks::default()), Masks::default());
         let monitor =
             Answers { enforced: 0b011, candidate: 0b101, ..Answers::default() }.masks(Mode::Monitor, None);
-        assert_eq!((monitor.allow, monitor.would_allow), (ALL_ACTIONS | MONITORED, 0));
+        assert_eq!((monitor.allow, monitor.would_allow), (ALL_ACTIONS, 0));
         assert_eq!(monitor.would_deny, ALL_ACTIONS & !0b101);
     }
 

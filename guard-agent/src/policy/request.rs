@@ -91,10 +91,8 @@ pub struct Request {
     pub action: String,
     /// The resource.
     pub resource: Resource,
-    /// What the kernel reads from it. Subjects are named where the resource says so, and in `listener`.
+    /// What the kernel reads from it.
     pub attributes: Attributes,
-    /// The subject of the process at the other end, if something tells (`resource.listener`).
-    pub listener: Option<String>,
     /// What holds the address besides what the bundle and the host say: type (`DnsName` or `Net`) and
     /// id. A name's addresses can be a fact of the moment.
     pub within: Vec<(String, String)>,

@@ -18,7 +18,7 @@ use super::outcome::Rule;
 use super::policies::{Policy, eid};
 use super::subjects::SubjectDefinition;
 use super::translate::{Names, Translator};
-use super::world::{Facts, Listener, Mentions};
+use super::world::{Facts, Mentions};
 use crate::host::Host;
 
 /// The rules of every subject, and every atom they mention.
@@ -215,7 +215,7 @@ impl Details {
         }
         // A listener that nothing tells could be the subject itself.
         let per_subject = parts().any(|part| matches!(part.expr_kind(), ExprKind::Var(Var::Principal)))
-            || mentions.attribute("listener") && facts.listener == Listener::Unknown;
+            || mentions.attribute("listener") && facts.listener.is_none();
         let this = Self { mentions, per_action, per_subject, never: !unset.is_empty() };
         if let Some(name) = unset.first() {
             found.push(if policy.is_permit() {
@@ -239,7 +239,7 @@ impl Details {
             "where that would decide, it denies"
         };
         for (attribute, known) in
-            [("listener", facts.listener != Listener::Unknown), ("signed_by", facts.signed_by.is_some())]
+            [("listener", facts.listener.is_some()), ("signed_by", facts.signed_by.is_some())]
         {
             if self.mentions.attribute(attribute) && !known {
                 found.push(policy.note(

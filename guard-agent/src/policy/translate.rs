@@ -11,7 +11,7 @@ use cedar_policy_core::ast::{
     PrincipalOrResourceConstraint as Scope, UnaryOp, Var,
 };
 use guard_common::action;
-use guard_common::tables::{Attribute, OWN, PRESENT};
+use guard_common::tables::Attribute;
 
 use super::condition::Test;
 use super::diagnostics::Diagnostic;
@@ -99,8 +99,6 @@ enum Term {
     Set(Vec<Term>),
     Resource,
     Raw(Raw),
-    /// An attribute of the resource that is a subject, which only the kernel knows.
-    Peer(Attribute),
     Context,
     Posture,
     /// A posture fact, whatever its value will be.
@@ -236,7 +234,7 @@ impl Translator<'_> {
                 let wanted = entity_type.to_string();
                 Term::Bool(Formula::Const(match self.term(of)? {
                     Term::Resource => wanted == self.kind.entity_type(),
-                    Term::Subject(_) | Term::Peer(_) => wanted == "Guard::Subject",
+                    Term::Subject(_) => wanted == "Guard::Subject",
                     Term::Entity(uid) => uid.entity_type().to_string() == wanted,
                     _ => return self.fail(expr, "`is` works on entities", "write `resource is …`"),
                 }))
@@ -351,15 +349,7 @@ impl Translator<'_> {
             (Term::Resource, Term::Entity(uid)) | (Term::Entity(uid), Term::Resource) => {
                 self.resource_is(&uid)?
             }
-            (Term::Resource, Term::Subject(_) | Term::Peer(_))
-            | (Term::Subject(_) | Term::Peer(_), Term::Resource) => Formula::FALSE,
-            (Term::Peer(a), Term::Peer(b)) if a == b => Formula::TRUE,
-            (Term::Peer(peer), Term::Subject(name)) | (Term::Subject(name), Term::Peer(peer)) => {
-                self.peer_is(expr, peer, &name)
-            }
-            (Term::Peer(peer), Term::Entity(uid)) | (Term::Entity(uid), Term::Peer(peer)) => {
-                self.peer_in(expr, peer, &uid, false)
-            }
+            (Term::Resource, Term::Subject(_)) | (Term::Subject(_), Term::Resource) => Formula::FALSE,
             (Term::Fact(fact), Term::Long(n)) | (Term::Long(n), Term::Fact(fact)) => {
                 self.condition(Test::Is(fact, FactValue::Long(n)), expr)
             }
@@ -404,28 +394,6 @@ impl Translator<'_> {
                 );
             }
         })
-    }
-
-    /// The peer is this subject. `principal` is one test for all subjects, so that a bundle may have more
-    /// subjects than the kernel has tests.
-    fn peer_is(&mut self, expr: &Expr, peer: Attribute, name: &str) -> Formula {
-        let atom = if name == self.subject { Atom::attribute(peer, OWN) } else { Atom::subject(peer, name) };
-        self.atom(atom, expr.source_loc())
-    }
-
-    /// The peer is this entity, or belongs to it if `within`.
-    fn peer_in(&mut self, expr: &Expr, peer: Attribute, uid: &EntityUID, within: bool) -> Formula {
-        match uid.entity_type().to_string().as_str() {
-            "Guard::Subject" => self.atom(Atom::subject(peer, eid(uid)), expr.source_loc()),
-            "Guard::Group" if within => {
-                let names = self.names;
-                let members =
-                    names.groups.iter().filter(|(_, groups)| groups.iter().any(|it| it == eid(uid)));
-                let one = |(name, _): (&String, _)| self.atom(Atom::subject(peer, name), expr.source_loc());
-                Formula::any(members.map(one).collect())
-            }
-            _ => Formula::FALSE,
-        }
     }
 
     fn raw_is(&mut self, expr: &Expr, raw: Raw, text: &str) -> Result<Formula> {
@@ -504,12 +472,7 @@ impl Translator<'_> {
     fn within(&mut self, expr: &Expr, a: &Term, b: Term) -> Result<Formula> {
         match (a, b) {
             (Term::Resource, Term::Entity(uid)) => self.resource_in(&uid),
-            (Term::Resource, Term::Subject(_) | Term::Peer(_)) => Ok(Formula::FALSE),
-            (Term::Peer(peer), Term::Entity(uid)) => Ok(self.peer_in(expr, *peer, &uid, true)),
-            (Term::Peer(peer), Term::Subject(name)) => Ok(self.peer_is(expr, *peer, &name)),
-            (Term::Subject(name), Term::Peer(peer)) => Ok(self.peer_is(expr, peer, name)),
-            (Term::Entity(uid), Term::Peer(peer)) => Ok(self.peer_in(expr, peer, uid, false)),
-            (Term::Peer(a), Term::Peer(b)) if *a == b => Ok(Formula::TRUE),
+            (Term::Resource, Term::Subject(_)) => Ok(Formula::FALSE),
             (Term::Subject(subject), Term::Entity(uid)) => Ok(Formula::Const(self.subject_in(subject, &uid))),
             (Term::Subject(a), Term::Subject(b)) => Ok(Formula::Const(*a == b)),
             (Term::Entity(a), Term::Subject(b)) => Ok(Formula::Const(self.subject_is(&b, a))),
@@ -583,11 +546,9 @@ impl Translator<'_> {
             (Term::Resource, "fileless") => flag(self, Attribute::Fileless),
             (Term::Resource, "abstract") => flag(self, Attribute::Abstract),
             (Term::Resource, "signed_by") => Term::Signers(self.world.signed_by.clone()),
-            (Term::Resource, "subject") => Term::Peer(Attribute::Subject),
             (Term::Resource, "listener") => match &self.world.listener {
-                None => Term::Peer(Attribute::Listener),
-                Some(Peer::Subject(name)) => Term::Subject(name.clone()),
-                Some(Peer::Unlabelled) => {
+                Peer::Subject(name) => Term::Subject(name.clone()),
+                Peer::Unlabelled => {
                     return self.fail(
                         expr,
                         "this attribute may be absent",
@@ -642,12 +603,7 @@ impl Translator<'_> {
             Term::Posture => return Ok(self.condition(Test::Present(attribute.to_owned()), expr)),
             Term::Context => matches!(attribute, "posture" | "leases" | "windows" | "session"),
             Term::Resource => match (attribute, self.kind) {
-                ("listener", Kind::Endpoint | Kind::Unix) => match self.world.listener {
-                    None => return Ok(self.present(Attribute::Listener, expr)),
-                    Some(Peer::Subject(_)) => true,
-                    Some(Peer::Unlabelled) => false,
-                },
-                ("subject", Kind::Process) => return Ok(self.present(Attribute::Subject, expr)),
+                ("listener", Kind::Endpoint | Kind::Unix) => self.world.listener != Peer::Unlabelled,
                 ("name" | "kind", kind) => kind.has_path(),
                 ("owner", kind) => matches!(kind, Kind::File | Kind::Dir),
                 ("set_id" | "fileless" | "signed_by", kind) => kind == Kind::File,
@@ -655,7 +611,7 @@ impl Translator<'_> {
                 ("abstract", kind) => kind == Kind::Unix,
                 _ => false,
             },
-            Term::Subject(_) | Term::Peer(_) | Term::Entity(_) => false,
+            Term::Subject(_) | Term::Entity(_) => false,
             _ => return self.fail(expr, "`has` works on resource and context", "remove the test"),
         }))
     }
@@ -667,10 +623,6 @@ impl Translator<'_> {
             (Term::Context, ["posture", fact]) => self.term_has(expr, &Term::Posture, fact),
             _ => self.fail(expr, "this test is nested too deeply", "test one attribute at a time"),
         }
-    }
-
-    fn present(&mut self, attribute: Attribute, expr: &Expr) -> Formula {
-        self.atom(Atom::attribute(attribute, PRESENT), expr.source_loc())
     }
 
     fn condition(&mut self, test: Test, expr: &Expr) -> Formula {

@@ -25,18 +25,6 @@ pub enum Peer {
     Subject(String),
 }
 
-/// What is known of `resource.listener`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Listener {
-    /// Nothing tells it: where it would decide, it decides for no subject.
-    #[default]
-    Unknown,
-    /// The kernel tells it with each operation; it is part of the request.
-    Told,
-    /// It is this one.
-    Is(Peer),
-}
-
 /// What conditions depend on besides the request. In this version the daemon has none: every
 /// fact is absent, no lease lives, no window is open, and who listens and who signed is unknown.
 #[derive(Clone, Debug, Default)]
@@ -49,8 +37,8 @@ pub struct Facts {
     pub posture: BTreeMap<String, FactValue>,
     /// Values of session variables.
     pub session: BTreeMap<String, String>,
-    /// Who tells `resource.listener`.
-    pub listener: Listener,
+    /// `resource.listener`, if something tells.
+    pub listener: Option<Peer>,
     /// `resource.signed_by`, if something tells.
     pub signed_by: Option<BTreeSet<String>>,
 }
@@ -61,8 +49,7 @@ pub(super) struct World {
     /// Facts that are absent in this world, and the value that is tried for each. Others are what they
     /// will be.
     pub(super) assumed: BTreeMap<String, FactValue>,
-    /// `resource.listener`; nothing if the kernel tells it.
-    pub(super) listener: Option<Peer>,
+    pub(super) listener: Peer,
     pub(super) signed_by: BTreeSet<String>,
 }
 
@@ -173,11 +160,7 @@ impl Mentions {
     ) -> Option<Vec<World>> {
         let first = World {
             assumed: BTreeMap::new(),
-            listener: match &facts.listener {
-                Listener::Unknown => Some(Peer::Unlabelled),
-                Listener::Told => None,
-                Listener::Is(peer) => Some(peer.clone()),
-            },
+            listener: facts.listener.clone().unwrap_or(Peer::Unlabelled),
             signed_by: facts.signed_by.clone().unwrap_or_default(),
         };
         let mut worlds = vec![first];
@@ -199,14 +182,12 @@ impl Mentions {
                 std::iter::once(world.clone()).chain(values.iter().map(with)).collect()
             })?;
         }
-        if facts.listener == Listener::Unknown && self.attribute("listener") {
+        if facts.listener.is_none() && self.attribute("listener") {
             let mut peers: BTreeSet<&str> = self.subjects.iter().map(String::as_str).collect();
             peers.extend([subject, SOMEBODY]);
             cross(&|world| {
-                let with = |name: &&str| World {
-                    listener: Some(Peer::Subject((*name).to_owned())),
-                    ..world.clone()
-                };
+                let with =
+                    |name: &&str| World { listener: Peer::Subject((*name).to_owned()), ..world.clone() };
                 std::iter::once(world.clone()).chain(peers.iter().map(with)).collect()
             })?;
         }

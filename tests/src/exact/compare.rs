@@ -9,7 +9,6 @@ use guard_agent::policy::{
 use guard_common::action::Action;
 use guard_common::class;
 use guard_common::decide::{Query, decide};
-use guard_common::tables::{ABSENT, Attributes};
 
 use crate::model::Model;
 use crate::world::World;
@@ -153,31 +152,9 @@ impl Judge<'_> {
         }
     }
 
-    /// What the kernel reads: subjects by their numbers.
-    fn attributes(&self, request: &Request) -> Attributes {
-        // Nobody else has this number.
-        const STRANGER: u32 = u32::MAX;
-        let subjects = &self.compiled.names.subjects;
-        let number = |name: &String| {
-            let found = subjects.iter().find(|(_, known)| *known == name);
-            u64::from(found.map_or(STRANGER, |(id, _)| *id))
-        };
-        let mut attributes = Attributes { own: number(&request.subject), ..request.attributes };
-        match &request.resource {
-            Resource::Process { subject, .. } => {
-                attributes.subject = subject.as_ref().map_or(ABSENT, number);
-            }
-            Resource::Endpoint(..) | Resource::Unix(_) => {
-                attributes.listener = request.listener.as_ref().map_or(ABSENT, number);
-            }
-            _ => {}
-        }
-        attributes
-    }
-
     /// Class and features of the resource.
     fn find(&self, request: &Request) -> Found {
-        let attributes = &self.attributes(request);
+        let attributes = &request.attributes;
         let builtin = |number| self.walker.builtin(number, attributes);
         match &request.resource {
             Resource::File(spot) | Resource::Dir(spot) | Resource::Unix(spot) => match spot {
@@ -192,10 +169,7 @@ impl Judge<'_> {
             },
             Resource::Endpoint(address, port) => self.walker.endpoint(*address, *port, attributes),
             Resource::Memory => builtin(class::ANONYMOUS_MEMORY),
-            Resource::Process { .. } => builtin(class::PROCESS),
-            Resource::Capability(name) => builtin(class::capability(name).unwrap_or(class::UNKNOWN)),
-            Resource::Machine => builtin(class::MACHINE),
-            Resource::Protocol(name) => builtin(class::protocol(name)),
+            Resource::Protocol(name) if name == "netlink/route" => builtin(class::NETLINK_ROUTE),
             _ => builtin(class::OTHER_PROTOCOL),
         }
     }

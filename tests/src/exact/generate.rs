@@ -1,15 +1,13 @@
 //! Random bundles: everything that docs/policy.md says compiles.
 
 use fastrand::Rng;
-use guard_agent::policy::{FactValue, Facts, Listener, Peer};
+use guard_agent::policy::{FactValue, Facts, Peer};
 use guard_common::action::{QUIET_FILE, QUIET_PEER, expand};
-use guard_common::class::{CAPABILITIES, PROTOCOLS};
 use guard_common::path::PATTERN_MAX;
 use guard_common::tables::ALL_ACTIONS;
 
 use crate::kinds::{self, Kind};
 use crate::model::{Clause, Expr, Model, Policy, SHIPPED, Subject};
-use crate::requests::STRANGER;
 use crate::words::Words;
 use crate::world::pick;
 
@@ -17,7 +15,7 @@ use crate::world::pick;
 pub(crate) const SUBJECTS: [(&str, u32); 3] = [("web", 2001), ("other", 2002), ("third", 2003)];
 const GROUPS: [&str; 2] = ["g", "h"];
 /// Scopes of actions, as lists of groups and actions.
-const SCOPES: [&[&str]; 34] = [
+const SCOPES: [&[&str]; 26] = [
     &["read"],
     &["file.read"],
     &["file.read"],
@@ -42,14 +40,6 @@ const SCOPES: [&[&str]; 34] = [
     &["unix.connect"],
     &["unix.connect", "unix.send"],
     &["file.*", "unix.*"],
-    &["proc.*"],
-    &["proc.signal"],
-    &["proc.signal", "proc.trace"],
-    &["sys.cap"],
-    &["sys.cap"],
-    &["sys.*"],
-    &["sys.mount", "sys.userns"],
-    &["proc.*", "sys.*", "net.*"],
     &["*"],
     &[],
 ];
@@ -59,7 +49,7 @@ const GOVERNS: [&[&str]; 6] = [
     &["read", "net.*", "unix.*"],
     &["file.*", "exec.*"],
     &["exec", "net.connect"],
-    &["mutate", "proc.*", "sys.*"],
+    &["mutate"],
 ];
 
 /// A random bundle.
@@ -108,11 +98,10 @@ pub(crate) fn facts(rng: &mut Rng, words: &Words) -> Facts {
         facts.session.insert("tree".to_owned(), words.tree.clone());
     }
     facts.listener = match rng.u8(0..5) {
-        0 => Listener::Is(Peer::Unlabelled),
-        1 => Listener::Is(Peer::Subject("web".to_owned())),
-        2 => Listener::Told,
-        3 => Listener::Told,
-        _ => Listener::Unknown,
+        0 => Some(Peer::Unlabelled),
+        1 => Some(Peer::Subject("web".to_owned())),
+        2 => Some(Peer::Subject("other".to_owned())),
+        _ => None,
     };
     facts.signed_by = match rng.u8(0..4) {
         0 => Some([].into()),
@@ -125,7 +114,7 @@ pub(crate) fn facts(rng: &mut Rng, words: &Words) -> Facts {
 fn policy(rng: &mut Rng, words: &Words, number: usize) -> Policy {
     let permit = rng.u8(0..100) < 65;
     let scope = *pick(rng, &SCOPES);
-    let kinds = if scope.is_empty() { kinds::of_scope(&["*"]) } else { kinds::of_scope(scope) };
+    let (kinds, others) = if scope.is_empty() { kinds::of_scope(&["*"]) } else { kinds::of_scope(scope) };
     let template = rng.u8(0..10) == 0;
     let mut annotations = Vec::new();
     if rng.u8(0..6) == 0 {
@@ -156,7 +145,7 @@ fn policy(rng: &mut Rng, words: &Words, number: usize) -> Policy {
     let clauses = (0..*pick(rng, &[0, 1, 1, 1, 2]))
         .map(|_| Clause {
             unless: rng.u8(0..5) == 0,
-            condition: condition(rng, &Sort { words, kinds: &kinds, permit }, 3),
+            condition: condition(rng, &Sort { words, kinds: &kinds, others, permit }, 3),
         })
         .collect();
     Policy {
@@ -216,7 +205,6 @@ fn resource(rng: &mut Rng, words: &Words, kinds: &[Kind], permit: bool) -> Strin
         }
         (0 | 1, Kind::Endpoint) => format!("resource in Guard::Net::\"{}\"", pick(rng, &words.nets)),
         (2, Kind::Endpoint) => format!("resource in Guard::DnsName::\"{}\"", pick(rng, &words.hosts)),
-        (0, Kind::Capability) => format!("resource == Guard::Capability::\"{}\"", pick(rng, &CAPABILITIES)),
         (3, _) => format!("resource is {kind_name}"),
         _ => "resource".to_owned(),
     }
@@ -227,6 +215,8 @@ fn resource(rng: &mut Rng, words: &Words, kinds: &[Kind], permit: bool) -> Strin
 struct Sort<'a> {
     words: &'a Words,
     kinds: &'a [Kind],
+    /// The resource can be of a type that no condition speaks of.
+    others: bool,
     permit: bool,
 }
 
@@ -253,20 +243,14 @@ fn leaf(rng: &mut Rng, sort: &Sort<'_>) -> Expr {
         Kind::Endpoint => on_endpoint(rng, sort),
         Kind::Unix => on_unix(rng, sort),
         Kind::Memory => "resource == Guard::Memory::\"anonymous\"".to_owned(),
-        Kind::Protocol => {
-            let names = PROTOCOLS.map(|(_, name)| name);
-            format!("resource == Guard::Protocol::\"{}\"", pick(rng, &names))
-        }
-        Kind::Process => subject(rng, "subject"),
-        Kind::Capability => on_capability(rng),
-        Kind::Machine => "resource == Guard::Machine::\"this\"".to_owned(),
+        Kind::Protocol => "resource == Guard::Protocol::\"netlink/route\"".to_owned(),
     };
     let attributes = ["resource.", "resource has", "contains(resource"];
     let of_all = !attributes.iter().any(|part| text.contains(part));
     // Files and directories have these alike.
-    let on_both = sort.kinds == [Kind::File, Kind::Dir];
+    let on_both = sort.kinds == [Kind::File, Kind::Dir] && !sort.others;
     let of_both = ["resource.name", "resource.owner", "resource.kind"].iter().any(|part| text.contains(part));
-    if of_all || on_both && of_both || sort.kinds.len() == 1 {
+    if of_all || on_both && of_both || sort.kinds.len() == 1 && !sort.others {
         return Expr::Leaf(text);
     }
     Expr::Leaf(format!("(resource is {} && {text})", kind.entity_type()))
@@ -349,7 +333,7 @@ fn on_endpoint(rng: &mut Rng, sort: &Sort<'_>) -> String {
         11 => format!("resource.port <= {port}"),
         12 => format!("[{port}, {}].contains(resource.port)", pick(rng, &words.ports)),
         13 => format!("resource.protocol == \"{}\"", pick(rng, &["tcp", "udp", "mptcp", "icmp"])),
-        _ => subject(rng, "listener"),
+        _ => listener(rng),
     }
 }
 
@@ -367,31 +351,18 @@ fn on_unix(rng: &mut Rng, sort: &Sort<'_>) -> String {
             let builtin = *pick(rng, &["guard:own-anonymous", "guard:own-tmpfs"]);
             format!("resource in Guard::Dir::\"{builtin}\"")
         }
-        _ => subject(rng, "listener"),
+        _ => listener(rng),
     }
 }
 
-fn on_capability(rng: &mut Rng) -> String {
-    let (a, b) = (*pick(rng, &CAPABILITIES), *pick(rng, &CAPABILITIES));
-    match rng.bool() {
-        true => format!("resource == Guard::Capability::\"{a}\""),
-        false => format!("[Guard::Capability::\"{a}\", Guard::Capability::\"{b}\"].contains(resource)"),
-    }
-}
-
-/// A test of an attribute that is a subject.
-fn subject(rng: &mut Rng, attribute: &str) -> String {
+fn listener(rng: &mut Rng) -> String {
     let whom = [
-        format!("resource.{attribute} == principal"),
-        format!("principal == resource.{attribute}"),
-        format!("resource.{attribute} == Guard::Subject::\"other\""),
-        format!("resource.{attribute} == Guard::Subject::\"web\""),
-        format!("resource.{attribute} == Guard::Subject::\"{STRANGER}\""),
-        format!("resource.{attribute} in Guard::Group::\"g\""),
-        format!("resource.{attribute} in [Guard::Group::\"g\", Guard::Group::\"h\"]"),
+        "resource.listener == principal",
+        "resource.listener == Guard::Subject::\"other\"",
+        "resource.listener in Guard::Group::\"g\"",
     ];
     match rng.u8(0..4) {
-        0 => format!("resource has {attribute}"),
-        _ => format!("(resource has {attribute} && {})", pick(rng, &whom)),
+        0 => "resource has listener".to_owned(),
+        _ => format!("(resource has listener && {})", pick(rng, &whom)),
     }
 }

@@ -17,12 +17,6 @@ pub(crate) enum Kind {
     Protocol,
     /// `Guard::Unix`
     Unix,
-    /// `Guard::Process`
-    Process,
-    /// `Guard::Capability`
-    Capability,
-    /// `Guard::Machine`
-    Machine,
 }
 
 impl Kind {
@@ -31,7 +25,7 @@ impl Kind {
         format!("Guard::{self:?}")
     }
 
-    /// The types that this action can be about.
+    /// The types that this action can be about; none if no table is about them in this version.
     pub(crate) fn of(action: Action) -> &'static [Self] {
         match action.row().resource {
             Resource::File => &[Self::File],
@@ -41,19 +35,21 @@ impl Kind {
             Resource::Endpoint => &[Self::Endpoint],
             Resource::Protocol => &[Self::Protocol],
             Resource::Unix => &[Self::Unix],
-            Resource::Process => &[Self::Process],
-            Resource::Capability => &[Self::Capability],
-            Resource::Machine => &[Self::Machine],
+            Resource::Process | Resource::Capability | Resource::Machine => &[],
         }
     }
 }
 
-/// The types that a scope of actions is about.
-pub(crate) fn of_scope(names: &[&str]) -> Vec<Kind> {
+/// The types that a scope of actions is about, and whether it is about others as well.
+pub(crate) fn of_scope(names: &[&str]) -> (Vec<Kind>, bool) {
     let bits = names.iter().filter_map(|name| action::expand(name)).fold(0, |all, bits| all | bits);
     let actions = TABLE.iter().map(|row| row.action).filter(|action| bits & action.bit() != 0);
-    let mut kinds: Vec<Kind> = actions.flat_map(Kind::of).copied().collect();
+    let (mut kinds, mut others) = (Vec::new(), false);
+    for action in actions {
+        kinds.extend(Kind::of(action));
+        others |= Kind::of(action).is_empty();
+    }
     kinds.sort();
     kinds.dedup();
-    kinds
+    (kinds, others)
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use guard_agent::policy::{Facts, Listener, Request, Resource, Spot};
+use guard_agent::policy::{Facts, Request, Resource, Spot};
 use guard_common::tables::Attributes;
 
 use crate::compare::Setting;
@@ -148,8 +148,8 @@ fn facts(facts: &Facts) -> Vec<Facts> {
     if !facts.session.is_empty() {
         smaller.push(Facts { session: Default::default(), ..facts.clone() });
     }
-    if facts.listener != Listener::Unknown {
-        smaller.push(Facts { listener: Listener::Unknown, ..facts.clone() });
+    if facts.listener.is_some() {
+        smaller.push(Facts { listener: None, ..facts.clone() });
     }
     if facts.signed_by.is_some() {
         smaller.push(Facts { signed_by: None, ..facts.clone() });
@@ -178,9 +178,6 @@ fn requests(request: &Request) -> Vec<Request> {
     };
     let mut smaller: Vec<Request> =
         resources.into_iter().map(|resource| Request { resource, ..request.clone() }).collect();
-    if request.listener.is_some() {
-        smaller.push(Request { listener: None, ..request.clone() });
-    }
     for change in [
         |attributes: &mut Attributes| attributes.owner = 0,
         |attributes: &mut Attributes| attributes.set_id = 0,

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use fastrand::Rng;
 use guard_agent::policy::{Request, Resource, Spot};
 use guard_common::action::{Action, TABLE};
-use guard_common::class::{self, CAPABILITIES};
+use guard_common::class;
 use guard_common::tables::Attributes;
 
 use crate::generate::SUBJECTS;
@@ -21,9 +21,6 @@ const DIRECTORY: u64 = 0o040000;
 const SOCKET: u64 = 0o140000;
 /// Protocol numbers that policy has names for, and others.
 const PROTOCOLS: [u64; 8] = [6, 6, 17, 1, 132, 262, 0, 255];
-
-/// A subject that no random bundle has.
-pub(crate) const STRANGER: &str = "stranger";
 
 /// A random request.
 pub(crate) fn request(rng: &mut Rng, world: &World, words: &Words) -> Request {
@@ -40,7 +37,6 @@ pub(crate) fn request(rng: &mut Rng, world: &World, words: &Words) -> Request {
         action: action.row().name.to_owned(),
         resource,
         attributes,
-        listener: subject(rng),
         within: Vec::new(),
     }
 }
@@ -70,21 +66,9 @@ fn resource(rng: &mut Rng, world: &World, words: &Words, kind: Kind) -> (Resourc
             Resource::Endpoint(address(rng, &words.nets), port(rng, &words.ports))
         }
         Kind::Memory => Resource::Memory,
-        Kind::Protocol => {
-            let names = class::PROTOCOLS.map(|(_, name)| name);
-            Resource::Protocol((*pick(rng, &[names.as_slice(), &["token-ring"]].concat())).to_owned())
-        }
-        Kind::Process => Resource::Process { id: rng.u32(1..9).to_string(), subject: subject(rng) },
-        Kind::Capability => Resource::Capability((*pick(rng, &CAPABILITIES)).to_owned()),
-        Kind::Machine => Resource::Machine,
+        Kind::Protocol => Resource::Protocol((*pick(rng, &["netlink/route", "packet"])).to_owned()),
     };
     (resource, attributes)
-}
-
-/// Whose label a process carries: none, that of a subject of the bundle, or of one it does not have.
-fn subject(rng: &mut Rng) -> Option<String> {
-    let names = [None, Some("web"), Some("web"), Some("other"), Some("third"), Some(STRANGER)];
-    pick(rng, &names).map(str::to_owned)
 }
 
 fn owner(rng: &mut Rng, words: &Words) -> u64 {

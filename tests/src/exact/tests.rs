@@ -33,7 +33,6 @@ fn a_counter_example_becomes_small() {
         action: "file.read".into(),
         resource: Resource::File(Spot::Path("/srv/www/x/y".into())),
         attributes: Attributes::default(),
-        listener: None,
         within: Vec::new(),
     };
     // As if every permit in a bundle, and every path with "www" in it, made a difference.

@@ -187,7 +187,6 @@ fn sensitive(job: &Job<'_>, oracle: &Oracle<'_>, found: &mut Vec<Diagnostic>) ->
                     fileless: 0,
                     ..Attributes::default()
                 },
-                listener: None,
                 within: Vec::new(),
             };
             let verdict = oracle.decide(&request)?;

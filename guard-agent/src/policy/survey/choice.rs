@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use guard_common::action::Action;
 use guard_common::path::{Pattern, name_words};
-use guard_common::tables::{ALL_ACTIONS, Attribute, PRESENT};
+use guard_common::tables::{ALL_ACTIONS, Attribute};
 
 use crate::policy::formula::{Atom, AtomId, Atoms};
 use crate::policy::kind::Kind;
@@ -29,10 +29,6 @@ pub enum About {
     Port,
     /// The protocol.
     Protocol,
-    /// The subject of a process.
-    Subject,
-    /// The subject that listens.
-    Listener,
 }
 
 /// One thing that resources of a region can differ in.
@@ -43,9 +39,6 @@ pub struct Choice {
     /// The values it can have.
     pub values: Vec<Value>,
 }
-
-/// The text of the value "no label". No subject has this name.
-pub(super) const UNLABELLED: &str = "(no label)";
 
 /// One value of a choice.
 #[derive(Clone, Debug)]
@@ -132,11 +125,8 @@ impl<'a> Support<'a> {
             Kind::Endpoint => {
                 choices.extend(self.ports());
                 choices.extend(self.numbers(Attribute::Protocol, About::Protocol, protocol_name));
-                choices.extend(self.subjects(Attribute::Listener, About::Listener));
             }
-            Kind::Unix => choices.extend(self.subjects(Attribute::Listener, About::Listener)),
-            Kind::Process => choices.extend(self.subjects(Attribute::Subject, About::Subject)),
-            Kind::Memory | Kind::Protocol | Kind::Capability | Kind::Machine => {}
+            Kind::Unix | Kind::Memory | Kind::Protocol => {}
         }
         choices.retain(|choice| choice.values.len() > 1);
         choices
@@ -212,31 +202,6 @@ impl<'a> Support<'a> {
         let mut values: Vec<Value> =
             numbers.iter().map(|number| Value::new(text(*number), bits(*number))).collect();
         values.push(Value::new("", 0));
-        Some(Choice { about, values })
-    }
-
-    /// No label, one of the subjects that policies name, or another one.
-    fn subjects(&self, attribute: Attribute, about: About) -> Option<Choice> {
-        let labelled = self
-            .attribute(attribute)
-            .filter(|(_, value)| *value == PRESENT)
-            .fold(0, |bits, (bit, _)| bits | 1 << bit);
-        let named = || {
-            self.each().filter_map(move |(bit, atom)| match atom {
-                Atom::IsSubject(of, name) if *of == attribute as u32 => Some((name, bit)),
-                _ => None,
-            })
-        };
-        let names: BTreeSet<&String> = named().map(|(name, _)| name).collect();
-        if labelled == 0 && names.is_empty() {
-            return None;
-        }
-        let bits = |wanted: &String| {
-            named().filter(|(name, _)| *name == wanted).fold(labelled, |bits, (_, bit)| bits | 1 << bit)
-        };
-        let mut values = vec![Value::new(UNLABELLED, 0)];
-        values.extend(names.iter().map(|name| Value::new(name.as_str(), bits(name))));
-        values.push(Value::new("", labelled));
         Some(Choice { about, values })
     }
 

@@ -1,7 +1,7 @@
 //! A set of cases in words: `port 443, tcp`, `named *.pem, not with .git on the path`.
 
 use super::area::Area;
-use super::choice::{About, Choice, UNLABELLED, Value};
+use super::choice::{About, Choice, Value};
 
 /// How a case stands to the set that is described.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -159,8 +159,6 @@ fn phrase(choice: &Choice, chosen: &[bool]) -> Option<String> {
         About::Fileless => (if chosen[1] { "fileless" } else { "not fileless" }).to_owned(),
         About::Port => ports(&choice.values, chosen),
         About::Protocol => numbers(""),
-        About::Subject => subjects(&choice.values, chosen, ["of", "not of"]),
-        About::Listener => subjects(&choice.values, chosen, ["listener", "listener not"]),
     })
 }
 
@@ -213,27 +211,6 @@ fn last(values: &[Value], chosen: &[bool]) -> String {
     let texts: Vec<String> =
         values.iter().zip(chosen).filter(|(_, yes)| **yes).map(|(value, _)| one(value)).collect();
     format!("named {}", texts.join("; or "))
-}
-
-/// Subjects, with the words for being one of them and for being none.
-fn subjects(values: &[Value], chosen: &[bool], [one, none]: [&str; 2]) -> String {
-    let listed = |yes: bool| -> Vec<&str> {
-        let of = values.iter().zip(chosen).filter(|(_, chosen)| **chosen == yes);
-        of.map(|(value, _)| value.text.as_str()).filter(|text| !text.is_empty()).collect()
-    };
-    let text = |names: &[&str]| {
-        let word =
-            |name: &&str| if *name == UNLABELLED { "without a label".to_owned() } else { (*name).to_owned() };
-        names.iter().map(word).collect::<Vec<_>>().join(" or ")
-    };
-    let (yes, no) = (listed(true), listed(false));
-    let other = values.iter().zip(chosen).any(|(value, chosen)| value.text.is_empty() && *chosen);
-    match (other, yes.as_slice(), no.as_slice()) {
-        (false, [UNLABELLED], _) => "without a label".to_owned(),
-        (true, _, [UNLABELLED]) => "with a label".to_owned(),
-        (true, _, no) => format!("{none} {}", text(no)),
-        (false, yes, _) => format!("{one} {}", text(yes)),
-    }
 }
 
 /// Ports as ranges, neighbours joined.

@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use guard_common::class::UNKNOWN;
 use guard_common::decide::Tables;
-use guard_common::tables::{Masks, Net4, Net6, OWN};
+use guard_common::tables::{Masks, Net4, Net6};
 
 pub use area::{Area, Case, Holding, State, Verdict};
 pub use choice::{About, Choice, Value};
@@ -89,7 +89,6 @@ impl<'a> Survey<'a> {
             let own = |rules: Vec<Arc<Rule>>| rules.into_iter().map(Arc::unwrap_or_clone).collect();
             let rules = rules.into_iter().map(own).collect();
             let rules = own_names(bundle, &mut names, &mut atoms, rules);
-            let rules = own_subjects(bundle, &mut atoms, rules);
             views.push(View { bundle, rules, compiled, ids });
         }
         let all = views.iter().flat_map(|view| view.rules.iter().flatten());
@@ -330,34 +329,6 @@ impl<'s, 'a> Remaining<'s, 'a> {
         let rules: Vec<Rule> = numbers.into_iter().map(|number| rules[number].clone()).collect();
         residual(atoms, info, &rules, Some(kind))
     }
-}
-
-/// Puts the name of the subject for "the subject that asks": what is compared may be of several subjects.
-fn own_subjects(bundle: &Bundle, atoms: &mut Atoms, mut rules: Vec<Vec<Rule>>) -> Vec<Vec<Rule>> {
-    let own: Vec<(AtomId, u32)> = atoms
-        .iter()
-        .filter_map(|(id, atom, _)| match atom {
-            Atom::Attribute(attribute, OWN) => Some((id, *attribute)),
-            _ => None,
-        })
-        .collect();
-    if own.is_empty() {
-        return rules;
-    }
-    for (subject, rules) in bundle.subjects.iter().zip(&mut rules) {
-        let mention = || super::diagnostics::Diagnostic::note("survey", "");
-        let named: HashMap<AtomId, AtomId> = own
-            .iter()
-            .map(|(id, attribute)| {
-                (*id, atoms.intern(Atom::IsSubject(*attribute, subject.name.clone()), mention))
-            })
-            .collect();
-        for rule in rules {
-            rule.formula =
-                rule.formula.substitute(&|id| Formula::Atom(named.get(&id).copied().unwrap_or(id)));
-        }
-    }
-    rules
 }
 
 /// Gives a `DnsName` that means other addresses than in the bundles before a literal of its own.

@@ -4,9 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
-use guard_common::class::{
-    BUILTINS, MACHINE, PROCESS, UNNAMED_UNIX, capability_name, is_capability, is_protocol,
-};
+use guard_common::class::{BUILTINS, UNNAMED_UNIX};
 
 use super::region::Where;
 use super::{Condition, Survey};
@@ -63,13 +61,6 @@ impl Survey<'_> {
             texts.extend(hidden.into_iter().filter(|(_, below)| *below).map(|(name, _)| name));
         }
         texts.extend(self.networks(&wanted, among));
-        texts.extend(self.capabilities(&wanted, among));
-        let protocol = |number: &&usize| matches!(self.regions[**number].spot, Where::Builtin(class) if is_protocol(class));
-        let mut protocols = among.iter().filter(protocol).peekable();
-        let every_protocol = protocols.peek().is_some() && protocols.all(|number| wanted.contains(number));
-        if every_protocol {
-            texts.push("any protocol".to_owned());
-        }
         for number in among.iter().filter(|number| wanted.contains(number)) {
             match &self.regions[*number].spot {
                 Where::Abstract(name) => texts.push(format!("@{name}")),
@@ -78,10 +69,6 @@ impl Survey<'_> {
                     texts.push("file systems that are not classified".to_owned())
                 }
                 Where::Builtin(UNNAMED_UNIX) => texts.push("unix sockets without a name".to_owned()),
-                Where::Builtin(PROCESS) => texts.push("processes".to_owned()),
-                Where::Builtin(MACHINE) => texts.push("the machine".to_owned()),
-                Where::Builtin(class) if is_capability(*class) => {}
-                Where::Builtin(class) if every_protocol && is_protocol(*class) => {}
                 Where::Builtin(class) => texts.push(
                     BUILTINS
                         .iter()
@@ -92,28 +79,6 @@ impl Survey<'_> {
             }
         }
         texts
-    }
-
-    /// Capabilities, by name or as all but a few. Those without a name go with most of the others.
-    fn capabilities(&self, wanted: &BTreeSet<usize>, among: &[usize]) -> Vec<String> {
-        let (mut yes, mut no, mut unnamed) = (Vec::new(), Vec::new(), false);
-        for number in among {
-            let Where::Builtin(class) = self.regions[*number].spot else { continue };
-            if !is_capability(class) {
-                continue;
-            }
-            match (wanted.contains(number), capability_name(class)) {
-                (true, Some(name)) => yes.push(name),
-                (false, Some(name)) => no.push(name),
-                (true, None) => unnamed = true,
-                (false, None) => {}
-            }
-        }
-        match (unnamed, no.is_empty()) {
-            (true, true) => vec!["any capability".to_owned()],
-            (true, false) => vec![format!("any capability except {}", no.join(", "))],
-            (false, _) => yes.into_iter().map(str::to_owned).collect(),
-        }
     }
 
     /// Addresses, neighbours joined, as few networks as possible.

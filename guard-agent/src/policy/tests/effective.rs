@@ -24,7 +24,6 @@ fn reads(subject: &str, path: &str) -> Request {
         action: "file.read".into(),
         resource: Resource::File(Spot::Path(path.into())),
         attributes: file(0, false),
-        listener: None,
         within: Vec::new(),
     }
 }

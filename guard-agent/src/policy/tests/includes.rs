@@ -196,7 +196,7 @@ fn every_include_compiles_alone_and_all_of_them_together() {
         let set = EffectiveSet::new(&bundle, &host(), &Facts::default()).unwrap();
         valid(&bundle, &set);
         let compiled = compiled(&directory);
-        assert!(compiled.sizes.features <= 6, "{includes:?} leaves no room: {:?}", compiled.sizes);
+        assert!(compiled.sizes.features <= 4, "{includes:?} leaves no room: {:?}", compiled.sizes);
     }
 }
 

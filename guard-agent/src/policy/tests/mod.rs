@@ -19,9 +19,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use guard_common::action::Action;
-use guard_common::class;
 use guard_common::decide::{Decision, Query, decide};
-use guard_common::tables::{ABSENT, Attributes};
+use guard_common::tables::Attributes;
 
 use super::walk::{Found, Walker};
 use super::*;
@@ -118,16 +117,6 @@ fn ask(compiled: &Compiled, subject: &str, action: &str, found: Found) -> Decisi
 
 fn allowed(compiled: &Compiled, subject: &str, action: &str, path: &str) -> bool {
     ask(compiled, subject, action, walk(compiled, path, &file(1000, false))).denied == 0
-}
-
-/// A process with the label of the subject with this number, as `asker` meets it.
-fn processes(compiled: &Compiled, asker: &str, subject: Option<u32>) -> Found {
-    let attributes = Attributes {
-        subject: subject.map_or(ABSENT, u64::from),
-        own: number(compiled, asker).into(),
-        ..Attributes::default()
-    };
-    Walker::new(&compiled.generation).builtin(class::PROCESS, &attributes)
 }
 
 const TOML: &str = "[bundle]\nname = \"test\"\nversion = 1\nprofile = 1\n";

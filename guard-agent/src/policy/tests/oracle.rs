@@ -131,14 +131,8 @@ fn check(
     attributes: Attributes,
 ) {
     let decision = ask(compiled, "web", action, found);
-    let request = Request {
-        subject: "web".into(),
-        action: action.into(),
-        resource,
-        attributes,
-        listener: None,
-        within: Vec::new(),
-    };
+    let request =
+        Request { subject: "web".into(), action: action.into(), resource, attributes, within: Vec::new() };
     let verdict = oracle.decide(&request).unwrap();
     assert_eq!(verdict.candidate.errors, Vec::<String>::new());
     let got = (decision.denied == 0, decision.would_deny != 0, decision.would_allow != 0);
@@ -213,8 +207,8 @@ proptest! {
         let facts = Facts {
             leases: leased.then(|| "l".to_owned()).into_iter().collect(),
             posture: trust.map(|trust| ("trust".to_owned(), FactValue::Long(trust))).into_iter().collect(),
-            listener: listener.map_or(Listener::Unknown, |name| {
-                Listener::Is(name.map_or(Peer::Unlabelled, |name| Peer::Subject(name.to_owned())))
+            listener: listener.map(|name| {
+                name.map_or(Peer::Unlabelled, |name| Peer::Subject(name.to_owned()))
             }),
             signed_by: signed.map(|yes| yes.then(|| "release".to_owned()).into_iter().collect()),
             ..Facts::default()

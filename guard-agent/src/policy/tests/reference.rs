@@ -8,11 +8,11 @@ use serde_json::Value;
 
 use super::*;
 
-/// Resources that no kernel table is about, so that their requests cannot be answered by [`decide`]:
-/// those of Guard's own API.
-const NOT_IN_TABLES: [&str; 1] = ["Subject"];
+/// Resources that no kernel table is about in this version, so that their requests cannot be
+/// answered by [`decide`]: `proc.*`, `sys.*` and Guard's own API.
+const NOT_IN_TABLES: [&str; 3] = ["Process", "Capability", "Subject"];
 /// How many of the requests that is.
-const SKIPPED: usize = 4;
+const SKIPPED: usize = 8;
 
 fn strings(value: &Value) -> BTreeSet<String> {
     value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
@@ -33,9 +33,7 @@ fn facts(case: &Value) -> Facts {
         windows: strings(&case["windows"]),
         posture: posture.collect(),
         session: session.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
-        listener: case["with"]["listener"]
-            .as_str()
-            .map_or(Listener::Unknown, |name| Listener::Is(Peer::Subject(name.to_owned()))),
+        listener: case["with"]["listener"].as_str().map(|name| Peer::Subject(name.to_owned())),
         signed_by: case["with"].get("signed_by").map(strings),
     }
 }
@@ -53,11 +51,6 @@ fn find(compiled: &Compiled, case: &Value) -> Option<Found> {
             let attributes = Attributes { protocol, ..Attributes::default() };
             Some(walker.endpoint(address.parse::<IpAddr>().ok()?, port.parse().ok()?, &attributes))
         }
-        "Process" => {
-            let subject = case["with"]["subject"].as_str();
-            Some(processes(compiled, case["as"].as_str()?, subject.map(|name| number(compiled, name))))
-        }
-        "Capability" => Some(walker.builtin(class::capability(id)?, &Attributes::default())),
         _ => None,
     }
 }
@@ -85,17 +78,7 @@ fn request(case: &Value) -> (Request, &str) {
         other => panic!("{other}"),
     };
     let text = |key: &str| case[key].as_str().unwrap().to_owned();
-    (
-        Request {
-            subject: text("as"),
-            action: text("do"),
-            resource,
-            attributes,
-            listener: None,
-            within: Vec::new(),
-        },
-        kind,
-    )
+    (Request { subject: text("as"), action: text("do"), resource, attributes, within: Vec::new() }, kind)
 }
 
 fn directory() -> PathBuf {

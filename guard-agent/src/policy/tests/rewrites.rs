@@ -209,8 +209,8 @@ const CONDITIONS: &[Row] = &[
     ),
     (
         "net.raw",
-        "resource == Guard::Protocol::\"token-ring\"",
-        "known: netlink/route packet raw",
+        "resource == Guard::Protocol::\"packet\"",
+        "write Guard::Protocol::\"netlink/route\"",
         "resource == Guard::Protocol::\"netlink/route\"",
     ),
     (

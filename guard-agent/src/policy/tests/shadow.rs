@@ -133,7 +133,6 @@ impl Pair {
                         action: action.into(),
                         resource: Resource::File(Spot::Path(path.into())),
                         attributes,
-                        listener: None,
                         within: Vec::new(),
                     };
                     let allowed = |oracle: &Oracle<'_>| oracle.decide(&request).unwrap().allowed();

@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use nix::libc::{self, c_int};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, SockaddrStorage, UnixAddr, bind,
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, SockaddrStorage, UnixAddr,
     connect, sendto, socket,
 };
 use nix::sys::wait::{WaitStatus, waitpid};
@@ -69,12 +69,8 @@ pub(super) enum Call {
     UnixConnect { socket: Socket },
     /// `sendto` a unix datagram socket.
     UnixSend { socket: Socket },
-    /// `socket` and `connect` of netlink.
+    /// `connect` of a netlink socket.
     Netlink { route: bool },
-    /// `sendto` an address, by UDP.
-    Send { address: SocketAddr },
-    /// `bind` to an address.
-    Bind { address: SocketAddr, transport: Transport },
 }
 
 /// Added to an error number that has nothing to do with what is tried.
@@ -118,7 +114,9 @@ impl Call {
             Self::MapAnonymous => there(raw::map_page(None, libc::PROT_READ | libc::PROT_EXEC)),
             Self::Exec { path } => exec(&path.path()),
             Self::Connect { address, transport } => {
-                let socket = internet(address, *transport)?;
+                let kind = if *transport == Transport::Tcp { SockType::Stream } else { SockType::Datagram };
+                let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+                let socket = socket(family, kind, flags(), None).map_err(Failure::Before)?;
                 connect(socket.as_raw_fd(), &SockaddrStorage::from(*address)).map_err(Failure::There)
             }
             Self::UnixConnect { socket: name } => {
@@ -136,18 +134,8 @@ impl Call {
                 let protocol =
                     if *route { SockProtocol::NetlinkRoute } else { SockProtocol::NetlinkKObjectUEvent };
                 let socket = socket(AddressFamily::Netlink, SockType::Raw, flags(), protocol)
-                    .map_err(Failure::There)?;
+                    .map_err(Failure::Before)?;
                 connect(socket.as_raw_fd(), &NetlinkAddr::new(0, 0)).map_err(Failure::There)
-            }
-            Self::Send { address } => {
-                let socket = internet(address, Transport::Udp)?;
-                sendto(socket.as_raw_fd(), b"x", &SockaddrStorage::from(*address), MsgFlags::empty())
-                    .map(drop)
-                    .map_err(Failure::There)
-            }
-            Self::Bind { address, transport } => {
-                let socket = internet(address, *transport)?;
-                bind(socket.as_raw_fd(), &SockaddrStorage::from(*address)).map_err(Failure::There)
             }
         }
     }
@@ -179,12 +167,6 @@ fn through_proc(fd: &OwnedFd) -> PathBuf {
 
 fn flags() -> SockFlag {
     SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK
-}
-
-fn internet(address: &SocketAddr, transport: Transport) -> Result<OwnedFd, Failure> {
-    let kind = if transport == Transport::Tcp { SockType::Stream } else { SockType::Datagram };
-    let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
-    socket(family, kind, flags(), None).map_err(Failure::Before)
 }
 
 fn unix(kind: SockType) -> Result<OwnedFd, Failure> {

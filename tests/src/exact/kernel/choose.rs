@@ -1,6 +1,5 @@
 //! Random system calls on the scene, mostly where the literals of the live bundle are.
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use fastrand::Rng;
@@ -19,25 +18,20 @@ pub(super) fn call(rng: &mut Rng, scene: &Scene, words: &Words, paths: &[PathBuf
         let thing = pick(rng, ground);
         return on_ground(rng, thing);
     }
-    match rng.u8(0..23) {
+    match rng.u8(0..20) {
         0..=8 => open(rng, scene, words, paths),
         9 => Call::OpenMemfd { flags: flags(rng, Kind::File) },
         10 => Call::Map { path: name(rng, scene, words, paths, &|path| !is_directory(path)) },
         11 if rng.bool() => Call::MapAnonymous,
         11..=13 => Call::Exec { path: name(rng, scene, words, paths, &is_program) },
-        14..=16 => Call::Connect { address: address(rng, words), transport: *pick(rng, &TRANSPORTS) },
+        14..=16 => Call::Connect {
+            address: (requests::address(rng, &words.nets), requests::port(rng, &words.ports)).into(),
+            transport: *pick(rng, &[Transport::Tcp, Transport::Udp]),
+        },
         17 => Call::UnixConnect { socket: socket(rng, scene, words, paths, false) },
         18 => Call::UnixSend { socket: socket(rng, scene, words, paths, true) },
-        19 => Call::Netlink { route: rng.bool() },
-        20 | 21 => Call::Send { address: address(rng, words) },
-        _ => Call::Bind { address: address(rng, words), transport: *pick(rng, &TRANSPORTS) },
+        _ => Call::Netlink { route: rng.bool() },
     }
-}
-
-const TRANSPORTS: [Transport; 2] = [Transport::Tcp, Transport::Udp];
-
-fn address(rng: &mut Rng, words: &Words) -> SocketAddr {
-    (requests::address(rng, &words.nets), requests::port(rng, &words.ports)).into()
 }
 
 fn open(rng: &mut Rng, scene: &Scene, words: &Words, paths: &[PathBuf]) -> Call {

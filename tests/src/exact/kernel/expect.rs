@@ -161,21 +161,8 @@ pub(super) fn decisions(call: &Call, worker: &Worker) -> Option<Vec<Decision>> {
         Call::UnixConnect { socket } => vec![unix(socket, Action::UnixConnect, &look)?],
         Call::UnixSend { socket } => vec![unix(socket, Action::UnixSend, &look)?],
         Call::Netlink { route } => {
-            let name = if *route { "netlink/route" } else { "netlink/kobject-uevent" };
-            let one = of(&[Action::NetRaw], Resource::Protocol(name.to_owned()), Attributes::default());
-            // To make it, and to connect it.
-            vec![one.clone(), one]
-        }
-        Call::Send { address } => {
-            // The kernel refuses to send to port 0 by itself, after it was decided.
-            let attributes = Attributes { protocol: 17, ..Attributes::default() };
-            vec![of(&[Action::NetSend], Resource::Endpoint(routed(address.ip()), address.port()), attributes)]
-        }
-        Call::Bind { address, transport } => {
-            let protocol = if *transport == Transport::Tcp { 6 } else { 17 };
-            let attributes = Attributes { protocol, ..Attributes::default() };
-            let near = address.ip().to_canonical();
-            vec![of(&[Action::NetBind], Resource::Endpoint(near, address.port()), attributes)]
+            let name = if *route { "netlink/route" } else { "netlink/other" };
+            vec![of(&[Action::NetRaw], Resource::Protocol(name.to_owned()), Attributes::default())]
         }
     })
 }
@@ -246,7 +233,6 @@ pub(super) fn expected(
                 action: action.row().name.to_owned(),
                 resource: decision.resource.clone(),
                 attributes: decision.attributes,
-                listener: None,
                 within: Vec::new(),
             })?;
             count += 1;

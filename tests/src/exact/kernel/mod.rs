@@ -87,7 +87,7 @@ fn start() -> Result<Daemon> {
         let own = within(&["guard:own-proc", "guard:own-tmpfs"]);
         bundle
             .toml(&format!("[subjects.{name}]\nselector = {{ user = \"{user}\" }}\ngoverns = [\"*\"]\n"))
-            .policy(name, permit("ground", name, &["file.*", "unix.*"], &own))
+            .policy(name, permit("ground", name, &["file.*"], &own))
     });
     Daemon::start("exact", &bundle)
 }
@@ -186,9 +186,8 @@ impl Stage {
         let Some(decisions) = expect::decisions(call, worker) else { return Ok(Tried::NoAnswer) };
         let control = self.unlabelled.make(call)?;
         self.scene.drain();
-        // What has an address fails after it was decided, and everything else may fail before.
-        let has_address = matches!(call, Call::Connect { .. } | Call::Send { .. } | Call::Bind { .. });
-        let decided = control == 0 || control < BEFORE && has_address;
+        // A connection fails after it was decided, and everything else may fail before.
+        let decided = control == 0 || control < BEFORE && matches!(call, Call::Connect { .. });
         if !decided || control == nix::libc::EACCES {
             return Ok(Tried::NoAnswer);
         }
@@ -265,8 +264,6 @@ impl Stage {
             Call::Map { .. } | Call::MapAnonymous => "exec.map",
             Call::Connect { .. } => "net.connect",
             Call::Netlink { .. } => "net.raw",
-            Call::Send { .. } => "net.send",
-            Call::Bind { .. } => "net.bind",
             Call::UnixConnect { .. } => "unix.connect",
             Call::UnixSend { .. } => "unix.send",
             Call::Open { .. } | Call::OpenMemfd { .. } | Call::Quit => "file.read",
