@@ -1,10 +1,11 @@
 //! Opening and mapping files: `file_open`, `mmap_file`, and what a `struct file` is.
 
-use crate::memory::read;
+use crate::memory::{read, read_at};
 use crate::offsets::*;
 use crate::question::{self, ask};
 use crate::resource::Resource;
 use crate::task::{self, guarded};
+use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::generated::bpf_get_current_cgroup_id;
 use aya_ebpf::macros::lsm;
 use aya_ebpf::programs::LsmContext;
@@ -108,7 +109,12 @@ pub fn mmap_file(ctx: LsmContext) -> i32 {
     let flags: u64 = ctx.arg(3);
     // What is written to a private mapping is no longer what the file holds.
     let changeable = (wanted | effective) & PROT_WRITE != 0 && flags & MAP_TYPE == MAP_PRIVATE;
-    guarded(Action::ExecMap.bit(), |label| map(ctx.arg(0), changeable, label))
+    guarded(Action::ExecMap.bit(), |label| {
+        // Read as a number: the verifier takes an argument for a pointer that is never null, and would drop
+        // what is done for memory without a file.
+        let file: u64 = read_at(ctx.as_ptr() as u64)?;
+        map(file, changeable, label)
+    })
 }
 
 #[inline(always)]

@@ -87,7 +87,11 @@ fn start() -> Result<Daemon> {
         let own = within(&["guard:own-proc", "guard:own-tmpfs"]);
         bundle
             .toml(&format!("[subjects.{name}]\nselector = {{ user = \"{user}\" }}\ngoverns = [\"*\"]\n"))
-            .policy(name, permit("ground", name, &["file.*", "unix.*"], &own))
+            .policy(
+                name,
+                permit("ground", name, &["file.*", "unix.*"], &own)
+                    + &permit("namespaces", name, &["sys.*"], "true"),
+            )
     });
     Daemon::start("exact", &bundle)
 }
