@@ -37,5 +37,5 @@ pub use shadow::{End, Ended, Shadow, Shadows};
 pub use shelf::{Copies, Shelf, ShelfError};
 pub use signatures::{SIGNATURES, Signatures};
 pub use trust::{Refusal, Standing, Trust, TrustConfig, TrustError};
-pub(crate) use write::replace;
 pub use write::{WriteError, write_archive};
+pub(crate) use write::{replace, set_aside};

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use super::open::{Opened, open_kept};
 use super::record::Record;
 use super::shadow::Shadows;
-use super::write::{pack, replace};
+use super::write::{pack, replace, set_aside};
 use crate::policy::{self, Bundle, Diagnostic, Diagnostics};
 
 /// What cannot be kept or read back.
@@ -168,16 +168,7 @@ fn shadows(file: &Path) -> (Shadows, Option<String>) {
     };
     match parsed {
         Ok(shadows) => (shadows, None),
-        Err(why) => {
-            let aside = file.with_extension("json.unusable");
-            let kept = match fs::rename(file, &aside) {
-                Ok(()) => format!("it is kept as {}", aside.display()),
-                Err(error) => format!("it cannot be set aside: {error}"),
-            };
-            let lost = format!("{} cannot be used ({why}), {kept}: no shadow is compared", file.display());
-            tracing::error!("{lost}");
-            (Shadows::default(), Some(lost))
-        }
+        Err(why) => (Shadows::default(), Some(set_aside(file, &why, "no shadow is compared"))),
     }
 }
 

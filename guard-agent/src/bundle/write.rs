@@ -50,6 +50,19 @@ pub(crate) fn zstd(contents: &[u8]) -> Vec<u8> {
     compress_to_vec(contents, CompressionLevel::Fastest)
 }
 
+/// Renames a file that cannot be used, so that it is kept for whoever looks into it, and says so. `why` it
+/// cannot be used, and what the `consequence` is; returns the whole sentence.
+pub(crate) fn set_aside(file: &Path, why: &str, consequence: &str) -> String {
+    let aside = file.with_extension("json.unusable");
+    let kept = match fs::rename(file, &aside) {
+        Ok(()) => format!("it is kept as {}", aside.display()),
+        Err(error) => format!("it cannot be set aside: {error}"),
+    };
+    let lost = format!("{} cannot be used ({why}), {kept}: {consequence}", file.display());
+    tracing::error!("{lost}");
+    lost
+}
+
 /// Replaces a file in one step: whoever reads it sees the old bytes or the new ones, also after a
 /// crash at any instant, and once this returns the new ones are on the disk.
 pub(crate) fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {

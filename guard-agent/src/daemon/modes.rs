@@ -3,7 +3,7 @@
 //! The kernel holds the instant at which a mode ends, so it ends with the agent stopped or dead as
 //! well. The file is for the next generation and the next start.
 
-use crate::bundle::replace;
+use crate::bundle::{replace, set_aside};
 use crate::events::time::{self, rfc3339};
 use crate::policy::{Instant, Mode, Posture, Until};
 use serde::{Deserialize, Serialize};
@@ -119,16 +119,7 @@ impl Modes {
         let (contents, lost) = match parse(&file) {
             Ok(contents) => (contents, None),
             Err(why) => {
-                let aside = file.with_extension("json.unusable");
-                let kept = match std::fs::rename(&file, &aside) {
-                    Ok(()) => format!("it is kept as {}", aside.display()),
-                    Err(error) => format!("it cannot be set aside: {error}"),
-                };
-                let lost = format!(
-                    "{} cannot be used ({why}), {kept}: modes that were set for a while do not count any more",
-                    file.display()
-                );
-                tracing::error!("{lost}");
+                let lost = set_aside(&file, &why, "modes that were set for a while do not count any more");
                 (Contents::default(), Some(lost))
             }
         };

@@ -3,7 +3,7 @@
 //! A session is on the disk before anybody is told of it, and its number is never given again. It ends
 //! when no process carries its label any more; what is known of it is kept for a while.
 
-use crate::bundle::replace;
+use crate::bundle::{replace, set_aside};
 use crate::events::time::rfc3339;
 use crate::policy::{Seat, SubjectIds};
 use guard_common::label::LabelRequest;
@@ -101,16 +101,7 @@ impl Sessions {
             Ok(Some(contents)) => (contents, None),
             Ok(None) => (empty(1), None),
             Err(why) => {
-                let aside = file.with_extension("json.unusable");
-                let kept = match std::fs::rename(&file, &aside) {
-                    Ok(()) => format!("it is kept as {}", aside.display()),
-                    Err(error) => format!("it cannot be set aside: {error}"),
-                };
-                let lost = format!(
-                    "{} cannot be used ({why}), {kept}: earlier sessions are not known any more",
-                    file.display()
-                );
-                tracing::error!("{lost}");
+                let lost = set_aside(&file, &why, "earlier sessions are not known any more");
                 // Microseconds since 1970: more sessions than that were never opened.
                 (empty((now.unsigned_abs() / 1000).max(1)), Some(lost))
             }
