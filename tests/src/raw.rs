@@ -434,9 +434,19 @@ pub fn remove_attribute(path: &Path, name: &CStr) -> io::Result<()> {
 
 /// An ioctl(2) whose argument is at most eight bytes.
 pub fn ioctl(fd: BorrowedFd<'_>, command: u32, argument: u64) -> io::Result<()> {
-    let mut argument = argument;
+    ioctl_on(fd, command, argument).map(drop)
+}
+
+/// Makes a request that answers with a number of at most eight bytes.
+pub fn ioctl_answer(fd: BorrowedFd<'_>, command: u32) -> io::Result<u64> {
+    ioctl_on(fd, command, 0)
+}
+
+/// What is at the argument's address afterwards.
+fn ioctl_on(fd: BorrowedFd<'_>, command: u32, mut argument: u64) -> io::Result<u64> {
     // SAFETY: the commands of the tests read or write at most eight bytes at the address.
-    checked(unsafe { libc::ioctl(fd.as_raw_fd(), command.into(), &raw mut argument).into() }).map(drop)
+    checked(unsafe { libc::ioctl(fd.as_raw_fd(), command.into(), &raw mut argument).into() })?;
+    Ok(argument)
 }
 
 /// The same as a 32-bit program makes it, through the 32-bit system call gate.
