@@ -179,6 +179,15 @@ pub(crate) struct Wanted {
     pub(crate) filter: String,
     /// Only tests that answer one of these entries of the catalogue, and a report by entry.
     pub(crate) entries: Option<Vec<&'static Entry>>,
+    /// Only every second one of all these tests: the first, third and so on, or the others.
+    pub(crate) half: Option<Half>,
+}
+
+/// One of two guests that share a set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Half {
+    First,
+    Second,
 }
 
 impl Wanted {
@@ -196,10 +205,15 @@ impl Wanted {
     }
 
     fn families(&self) -> impl Iterator<Item = (&'static Family, Vec<Test>)> {
+        let mut is_first = false;
+        let mut is_mine = move |_: &Test| {
+            is_first = !is_first;
+            self.half.is_none_or(|half| (half == Half::First) == is_first)
+        };
         FAMILIES
             .iter()
             .filter(|family| self.places.contains(&family.place))
-            .map(|family| (family, self.tests(family)))
+            .map(move |family| (family, self.tests(family).into_iter().filter(&mut is_mine).collect::<Vec<_>>()))
             .filter(|(_, tests)| !tests.is_empty())
     }
 }
@@ -311,6 +325,23 @@ fn fail_all(family: &Family, tests: &[Test], error: &Error, report: &mut Report)
 #[cfg(test)]
 mod unit {
     use super::*;
+
+    #[test]
+    fn two_halves_are_the_whole() {
+        let of = |half| {
+            let wanted = Wanted {
+                smoke: false,
+                places: &[Place::Alone],
+                filter: String::new(),
+                entries: None,
+                half,
+            };
+            names(&wanted).into_iter().collect::<BTreeSet<_>>()
+        };
+        let (first, second) = (of(Some(Half::First)), of(Some(Half::Second)));
+        assert!(first.is_disjoint(&second) && first.len().abs_diff(second.len()) <= 1);
+        assert_eq!(&first | &second, of(None));
+    }
 
     #[test]
     fn names_of_tests_are_unique() {

@@ -99,6 +99,9 @@ struct Args {
     /// Run the tests that start daemons themselves instead of the others.
     #[arg(long, conflicts_with_all = ["smoke", "systemd", "without_bpf_lsm", "lockdown"])]
     alone: bool,
+    /// Run one half of what would be run: two guests can share a set.
+    #[arg(long, value_enum)]
+    half: Option<family::Half>,
     /// Run only the controls: every attack without Guard, where it must work.
     #[arg(long)]
     controls: bool,
@@ -169,6 +172,7 @@ fn select_and_run(args: &Args) -> Result<bool> {
         },
         filter: args.filter.clone().unwrap_or_default(),
         entries: args.threat.as_deref().map(threats::find).transpose()?,
+        half: args.half,
     };
     threats::check(&family::every_test())?;
     if args.list {

@@ -19,8 +19,9 @@ pub(crate) enum Set {
     Smoke,
     /// What an ordinary guest can run beside one daemon.
     Plain,
-    /// What an ordinary guest can run and starts daemons itself.
-    Alone,
+    /// What an ordinary guest can run and starts daemons itself: one half of it, because every start takes
+    /// most of a minute.
+    Alone(Half),
     /// What needs systemd as PID 1.
     Systemd,
     /// What a kernel booted without the bpf LSM must be told.
@@ -29,14 +30,27 @@ pub(crate) enum Set {
     Lockdown,
 }
 
+/// Every second test of a set, or the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Half {
+    First,
+    Second,
+}
+
 impl Set {
-    /// The sets that are the whole.
-    pub(crate) const WHOLE: [Self; 5] =
-        [Self::Plain, Self::Alone, Self::Systemd, Self::WithoutBpfLsm, Self::Lockdown];
+    /// The sets that are the whole, those that take longest first.
+    pub(crate) const WHOLE: [Self; 6] = [
+        Self::Plain,
+        Self::Alone(Half::First),
+        Self::Alone(Half::Second),
+        Self::Systemd,
+        Self::WithoutBpfLsm,
+        Self::Lockdown,
+    ];
 
     /// Processors of its guest: races need two.
     fn cpus(self) -> u32 {
-        if matches!(self, Self::Plain | Self::Alone) { 2 } else { 1 }
+        if matches!(self, Self::Plain | Self::Alone(_)) { 2 } else { 1 }
     }
 
     /// Names of what is chosen of it: tests, or entries of the catalogue of threats.
@@ -53,7 +67,8 @@ impl Set {
         match self {
             Self::Smoke => &["--smoke"],
             Self::Plain => &[],
-            Self::Alone => &["--alone"],
+            Self::Alone(Half::First) => &["--alone", "--half", "first"],
+            Self::Alone(Half::Second) => &["--alone", "--half", "second"],
             Self::Systemd => &["--systemd"],
             Self::WithoutBpfLsm => &["--without-bpf-lsm"],
             Self::Lockdown => &["--lockdown"],
@@ -61,11 +76,11 @@ impl Set {
     }
 
     /// How long it may take, on a machine that is busy with other things.
-    fn timeout(self, full: bool) -> Duration {
+    pub(super) fn timeout(self, full: bool) -> Duration {
         let minutes = match self {
-            Self::Plain | Self::Alone if full => 150,
-            Self::Plain | Self::Alone => 80,
-            _ => 10,
+            Self::Plain | Self::Alone(_) if full => 150,
+            Self::Plain | Self::Alone(_) => 80,
+            _ => 20,
         };
         Duration::from_secs(minutes * 60)
     }

@@ -1,6 +1,9 @@
 //! `cargo xtask test`: unit tests here, then tests of the real thing in guests.
 
+use std::cmp::Reverse;
+use std::collections::VecDeque;
 use std::process::{Command, ExitCode};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use anyhow::{Result, anyhow};
@@ -11,12 +14,10 @@ use crate::setup::GuestEnvironment;
 use crate::{build, paths, setup};
 
 mod in_guest;
-mod processors;
 mod tally;
 mod unit;
 
 pub(crate) use in_guest::{Choice, Job, Set};
-use processors::Processors;
 pub(crate) use tally::Tally;
 
 /// Run the tests: unit tests on this machine, the others in guests, one kernel after another.
@@ -61,18 +62,23 @@ fn guests(args: &Args) -> Result<Tally> {
     run_all(jobs, &choice)
 }
 
-/// Runs jobs in as many guests at a time as there are processors: a guest with two of its own keeps one
-/// of them busy, except while it runs a race.
-pub(crate) fn run_all(jobs: Vec<Job>, choice: &Choice<'_>) -> Result<Tally> {
+/// Runs jobs in several guests at a time, those that take longest first.
+pub(crate) fn run_all(mut jobs: Vec<Job>, choice: &Choice<'_>) -> Result<Tally> {
+    jobs.sort_by_key(|job| Reverse(job.set.timeout(choice.full)));
     // One after another and before any guest runs: this may download.
-    let jobs: Vec<(GuestEnvironment, Job)> =
+    let jobs: VecDeque<(GuestEnvironment, Job)> =
         jobs.into_iter().map(|job| Ok((setup::guest(&job.series)?, job))).collect::<Result<_>>()?;
-    let processors = &Processors::all();
+    let jobs = Mutex::new(jobs);
+    let next = || jobs.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+    let work = || -> Result<Tally> {
+        let mut sum = Tally::default();
+        while let Some((environment, job)) = next() {
+            sum.add(job.run(&environment, choice)?);
+        }
+        Ok(sum)
+    };
     let tallies: Vec<Result<Tally>> = thread::scope(|scope| {
-        let start = |(environment, job): &'_ (GuestEnvironment, Job)| -> Result<Tally> {
-            processors.with_one(|| job.run(environment, choice))
-        };
-        let running: Vec<_> = jobs.iter().map(|job| scope.spawn(move || start(job))).collect();
+        let running: Vec<_> = (0..guests_at_a_time()).map(|_| scope.spawn(work)).collect();
         let panicked = || Err(anyhow!("a test thread panicked"));
         running.into_iter().map(|job| job.join().unwrap_or_else(|_| panicked())).collect()
     });
@@ -81,6 +87,13 @@ pub(crate) fn run_all(jobs: Vec<Job>, choice: &Choice<'_>) -> Result<Tally> {
         sum.add(tally?);
     }
     Ok(sum)
+}
+
+/// Three for two processors: a guest keeps one of them busy, except while it runs a race, and while
+/// programs are detached it waits.
+fn guests_at_a_time() -> usize {
+    let processors = thread::available_parallelism().map_or(1, usize::from);
+    processors + processors / 2
 }
 
 /// Which guests to boot.

@@ -42,6 +42,7 @@ const REGULAR: u64 = 0o100000;
 const CHARACTER: u64 = 0o020000;
 
 /// A file as the kernel sees it, found by a path.
+#[derive(Clone)]
 struct Seen {
     /// Where it is, or where the device usually is, if it is judged by what it is.
     spot: Spot,
@@ -83,8 +84,17 @@ impl Seen {
     }
 }
 
-/// The actions of an open with these flags.
-fn opening(flags: i32, kind: u64) -> Vec<Action> {
+/// The actions of each decision of an open with these flags: of opening, then of cutting the file short.
+fn opening(flags: i32, kind: u64) -> Vec<Vec<Action>> {
+    let mut decisions = vec![access(flags, kind)];
+    if flags & libc::O_TRUNC != 0 && kind == REGULAR {
+        decisions.push(vec![Action::FileTruncate]);
+    }
+    decisions
+}
+
+/// The actions of opening with these flags.
+fn access(flags: i32, kind: u64) -> Vec<Action> {
     let access = flags & libc::O_ACCMODE;
     if access == libc::O_ACCMODE {
         return vec![Action::FileIoctl];
@@ -98,9 +108,6 @@ fn opening(flags: i32, kind: u64) -> Vec<Action> {
     }
     if access != libc::O_RDONLY {
         actions.push(if flags & libc::O_APPEND != 0 { Action::FileAppend } else { Action::FileWrite });
-    }
-    if flags & libc::O_TRUNC != 0 && kind == REGULAR {
-        actions.push(Action::FileTruncate);
     }
     actions
 }
@@ -119,15 +126,16 @@ pub(super) fn decisions(call: &Call, worker: &Worker) -> Option<Vec<Decision>> {
         Call::Quit => return None,
         Call::Open { path, flags, .. } => {
             let seen = look(&path.path())?;
-            let actions = opening(*flags, seen.attributes.kind);
-            vec![seen.decision(&actions, false)]
+            let decisions = opening(*flags, seen.attributes.kind);
+            decisions.iter().map(|actions| seen.clone().decision(actions, false)).collect()
         }
         Call::OpenMemfd { flags } => {
             let owner = worker.user.into();
             let attributes =
                 Attributes { owner, kind: REGULAR, set_id: 0, fileless: 1, ..Attributes::default() };
             let resource = Resource::File(Spot::Builtin(class::OWN_ANONYMOUS));
-            vec![of(&opening(*flags, REGULAR), resource, attributes)]
+            let decisions = opening(*flags, REGULAR);
+            decisions.iter().map(|actions| of(actions, resource.clone(), attributes)).collect()
         }
         Call::Map { path } => {
             let seen = look(&path.path()).filter(|seen| !seen.is_directory())?;

@@ -13,6 +13,7 @@ use guard_common::class::{OWN_CGROUP, OWN_PROC, OWN_TMPFS};
 use guard_tests::elf;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::socket::{Backlog, listen};
 use nix::sys::stat::{Mode, SFlag, mknod};
 use nix::unistd::{Pid, getgid, getuid};
 
@@ -81,7 +82,8 @@ pub(super) fn make(seed: u64) -> io::Result<Vec<UnixListener>> {
             }
             16..20 if path.as_os_str().len() < 100 => {
                 let listener = UnixListener::bind(&path)?;
-                listener.set_nonblocking(true)?;
+                // Nobody accepts: that would be a decision of its own between those that are compared.
+                listen(&listener, Backlog::MAXCONN)?;
                 sockets.push(listener);
             }
             20 => mknod(&path, SFlag::S_IFIFO, Mode::from_bits_truncate(0o666), 0)?,

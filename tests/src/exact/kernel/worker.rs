@@ -71,9 +71,6 @@ impl Worker {
                     (Ok(call), _) => call.make(),
                     (Err(_), _) => -1,
                 };
-                for listener in ground.iter().flatten() {
-                    while listener.accept().is_ok() {}
-                }
                 mailbox.answer(answer);
             }
         })?;
