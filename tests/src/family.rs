@@ -15,7 +15,7 @@ use crate::{
     admin, attributes, caches, canary, checks, coverage, credentials, deputies, doors, escape, exactness,
     exec, failures, families, file, first_hour, flood, generations, hostile, identity, image, includes,
     interpreter, layout, lifecycle, listening, machine, mode, mounts, names, network, own_tmpfs, path,
-    process, programs, quickstart, quiet, requirements, ring, running, selector, self_protection, sending,
+    process, programs, quickstart, quiet, requirements, ring, running, selector, self_protection, selftest, sending,
     session, shadow, starters, stdio, store, systemd, unix, unused, users, why,
 };
 
@@ -117,7 +117,7 @@ const FAMILIES: &[Family] = &[
         name: "admin",
         place: Place::Plain,
         has_daemon: true,
-        parts: &[admin::PART, self_protection::PART],
+        parts: &[admin::PART, self_protection::PART, selftest::PART],
     },
     Family { name: "quickstart", place: Place::Alone, has_daemon: false, parts: &[quickstart::PART] },
     Family { name: "programs", place: Place::Plain, has_daemon: true, parts: &[programs::PART] },

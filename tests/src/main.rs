@@ -61,6 +61,7 @@ mod ring;
 mod running;
 mod selector;
 mod self_protection;
+mod selftest;
 mod sending;
 mod session;
 mod shadow;

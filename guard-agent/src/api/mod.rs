@@ -7,6 +7,7 @@ mod mode;
 mod own;
 mod policy;
 mod report;
+mod selftest;
 mod server;
 mod sessions;
 mod shadow;

@@ -1,7 +1,7 @@
 //! The server's side.
 
 use super::types::Failure;
-use super::{coverage, events, mode, policy, report, sessions, why};
+use super::{coverage, events, mode, policy, report, selftest, sessions, why};
 use crate::daemon::Shared;
 use crate::kernel::peer_process;
 use axum::Json;
@@ -50,7 +50,7 @@ pub(super) struct Peer {
     pub(super) uid: Option<u32>,
     pub(super) pid: Option<i32>,
     /// The process itself: its number could be given to another one while the connection lasts.
-    process: Option<Arc<OwnedFd>>,
+    pub(super) process: Option<Arc<OwnedFd>>,
 }
 
 impl Connected<IncomingStream<'_, UnixListener>> for Peer {
@@ -75,6 +75,7 @@ pub async fn serve(listener: UnixListener, shared: Shared) -> io::Result<()> {
         .merge(policy::routes())
         .merge(mode::routes())
         .merge(report::routes())
+        .merge(selftest::routes())
         .merge(sessions::routes())
         .merge(why::routes())
         .fallback(no_route)

@@ -377,6 +377,34 @@ impl Sessions {
     pub const SCHEMA: &str = "guard.sessions/1";
 }
 
+/// Answer to `POST /v1/selftest`: the calling process is denied everything from here on.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TrialBegun {
+    /// [`TrialBegun::SCHEMA`].
+    pub schema: String,
+    /// The number by which its denials can be asked for; less than 2^53.
+    pub session: u64,
+}
+
+impl TrialBegun {
+    /// The schema of the answer.
+    pub const SCHEMA: &str = "guard.trial/1";
+}
+
+/// Answer to `GET /v1/selftest`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Denials {
+    /// [`Denials::SCHEMA`].
+    pub schema: String,
+    /// How often the kernel has reported an action as denied, by its name.
+    pub denied: BTreeMap<String, u32>,
+}
+
+impl Denials {
+    /// The schema of the answer.
+    pub const SCHEMA: &str = "guard.denials/1";
+}
+
 /// Body of `POST /v1/policy/apply`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -8,7 +8,7 @@ use hyper::client::conn::http1;
 use hyper::{Method, Request, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::net::UnixStream;
 
@@ -26,6 +26,11 @@ impl Client {
     /// A client of the daemon that listens on `socket`.
     pub(super) fn new(socket: PathBuf) -> Self {
         Self { socket }
+    }
+
+    /// Where the daemon listens.
+    pub(super) fn socket(&self) -> &Path {
+        &self.socket
     }
 
     /// Asks for `path` and reads the whole answer.

@@ -23,6 +23,7 @@ mod remembered;
 mod report;
 mod run;
 mod screen;
+mod selftest;
 mod sessions;
 mod shadow;
 mod status;
@@ -94,6 +95,9 @@ enum Command {
     Run(run::Args),
     /// Who runs what as which subject.
     Sessions(sessions::Args),
+    /// Does this host's kernel refuse what policy refuses? Tried by a process of its own, which changes
+    /// nothing.
+    Selftest(selftest::Args),
     /// Can this host enforce, and if not, what has to be done? Needs no daemon.
     Doctor(DoctorArgs),
     /// Write a first bundle for a service, in monitor mode. Needs no daemon.
@@ -197,6 +201,7 @@ impl Cli {
             Command::Report(args) => args.json,
             Command::Run(_) => false,
             Command::Sessions(args) => args.json,
+            Command::Selftest(args) => args.json,
         }
     }
 
@@ -238,6 +243,7 @@ impl Cli {
             Command::Mode(args) => wait(args.run(&client, &screen)),
             Command::Report(args) => wait(args.run(&client, &screen)),
             Command::Sessions(args) => wait(args.run(&client, &screen)),
+            Command::Selftest(args) => wait(args.run(&client, &screen)),
         }
     }
 }
@@ -288,6 +294,7 @@ mod tests {
             "guardctl mode bundle nginx -y",
             "guardctl run --as coder --set worktree=PWD --reason INC-1 -- make test",
             "guardctl sessions --all --subject coder --json",
+            "guardctl selftest --json",
             "guardctl report --unused --subject nginx --json",
             "guardctl init ci --user ci --dir /tmp/ci --json",
             "guardctl keys generate release --dir /tmp",

@@ -19,6 +19,7 @@ mod sessions;
 mod shadow;
 mod shadow_report;
 mod start;
+mod trials;
 mod unused;
 
 pub use adopt::{AdoptError, Caller};
@@ -32,4 +33,5 @@ pub use sessions::Session;
 pub use shadow::ShadowError;
 pub use shadow_report::ShadowReportError;
 pub use start::{StartError, run};
+pub use trials::TrialError;
 pub use unused::ReportError;

@@ -29,7 +29,7 @@ pub(super) async fn run(
     let mut batch = Batch::default();
     let renderer = shared.renderer();
     for event in &early {
-        batch.take(event, &renderer);
+        batch.take(event, &renderer, &shared);
     }
     batch.hand_on(&shared, &output);
     loop {
@@ -38,7 +38,7 @@ pub(super) async fn run(
             _ = &mut stop => break,
         };
         let renderer = shared.renderer();
-        let emptied = guard.get_inner_mut().drain(BATCH, |event| batch.take(event, &renderer));
+        let emptied = guard.get_inner_mut().drain(BATCH, |event| batch.take(event, &renderer, &shared));
         if emptied {
             guard.clear_ready();
         }
@@ -49,7 +49,7 @@ pub(super) async fn run(
         }
     }
     let renderer = shared.renderer();
-    while !ring.get_mut().drain(BATCH, |event| batch.take(event, &renderer)) {
+    while !ring.get_mut().drain(BATCH, |event| batch.take(event, &renderer, &shared)) {
         batch.hand_on(&shared, &output);
     }
     batch.hand_on(&shared, &output);
@@ -68,7 +68,7 @@ struct Batch {
 }
 
 impl Batch {
-    fn take(&mut self, event: &Event, renderer: &Renderer) {
+    fn take(&mut self, event: &Event, renderer: &Renderer, shared: &Shared) {
         let missing = self.tracker.observe(event.cpu, event.sequence);
         if missing != 0 {
             self.lost += missing;
@@ -76,7 +76,11 @@ impl Batch {
         }
         if event.verdict == Verdict::Attached as u8 {
             self.attached = true;
-        } else if event.subject != CANARY_SUBJECT {
+        } else if event.subject == CANARY_SUBJECT {
+            if event.verdict == Verdict::Denied as u8 {
+                shared.trials().note(event.session, event.actions);
+            }
+        } else {
             let kind = Kind::of(event);
             let record = renderer.record_as(kind, event);
             self.lines.push(record.to_json_line().into());

@@ -3,6 +3,7 @@
 use super::engine::{ApplyError, Engine};
 use super::mode::ModeError;
 use super::sessions::Session;
+use super::trials::Trials;
 use crate::api::types::{
     Applied, CoverageReport, History, ModeRequest, ModeSet, RollbackRequest, ShadowSet, Status,
 };
@@ -24,6 +25,7 @@ pub struct Shared {
     lines: broadcast::Sender<Arc<str>>,
     labels: Arc<LabelReader>,
     store: Arc<Store>,
+    trials: Trials,
     /// Made anew when names or mounts change, so that events never wait for a compile.
     renderer: Arc<Mutex<Arc<Renderer>>>,
 }
@@ -42,6 +44,7 @@ impl Shared {
             lines: broadcast::channel(BACKLOG).0,
             labels,
             store,
+            trials: Trials::default(),
             renderer,
         })
     }
@@ -59,6 +62,11 @@ impl Shared {
 
     fn refresh_renderer(&self, engine: &Engine) {
         *self.renderer.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(renderer(engine));
+    }
+
+    /// Processes that try what is enforced.
+    pub(super) fn trials(&self) -> &Trials {
+        &self.trials
     }
 
     /// What is remembered of events.

@@ -138,10 +138,11 @@ grep -c -E 'ERROR|FATAL|PANIC' data/server.log || true
 rm -r data initdb.log init.log bench.log
 "#;
 
-/// What stress-ng finds wrong makes it fail; what it says has times in it.
+/// What stress-ng finds wrong makes it fail; what it says has times in it. Some of its stressors wait for
+/// ever now and then, whoever watches, so it ends after two minutes at the latest.
 const STRESS_FILE: &str = r#"
 mkdir place
-stress-ng --no-rand-seed --temp-path place --verify --oomable \
+stress-ng --no-rand-seed --temp-path place --verify --oomable --timeout 120 \
     --access 1 --access-ops 10 --chmod 1 --chmod-ops 30 --copy-file 1 --copy-file-ops 10 --copy-file-bytes 4m \
     --dentry 1 --dentry-ops 64 --dentries 32 --fallocate 1 --fallocate-ops 5 --fallocate-bytes 1m \
     --flock 1 --flock-ops 50 --fstat 1 --fstat-ops 20 --lease 1 --lease-ops 20 \
@@ -154,7 +155,7 @@ rm log
 
 const STRESS_NETWORK: &str = r#"
 mkdir place
-stress-ng --no-rand-seed --temp-path place --verify --oomable \
+stress-ng --no-rand-seed --temp-path place --verify --oomable --timeout 120 \
     --epoll 1 --epoll-ops 50 --netlink-proc 1 --netlink-proc-ops 20 --sock 1 --sock-ops 50 --sockabuse 1 --sockabuse-ops 10 \
     --sockdiag 1 --sockdiag-ops 50 --sockfd 1 --sockfd-ops 50 --sockpair 1 --sockpair-ops 50 \
     --udp 1 --udp-ops 50 --udp-flood 1 --udp-flood-ops 200 \
@@ -166,7 +167,7 @@ rm log
 /// Without `sem` and `yield`: both can wait for ever for children that have ended, whoever watches.
 const STRESS_SCHEDULER: &str = r#"
 mkdir place
-stress-ng --no-rand-seed --temp-path place --verify --oomable \
+stress-ng --no-rand-seed --temp-path place --verify --oomable --timeout 120 \
     --affinity 1 --affinity-ops 50 --clone 1 --clone-ops 100 --exec 1 --exec-ops 20 --fork 1 --fork-ops 200 \
     --futex 1 --futex-ops 200 --mq 1 --mq-ops 200 --mutex 1 --mutex-ops 200 --pipe 1 --pipe-ops 200 --poll 1 --poll-ops 20 \
     --pthread 1 --pthread-ops 100 --schedpolicy 1 --schedpolicy-ops 50 --sem-sysv 1 --sem-sysv-ops 200 \
