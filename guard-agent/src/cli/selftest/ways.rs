@@ -111,12 +111,12 @@ pub(super) const WAYS: &[Way] = &[
     way("EX-10", "execute a copy of it", Action::Exec, |ground| execute(&ground.copy())),
     way("EX-12", "execute it by a link in /proc", Action::Exec, |ground| {
         let path = OpenOptions::new().read(true).custom_flags(OFlag::O_PATH.bits()).open(ground.program())?;
-        execute(format!("/proc/{}/fd/{}", std::process::id(), path.as_raw_fd()).as_ref())
+        execute(format!("/proc/self/fd/{}", path.as_raw_fd()).as_ref())
     }),
     way("EX-1", "execute what only memory holds", Action::Exec, |ground| {
         let mut memory = File::from(memfd_create(c"program", MFdFlags::MFD_CLOEXEC)?);
         memory.write_all(ground.code())?;
-        execute(format!("/proc/{}/fd/{}", std::process::id(), memory.as_raw_fd()).as_ref())
+        execute(format!("/proc/self/fd/{}", memory.as_raw_fd()).as_ref())
     }),
     way("NE-1", "connect by TCP", Action::NetConnect, |ground| {
         TcpStream::connect(ground.tcp()).map(drop)
