@@ -85,15 +85,20 @@ impl Known {
                 then: Then::Control(CONTROLS[rng.usize(..CONTROLS.len())]),
             },
             28..=31 => Operation::Truncate { path: self.some(rng), length: rng.i64(0..40) },
-            32..=37 => Operation::List { path: if rng.u8(0..6) == 0 { self.some(rng) } else { self.directory(rng) } },
+            32..=37 => {
+                Operation::List { path: if rng.u8(0..6) == 0 { self.some(rng) } else { self.directory(rng) } }
+            }
             38..=41 => Operation::MakeDirectory { path: self.new_directory(rng) },
             42..=44 => Operation::RemoveDirectory {
                 path: if rng.u8(0..5) == 0 { self.some(rng) } else { self.directory(rng) },
             },
             45..=50 => Operation::Unlink { path: self.some(rng) },
             51..=53 => {
-                let target =
-                    if rng.bool() { NAMES[rng.usize(..NAMES.len())].to_owned() } else { format!("../{}", self.some(rng)) };
+                let target = if rng.bool() {
+                    NAMES[rng.usize(..NAMES.len())].to_owned()
+                } else {
+                    format!("../{}", self.some(rng))
+                };
                 Operation::Symlink { target, path: self.new_thing(rng) }
             }
             54..=60 => {
@@ -110,11 +115,15 @@ impl Known {
                 let old = if rng.u8(0..5) == 0 { self.directory(rng) } else { self.some(rng) };
                 match rng.u8(0..10) {
                     0..=2 => Operation::Rename { new: self.some(rng), old, flags: EXCHANGE },
-                    3 => Operation::Rename { new: self.beside(rng, &old), old, flags: libc::RENAME_NOREPLACE },
+                    3 => {
+                        Operation::Rename { new: self.beside(rng, &old), old, flags: libc::RENAME_NOREPLACE }
+                    }
                     _ => Operation::Rename { new: self.beside(rng, &old), old, flags: 0 },
                 }
             }
-            87..=91 => Operation::Execute { path: if rng.u8(0..8) == 0 { INTERPRETER.to_owned() } else { self.some(rng) } },
+            87..=91 => Operation::Execute {
+                path: if rng.u8(0..8) == 0 { INTERPRETER.to_owned() } else { self.some(rng) },
+            },
             92..=95 => Operation::BindTcp { port: PORTS[rng.usize(..PORTS.len())], v6: rng.u8(0..3) == 0 },
             _ => Operation::ConnectTcp { port: PORTS[rng.usize(..PORTS.len())], v6: rng.u8(0..3) == 0 },
         }
@@ -136,7 +145,9 @@ impl Known {
             return Operation::Open { path: self.directory(rng), flags, then: Then::Write };
         }
         let mut flags = libc::O_NONBLOCK
-            | [libc::O_RDONLY, libc::O_RDONLY, libc::O_WRONLY, libc::O_RDWR, libc::O_ACCMODE][match rng.u8(0..20) {
+            | [libc::O_RDONLY, libc::O_RDONLY, libc::O_WRONLY, libc::O_RDWR, libc::O_ACCMODE][match rng
+                .u8(0..20)
+            {
                 0 => 4,
                 number => usize::from(number) % 4,
             }];

@@ -139,9 +139,11 @@ pub(crate) const TABLE: &[Difference] = &[
         reason: "Landlock asks for no right to make a file that has no name. Guard asks for file.create: it takes room, and can be linked to a name",
         holds: |case| {
             let Operation::Open { flags, .. } = case.operation else { return false };
-            let lacks = case.look.first.as_ref().is_some_and(|place| {
-                case.rules.named_beside(&place.inside().path) & MAKE_REG == 0
-            });
+            let lacks = case
+                .look
+                .first
+                .as_ref()
+                .is_some_and(|place| case.rules.named_beside(&place.inside().path) & MAKE_REG == 0);
             flags & libc::O_TMPFILE == libc::O_TMPFILE && lacks && case.is_refused_by_guard_alone()
         },
     },
@@ -168,8 +170,7 @@ pub(crate) const TABLE: &[Difference] = &[
         holds: |case| {
             matches!(case.operation, Operation::Open { .. })
                 && case.look.first.as_ref().is_some_and(is_known_device)
-                && (case.is_refused_by_guard_alone()
-                    || case.landlock[1] != EACCES && case.guard[1] == EACCES)
+                && (case.is_refused_by_guard_alone() || case.landlock[1] != EACCES && case.guard[1] == EACCES)
         },
     },
     Difference {
@@ -255,7 +256,8 @@ impl Case<'_> {
         let Some((old, new)) = self.move_between() else { return false };
         let guarded = Guarded { rules: self.rules };
         let one = |from: &Place, to: &Place| {
-            from.kind().is_some_and(|kind| (kind == libc::S_IFDIR) == directory && guarded.gains(kind, from, to))
+            from.kind()
+                .is_some_and(|kind| (kind == libc::S_IFDIR) == directory && guarded.gains(kind, from, to))
         };
         self.landlock == self.control
             && self.guard[0] == EXDEV

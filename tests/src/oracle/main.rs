@@ -16,6 +16,8 @@ use guard_tests::bundle::Bundle;
 use guard_tests::daemon::Daemon;
 use guard_tests::{landlock, layout, users};
 use nix::mount::{MsFlags, mount};
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
 
 mod choose;
 mod differences;
@@ -87,10 +89,11 @@ fn run(args: &Args) -> Result<bool> {
         "this changes accounts and file systems and starts an agent, so it runs in guests only: cargo xtask oracle"
     );
     let seed = args.seed.unwrap_or_else(|| fastrand::u64(..1 << 32));
-    let version = landlock::version()
-        .context("Landlock is not active: is it in /sys/kernel/security/lsm?")?;
+    let version =
+        landlock::version().context("Landlock is not active: is it in /sys/kernel/security/lsm?")?;
     eprintln!("oracle: Landlock's interface {version}, seed {seed}");
     let mut stage = Stage::start(seed, version, args.plant)?;
+    stay_on_one_processor()?;
     let (begin, mut tally) = (Instant::now(), Tally::new());
     match args.round {
         Some(round) => stage.batch(round / BATCH, Some(round), OPERATIONS as u64, &mut tally)?,
@@ -99,7 +102,8 @@ fn run(args: &Args) -> Result<bool> {
             while tally.operations < args.ops {
                 stage.batch(batch, None, args.ops, &mut tally)?;
                 batch += 1;
-                eprintln!("oracle: {} of {} operations", tally.operations, args.ops);
+                let seconds = begin.elapsed().as_secs();
+                eprintln!("oracle: {} of {} operations in {seconds} s", tally.operations, args.ops);
             }
         }
     }
@@ -157,7 +161,6 @@ impl Stage {
 
     /// Makes the rounds of one bundle, or one of them.
     fn batch(&mut self, batch: u64, only: Option<u64>, operations: u64, tally: &mut Tally) -> Result<()> {
-        let begin = Instant::now();
         let mut rounds = Vec::new();
         let mut bundle = Bundle::new("oracle");
         for (index, subject) in (0..).zip(SUBJECTS) {
@@ -169,8 +172,7 @@ impl Stage {
                 let number = batch * BATCH + nth * SUBJECTS.len() as u64 + index;
                 let place = PLACES[number as usize % PLACES.len()];
                 let mut rng = self.random(number, 0);
-                let round =
-                    Round::prepare(number, &mut rng, Path::new(place), subject, handled, &ports)?;
+                let round = Round::prepare(number, &mut rng, Path::new(place), subject, handled, &ports)?;
                 let root = round.guarded().display().to_string();
                 let mut rules = round.rules.clone();
                 if self.plant {
@@ -179,15 +181,12 @@ impl Stage {
                 trees.push(Grounded { root, rules });
                 rounds.push((number, round));
             }
-            let translation =
-                Translation { subject: subject.name, handled, ports: &ports, trees: &trees };
+            let translation = Translation { subject: subject.name, handled, ports: &ports, trees: &trees };
             bundle = bundle.toml(&translation.toml()).policy(subject.name, translation.cedar());
         }
-        eprintln!("T prepared {:?}", begin.elapsed());
         self.applied += 1;
         let directory = self.daemon.directory().join(format!("bundle-{}", self.applied % 2));
         self.daemon.apply(&bundle.version(self.applied).write(&directory)?)?;
-        eprintln!("T applied {:?}", begin.elapsed());
         rounds.sort_by_key(|(number, _)| *number);
         for (number, round) in &rounds {
             let left = usize::try_from(operations.saturating_sub(tally.operations)).unwrap_or(OPERATIONS);
@@ -211,6 +210,14 @@ impl Stage {
             while listener.accept().is_ok() {}
         }
     }
+}
+
+/// Keeps this process and its children on one processor. They take turns, and in an emulated guest waking
+/// another processor takes longer than an operation.
+fn stay_on_one_processor() -> Result<()> {
+    let mut set = CpuSet::new();
+    set.set(0).context("name a processor")?;
+    sched_setaffinity(Pid::from_raw(0), &set).context("stay on one processor")
 }
 
 /// Takes a right away from a rule, for the translation only.

@@ -247,7 +247,9 @@ fn refer(verdict: &mut Verdict, old: &Place, new: &Place, flags: Option<u32>, vi
         let counted = if kind == libc::S_IFDIR { FILES } else { OF_FILES };
         to & !from & counted & view.rules.handled != 0
     };
-    let own = |place: &Place, beside: Rights| if view.names { view.at(place) } else { beside | view.rules.of(place) };
+    let own = |place: &Place, beside: Rights| {
+        if view.names { view.at(place) } else { beside | view.rules.of(place) }
+    };
     let more = gains(moved, own(old, source), target)
         || exchange && other.is_some_and(|other| gains(other, own(new, target), source));
     let everything = view.rules.handled & FILES;

@@ -75,8 +75,20 @@ pub(crate) const EXCHANGE: u32 = libc::RENAME_EXCHANGE;
 impl Operation {
     /// Kinds of operations, in the order of the summary.
     pub(crate) const KINDS: [&str; 14] = [
-        "open", "truncate", "readdir", "mkdir", "rmdir", "unlink", "symlink", "mknod", "unix bind", "link",
-        "rename", "exec", "tcp bind", "tcp connect",
+        "open",
+        "truncate",
+        "readdir",
+        "mkdir",
+        "rmdir",
+        "unlink",
+        "symlink",
+        "mknod",
+        "unix bind",
+        "link",
+        "rename",
+        "exec",
+        "tcp bind",
+        "tcp connect",
     ];
 
     /// Which of [`Self::KINDS`] it is.
@@ -121,8 +133,7 @@ impl Operation {
     pub(crate) fn follows(&self) -> bool {
         match self {
             Self::Open { flags, .. } => {
-                flags & libc::O_NOFOLLOW == 0
-                    && (flags & libc::O_CREAT == 0 || flags & libc::O_EXCL == 0)
+                flags & libc::O_NOFOLLOW == 0 && (flags & libc::O_CREAT == 0 || flags & libc::O_EXCL == 0)
             }
             Self::Truncate { .. } | Self::List { .. } | Self::Execute { .. } => true,
             Self::Link { follow, .. } => *follow,
@@ -134,9 +145,12 @@ impl Operation {
     pub(crate) fn changes(&self) -> bool {
         match self {
             Self::Open { flags, then, .. } => {
-                flags & (libc::O_CREAT | libc::O_TRUNC) != 0 || matches!(then, Then::Write | Then::Truncate(_))
+                flags & (libc::O_CREAT | libc::O_TRUNC) != 0
+                    || matches!(then, Then::Write | Then::Truncate(_))
             }
-            Self::List { .. } | Self::Execute { .. } | Self::BindTcp { .. } | Self::ConnectTcp { .. } => false,
+            Self::List { .. } | Self::Execute { .. } | Self::BindTcp { .. } | Self::ConnectTcp { .. } => {
+                false
+            }
             _ => true,
         }
     }
@@ -158,15 +172,16 @@ impl Operation {
             Self::Open { path, flags, then } => return opened(path, *flags, *then),
             Self::List { path } => return listed(path),
             Self::Truncate { path, length } => truncate(path.as_str(), *length),
-            Self::MakeDirectory { path } => nix::unistd::mkdir(path.as_str(), Mode::from_bits_truncate(0o777)),
+            Self::MakeDirectory { path } => {
+                nix::unistd::mkdir(path.as_str(), Mode::from_bits_truncate(0o777))
+            }
             Self::RemoveDirectory { path } => number(fs::remove_dir(path)),
             Self::Unlink { path } => nix::unistd::unlink(path.as_str()),
             Self::Symlink { target, path } => number(std::os::unix::fs::symlink(target, path)),
             Self::MakeNode { path, node } => make_node(path, *node),
             Self::BindUnix { path } => number(UnixListener::bind(path).map(drop)),
             Self::Link { old, new, follow } => {
-                let flags =
-                    if *follow { LinkatFlags::AT_SYMLINK_FOLLOW } else { LinkatFlags::empty() };
+                let flags = if *follow { LinkatFlags::AT_SYMLINK_FOLLOW } else { LinkatFlags::empty() };
                 linkat(AT_FDCWD, old.as_str(), AT_FDCWD, new.as_str(), flags)
             }
             Self::Rename { old, new, flags } => number(raw::rename(Path::new(old), Path::new(new), *flags)),
@@ -290,4 +305,3 @@ impl fmt::Display for Operation {
         }
     }
 }
-

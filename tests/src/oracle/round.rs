@@ -5,14 +5,15 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use fastrand::Rng;
+use guard_tests::raw;
 use guard_tests::users::Identity;
-use nix::libc::EACCES;
+use nix::libc::{EACCES, S_IFREG};
 
 use crate::choose;
 use crate::differences::{Case, explain};
 use crate::look::Look;
 use crate::model::landlock;
-use crate::operation::{Answer, Operation, words};
+use crate::operation::{Answer, EXCHANGE, Operation, words};
 use crate::rights::Rights;
 use crate::rules::{self, Rules};
 use crate::tally::Tally;
@@ -119,7 +120,8 @@ impl Round {
                 }
             } else {
                 self.agreed(operation, &look, by_guard, by_nobody, tally);
-                if by_guard != by_nobody && operation.changes() {
+                let changed = by_nobody[0] == 0 && by_guard != by_nobody && operation.changes();
+                if changed && !undo(operation, &look, &landlocked, &free)? {
                     tree::copy(&landlocked, &free, FREE.uid)?;
                 }
             }
@@ -170,7 +172,8 @@ impl Round {
         println!("  under Landlock:   {}", words(case.landlock));
         println!("  under Guard:      {}", words(case.guard));
         let place = |name: &str, place: &crate::look::Place| {
-            let what = place.object.as_ref().map_or("nothing".to_owned(), |object| format!("{:o}", object.kind));
+            let what =
+                place.object.as_ref().map_or("nothing".to_owned(), |object| format!("{:o}", object.kind));
             println!("  {name}: {:?}, {what} there", place.path);
         };
         if let Some(first) = &case.look.first {
@@ -185,7 +188,42 @@ impl Round {
 
     /// Removes its trees.
     pub(crate) fn clear(&self) -> Result<()> {
-        fs::remove_dir_all(&self.directory)
-            .with_context(|| format!("remove {}", self.directory.display()))
+        fs::remove_dir_all(&self.directory).with_context(|| format!("remove {}", self.directory.display()))
     }
+}
+
+/// Undoes in one tree what the other processes were not allowed to do in theirs, where that is simple:
+/// whether it was.
+fn undo(operation: &Operation, look: &Look, reference: &Path, tree: &Path) -> Result<bool> {
+    let Some(first) = &look.first else { return Ok(false) };
+    let (here, like) = (tree.join(&first.path), reference.join(&first.path));
+    let there = look.second.as_ref().map(|second| tree.join(&second.path));
+    let replaces = look.second.as_ref().is_some_and(|second| second.object.is_some());
+    let done = match (operation, first.kind(), there) {
+        (Operation::Open { .. } | Operation::Truncate { .. }, ..) if like.is_file() => {
+            fs::read(&like).and_then(|content| fs::write(&here, content))
+        }
+        // What is written to a pipe or a device is in no tree.
+        (Operation::Open { .. }, Some(kind), _) if kind != S_IFREG => Ok(()),
+        (Operation::MakeDirectory { .. }, None, _) => fs::remove_dir(&here),
+        (
+            Operation::Open { .. }
+            | Operation::Symlink { .. }
+            | Operation::MakeNode { .. }
+            | Operation::BindUnix { .. },
+            None,
+            _,
+        ) => fs::remove_file(&here),
+        (Operation::RemoveDirectory { .. }, Some(_), _) => fs::create_dir(&here)
+            .and_then(|()| fs::metadata(&like))
+            .and_then(|data| fs::set_permissions(&here, data.permissions())),
+        (Operation::Link { .. }, Some(_), Some(there)) if !replaces => fs::remove_file(there),
+        (Operation::Rename { flags: EXCHANGE, .. }, Some(_), Some(there)) => {
+            raw::rename(&there, &here, EXCHANGE)
+        }
+        (Operation::Rename { .. }, Some(_), Some(there)) if !replaces => raw::rename(&there, &here, 0),
+        _ => return Ok(false),
+    };
+    done.with_context(|| format!("undo {operation} in {}", tree.display()))?;
+    Ok(true)
 }

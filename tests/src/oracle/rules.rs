@@ -75,9 +75,7 @@ pub(crate) fn paths(rng: &mut Rng, handled: Rights, things: &[Thing]) -> Vec<Rul
             0 => (String::new(), true),
             // What a link leads to would be meant.
             index if matches!(things[index - 1].kind, Kind::Link(_)) => continue,
-            index => {
-                (things[index - 1].path.clone(), matches!(things[index - 1].kind, Kind::Directory))
-            }
+            index => (things[index - 1].path.clone(), matches!(things[index - 1].kind, Kind::Directory)),
         };
         let possible = handled & FILES & if is_directory { FILES } else { OF_FILES };
         let percent = PERCENT[rng.usize(..PERCENT.len())];
@@ -138,7 +136,10 @@ impl Rules {
 
     /// Rights on a port.
     pub(crate) fn port(&self, port: u16) -> Rights {
-        self.ports.iter().filter(|(number, _)| *number == port).fold(!self.handled, |all, (_, more)| all | more)
+        self.ports
+            .iter()
+            .filter(|(number, _)| *number == port)
+            .fold(!self.handled, |all, (_, more)| all | more)
     }
 
     fn sum(&self, counts: impl Fn(&Rule) -> bool) -> Rights {

@@ -154,9 +154,10 @@ impl Translation<'_> {
         ] {
             self.permit(&mut text, action, on, self.beside(right, on));
         }
-        let create = kind(&["socket"], false)
-            .and(self.beside(MAKE_REG, Type::File))
-            .or(kind(&["socket"], true).and(self.beside(MAKE_SOCK, Type::File)));
+        let create =
+            kind(&["socket"], false)
+                .and(self.beside(MAKE_REG, Type::File))
+                .or(kind(&["socket"], true).and(self.beside(MAKE_SOCK, Type::File)));
         self.permit(&mut text, "file.create", Type::File, create);
         let node = [("chr", MAKE_CHAR), ("blk", MAKE_BLOCK), ("fifo", MAKE_FIFO)]
             .into_iter()
@@ -233,12 +234,14 @@ impl Translation<'_> {
         if self.handled & right == 0 {
             return Condition::Always;
         }
-        let rules = self.trees.iter().flat_map(|tree| tree.rules.rules.iter().map(move |rule| (&tree.root, rule)));
+        let rules =
+            self.trees.iter().flat_map(|tree| tree.rules.rules.iter().map(move |rule| (&tree.root, rule)));
         Condition::any(
             rules
                 .filter(|(_, rule)| rule.rights & right != 0)
                 .map(|(root, rule)| {
-                    let path = if rule.path.is_empty() { root.clone() } else { format!("{root}/{}", rule.path) };
+                    let path =
+                        if rule.path.is_empty() { root.clone() } else { format!("{root}/{}", rule.path) };
                     term(&path, rule.is_directory)
                 })
                 .collect(),
