@@ -164,10 +164,11 @@ impl Translation<'_> {
             .map(|(name, right)| kind(&[name], true).and(self.beside(right, Type::File)))
             .fold(Condition::Never, Condition::or);
         self.permit(&mut text, "file.mknod", Type::File, node);
-        for (on, right) in [(Type::File, REMOVE_FILE), (Type::Dir, REMOVE_DIR)] {
-            let rename = self.beside(REFER, on).and(self.beside(right, on));
-            self.permit(&mut text, "file.rename", on, rename);
-        }
+        // Of a directory too, file.rename is asked as of a file of its name.
+        let directory = kind(&["directory"], true).and(self.beside(REMOVE_DIR, Type::File));
+        let other = kind(&["directory"], false).and(self.beside(REMOVE_FILE, Type::File));
+        let rename = directory.or(other);
+        self.permit(&mut text, "file.rename", Type::File, self.beside(REFER, Type::File).and(rename));
         for (action, right) in [("net.bind", BIND_TCP), ("net.connect", CONNECT_TCP)] {
             self.permit_ports(&mut text, action, right);
         }
