@@ -7,6 +7,7 @@ pub mod daemon;
 pub mod elf;
 pub mod events;
 pub mod http;
+pub mod landlock;
 pub mod layout;
 pub mod raw;
 pub mod users;

@@ -20,6 +20,7 @@ mod kernels;
 mod linker;
 mod lint;
 mod object_check;
+mod oracle;
 mod paths;
 mod qemu;
 mod run;
@@ -53,6 +54,7 @@ enum Task {
     Threats(threats::Args),
     Interference(interference::Args),
     Exact(exact::Args),
+    Oracle(oracle::Args),
     Lint(lint::Args),
     Scale(scale::Args),
     Bench(bench::Args),
@@ -71,6 +73,7 @@ fn main() -> ExitCode {
         Task::Scale(args) => scale::run(&args),
         Task::Bench(args) => bench::run(&args),
         Task::Exact(args) => exact::run(&args),
+        Task::Oracle(args) => oracle::run(&args),
         Task::Lint(args) => lint::run(&args).map(|()| ExitCode::SUCCESS),
         Task::Vm(args) => vm::run(args),
         Task::Guest(args) => guest::run(&args),
