@@ -9,4 +9,5 @@ pub mod events;
 pub mod http;
 pub mod layout;
 pub mod raw;
+pub mod reference_bundle;
 pub mod users;
