@@ -38,7 +38,7 @@ pub(super) const EDITS: &[Edit] = &[
         "@id(\"env-files\")",
         "@id(\"hidden\") @errno(\"ENOENT\")\n\
          forbid (principal == Guard::Subject::\"ai-coder\", action in Guard::Action::\"read\", resource)\n\
-         when { resource in Guard::Name::\".config\" || resource in Guard::Name::\".gitconfig\" };\n@id(\"env-files\")",
+         when { resource == Guard::File::\"/home/ann/.gitconfig\" || resource in Guard::Dir::\"/home/ann/.config\" };\n@id(\"env-files\")",
     ),
     // Names of users, for authors of commits and for shells.
     ("guard.toml", "\"lang/python\", \"tool/git\"]", "\"lang/python\", \"tool/git\", \"base/accounts\"]"),
@@ -166,10 +166,22 @@ cp main.c copy.c && mv copy.c moved.c && rm moved.c
 mkdir -p a/b && rmdir a/b a
 echo x >/tmp/coder-$$ && rm /tmp/coder-$$
 python3 -c 'import json, subprocess, sys; subprocess.run([sys.executable, \"--version\"], check=True)'
+python3 -ISc '
+import os, socket
+server = socket.socket(socket.AF_UNIX)
+server.bind(\"own.sock\")
+server.listen()
+socket.socket(socket.AF_UNIX).connect(\"own.sock\")
+server.accept()
+os.remove(\"own.sock\")'
 ";
 
 /// What these programs try besides, and do without.
-const DENIED: &[(&str, &str)] = &[("file.read", "/home/ann/.gitconfig"), ("file.read", "/.env")];
+const DENIED: &[(&str, &str)] = &[
+    ("file.read", "/home/ann/.gitconfig"),
+    ("file.read", "/home/ann/.config/git/config"),
+    ("file.read", "/.env"),
+];
 
 /// A denial, after whose event all earlier ones are there.
 fn is_refused_the_environment(case: &Case<'_>) -> Result<()> {

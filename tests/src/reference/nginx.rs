@@ -120,7 +120,14 @@ fn the_packaged_nginx_works_under_the_reference_bundle(case: &Case<'_>) -> Resul
 }
 
 /// What nginx and the programs of its unit try besides, and do without.
-const DENIED: &[(&str, &str)] = &[("file.read", SHADOW)];
+const DENIED: &[(&str, &str)] = &[
+    ("file.read", SHADOW),
+    // How many processors there are, which it then asks the scheduler.
+    ("file.read", "/sys/devices/system/cpu/online"),
+    ("file.read", "/proc/stat"),
+    // Whether there is SELinux: start-stop-daemon, which the unit stops with.
+    ("file.read", "/proc/filesystems"),
+];
 
 /// What logrotate(8) does by the package's configuration: a new name for the log, and a signal.
 fn rotate() -> Result<()> {
