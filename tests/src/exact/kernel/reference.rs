@@ -120,13 +120,13 @@ fn express(case: &Value) -> std::result::Result<Call, String> {
             return Err(format!("there are no {what} in this version"));
         }
     }
-    for attribute in ["listener", "signed_by"] {
-        if !case["with"][attribute].is_null() {
-            return Err(format!("resource.{attribute} is not known in this version"));
-        }
-    }
     let on = case["on"].as_str().unwrap_or_default();
     let (kind, id) = on.split_once(' ').ok_or("no resource")?;
+    for (attribute, what) in [("listener", " of an endpoint"), ("signed_by", "")] {
+        if !case["with"][attribute].is_null() {
+            return Err(format!("resource.{attribute}{what} is not known in this version"));
+        }
+    }
     let path = || Name::new(id);
     let open = |flags| Call::Open { path: Name::new(id), flags, detour: false };
     Ok(match (action, kind) {
