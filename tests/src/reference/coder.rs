@@ -81,6 +81,8 @@ fn prepare() -> Result<()> {
     ] {
         for_everybody(&format!("{HOME}/{file}"), text)?;
     }
+    // It is the developer's, with the hooks that git makes: an agent may not make one.
+    layout::run("git", &["init", "-q", TREE])?;
     own(Path::new(HOME))?;
     for_everybody(KUBECONFIG, "a key\n")?;
     let _ = fs::remove_file(DOCKER);
@@ -143,12 +145,11 @@ fs.unlinkSync('out.txt');
 
 const GIT: &str = "
 export GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a@example.org GIT_COMMITTER_NAME=a GIT_COMMITTER_EMAIL=a@example.org
-rm -rf .git
-git init -q
-git add main.c main.js
-git commit -q -m first
+date +%N >stamp
+git add stamp main.c main.js
+git commit -q -m again
 git status --short
-git log --format=%s | grep -q first
+git log --format=%s | grep -q again
 git diff HEAD --stat
 ";
 
@@ -243,6 +244,10 @@ fn a_coding_agent_is_refused_secrets_sockets_addresses_and_sudo(case: &Case<'_>)
     for file in ["/home/ann/.ssh/id_ed25519", "/home/ann/.aws/credentials", KUBECONFIG] {
         case.refused(refused("file.read", file), || session(case, &["cat", file]).map(drop)).context(file)?;
     }
+    let hook = format!("{TREE}/.git/hooks/post-commit");
+    case.refused(refused("file.create", &hook), || {
+        bash(case, &format!("echo true >{hook}; rm {hook}")).map(drop)
+    })?;
     let connect = |family: &str, to: &str| {
         let code = format!("import socket\nsocket.socket(socket.{family}).connect({to})");
         session(case, &["python3", "-ISc", &code]).map(drop)

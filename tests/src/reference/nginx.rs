@@ -125,6 +125,11 @@ const DENIED: &[(&str, &str)] = &[
     // How many processors there are, which it then asks the scheduler.
     ("file.read", "/sys/devices/system/cpu/online"),
     ("file.read", "/proc/stat"),
+    // Of the C library, for the groups of the workers' user.
+    ("file.read", "/proc/sys/kernel/ngroups_max"),
+    // Of nss-systemd, for names of users that systemd made up.
+    ("file.read", "/proc/sys/kernel/random/boot_id"),
+    ("file.read", "/etc/machine-id"),
     // Whether there is SELinux: start-stop-daemon, which the unit stops with.
     ("file.read", "/proc/filesystems"),
 ];
