@@ -73,7 +73,8 @@ fn bind(address: u64, length: u32, label: *mut Label) -> Result<i32, Reason> {
         return Ok(0);
     }
     // With a family only, the kernel makes up an abstract name. It then counts as one that no policy has.
-    ask(label, abstract_name(address, length, Action::UnixBind))
+    let question = abstract_name(address, length, Action::UnixBind);
+    ask(label, Question { peer: own(label), ..question })
 }
 
 /// Asks about the abstract name in the socket address at `address`.
@@ -98,7 +99,15 @@ pub fn unix_bind_path(ctx: LsmContext) -> i32 {
 /// Decides `unix.bind` at the place of `dentry`, where nothing is yet.
 #[inline(always)]
 pub fn bind_at(dentry: u64, label: *mut Label) -> Result<i32, Reason> {
-    ask(label, Question { about: SOCKET, ..question::file(dentry, 0, Action::UnixBind.bit()) })
+    let question = question::file(dentry, 0, Action::UnixBind.bit());
+    ask(label, Question { about: SOCKET, peer: own(label), ..question })
+}
+
+/// Who listens where the running task binds: itself.
+#[inline(always)]
+fn own(label: *mut Label) -> u32 {
+    // SAFETY: the label of the running task.
+    unsafe { (*label).subject }
 }
 
 /// Decides accepting connections on the socket `sock`, by its own name.

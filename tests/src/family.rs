@@ -15,8 +15,8 @@ use crate::{
     admin, attributes, caches, canary, checks, coverage, credentials, deputies, doors, escape, exactness,
     exec, failures, families, file, first_hour, flood, generations, hostile, identity, image, includes,
     interpreter, layout, lifecycle, listening, machine, mode, mounts, names, network, own_tmpfs, path,
-    process, programs, quickstart, quiet, requirements, ring, running, selector, self_protection, selftest, sending,
-    session, shadow, starters, stdio, store, systemd, unix, unused, users, why,
+    process, programs, quickstart, quiet, reference, requirements, ring, running, selector, self_protection,
+    selftest, sending, session, shadow, starters, stdio, store, systemd, unix, unused, users, why,
 };
 
 /// One test: run once without Guard and once under it.
@@ -158,6 +158,13 @@ const FAMILIES: &[Family] = &[
         ],
     },
     Family { name: "exact", place: Place::Alone, has_daemon: false, parts: &[exactness::PART] },
+    // Before those that configure nginx anew.
+    Family {
+        name: "reference",
+        place: Place::Systemd,
+        has_daemon: true,
+        parts: &[reference::nginx::PART, reference::postgres::PART, reference::coder::PART],
+    },
     Family { name: "systemd", place: Place::Systemd, has_daemon: true, parts: &[systemd::PART] },
     Family { name: "first-hour", place: Place::Systemd, has_daemon: false, parts: &[first_hour::PART] },
     Family {
@@ -242,7 +249,8 @@ pub(crate) fn run_all(wanted: &Wanted, full: bool, only_controls: bool) -> Resul
         includes::accounts()
             .chain(process::ACCOUNTS)
             .chain(machine::ACCOUNTS)
-            .chain(self_protection::ACCOUNTS),
+            .chain(self_protection::ACCOUNTS)
+            .chain(reference::ACCOUNTS),
     )?;
     let mut report = Report::default();
     for (family, tests) in wanted.families() {

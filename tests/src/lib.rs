@@ -10,4 +10,5 @@ pub mod http;
 pub mod landlock;
 pub mod layout;
 pub mod raw;
+pub mod reference_bundle;
 pub mod users;

@@ -55,6 +55,7 @@ mod programs;
 mod puppet;
 mod quickstart;
 mod quiet;
+mod reference;
 mod report;
 mod requirements;
 mod ring;

@@ -9,11 +9,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use crate::bundle::{Bundle, permit, within};
+use crate::bundle::{Bundle, forbid, permit, within};
 use crate::case::{Case, refusal};
 use crate::family::{Part, tests};
 use crate::layout::{self, path};
-use crate::users::AGENT;
+use crate::users::{AGENT, CI, FREE, Identity};
 
 pub(crate) const PART: Part = Part {
     name: "unix",
@@ -30,15 +30,24 @@ pub(crate) const PART: Part = Part {
             binding_to_a_name_is_refused_however_it_is_written,
             binding_an_abstract_name_is_refused,
             accepting_is_decided_by_the_sockets_own_name,
+            a_socket_is_reached_by_the_subject_that_listens,
+            a_socket_is_not_reached_if_a_named_subject_listens,
+            datagrams_are_sent_to_sockets_of_the_subject,
         ],
     ),
 };
 
 const DOCKER: &str = "/run/docker.sock";
+/// Where sockets are reached if the subject itself listens.
+const OWN: &str = "listened/own";
+/// Where they are reached unless `ci` listens.
+const ALL_BUT: &str = "listened/all-but";
 
 fn prepare() -> Result<()> {
     layout::create()?;
-    layout::directory(&path("sockets"))?;
+    for directory in ["sockets", OWN, ALL_BUT] {
+        layout::directory(&path(directory))?;
+    }
     for name in [Path::new(DOCKER), &path("sockets/good"), &path("sockets/bad")] {
         let _ = std::fs::remove_file(name);
         let listener = UnixListener::bind(name).with_context(|| format!("bind {}", name.display()))?;
@@ -87,7 +96,24 @@ fn bundle(bundle: Bundle) -> Result<Bundle> {
         + &permit("unix-nodes", "agent", &["file.*"], &within(&[path("sockets")]))
         + &permit("unix-bind-abstract", "agent", &["unix.bind"], &unix("@guard-tests-mine"))
         + &permit("unix-accept", "agent", &["unix.accept"], &any(&["sockets/mine"]))
-        + &permit("unix-own", "agent", &["unix.*"], &anonymous);
+        + &permit("unix-own", "agent", &["unix.*"], &anonymous)
+        + &permit(
+            "unix-listener",
+            "agent",
+            &["unix.*"],
+            &format!("({}) && resource has listener && resource.listener == principal", within(&[path(OWN)])),
+        )
+        + &permit("unix-listener-nodes", "agent", &["file.*"], &within(&[path(OWN)]))
+        + &permit("unix-all-but", "agent", &["unix.connect"], &within(&[path(ALL_BUT)]))
+        + &forbid(
+            "unix-but",
+            "agent",
+            &["unix.connect"],
+            &format!(
+                "({}) && resource has listener && resource.listener == Guard::Subject::\"ci\"",
+                within(&[path(ALL_BUT)])
+            ),
+        );
     Ok(bundle.policy("unix", policy))
 }
 
@@ -215,4 +241,72 @@ fn accepting_is_decided_by_the_sockets_own_name(case: &Case<'_>) -> Result<()> {
     };
     case.refused(refusal(AGENT, "unix.accept").at("sockets/deaf"), || accept("sockets/deaf"))?;
     case.allowed(AGENT, || accept("sockets/mine"))
+}
+
+/// A socket in `directory` at which an unlabelled process listens, for everybody to connect to.
+fn listening(directory: &str) -> Result<(PathBuf, UnixListener)> {
+    let name = path(directory).join("socket");
+    let _ = std::fs::remove_file(&name);
+    let listener = UnixListener::bind(&name).context("bind a socket")?;
+    layout::mode(&name, 0o666)?;
+    Ok((name, listener))
+}
+
+/// Has `who` listen at a socket that is there: from then on it is who listens.
+fn takes_over(case: &Case<'_>, who: Identity, listener: &UnixListener) -> Result<()> {
+    case.allowed(who, || crate::raw::listen(listener.as_fd()))
+}
+
+fn a_socket_is_reached_by_the_subject_that_listens(case: &Case<'_>) -> Result<()> {
+    let (name, listener) = listening(OWN)?;
+    let refused = || refusal(AGENT, "unix.connect").at(&name);
+    case.refused(refused(), || connect(&name)).context("nobody with a label listens")?;
+    takes_over(case, CI, &listener)?;
+    case.refused(refused(), || connect(&name)).context("another subject listens")?;
+    takes_over(case, AGENT, &listener)?;
+    case.allowed(AGENT, || connect(&name)).context("the subject listens")?;
+    // Nobody without a label takes it away.
+    takes_over(case, FREE, &listener)?;
+    case.allowed(AGENT, || connect(&name))?;
+    // The same with a socket that it makes itself, which binding and accepting belong to.
+    case.allowed(AGENT, || {
+        let name = path(OWN).join("mine");
+        let listener = bind_in_place(&name)?;
+        let connected = UnixStream::connect(&name)?;
+        let accepted = listener.accept();
+        std::fs::remove_file(&name)?;
+        drop(connected);
+        accepted.map(drop)
+    })
+}
+
+/// Binds a new socket to a path.
+fn bind_in_place(name: &Path) -> io::Result<UnixListener> {
+    let _ = std::fs::remove_file(name);
+    UnixListener::bind(name)
+}
+
+fn a_socket_is_not_reached_if_a_named_subject_listens(case: &Case<'_>) -> Result<()> {
+    let (name, listener) = listening(ALL_BUT)?;
+    case.allowed(AGENT, || connect(&name)).context("nobody with a label listens")?;
+    takes_over(case, CI, &listener)?;
+    case.refused(refusal(AGENT, "unix.connect").at(&name), || connect(&name))?;
+    takes_over(case, AGENT, &listener)?;
+    case.allowed(AGENT, || connect(&name)).context("the subject listens")
+}
+
+fn datagrams_are_sent_to_sockets_of_the_subject(case: &Case<'_>) -> Result<()> {
+    let (theirs, own) = (path(OWN).join("their-datagrams"), path(OWN).join("own-datagrams"));
+    let _ = std::fs::remove_file(&theirs);
+    let socket = UnixDatagram::bind(&theirs).context("bind a socket")?;
+    layout::mode(&theirs, 0o666)?;
+    let send = |name: &Path| UnixDatagram::unbound()?.send_to(b"x", name).map(drop);
+    case.refused(refusal(AGENT, "unix.send").at(&theirs), || send(&theirs))?;
+    drop(socket);
+    case.allowed(AGENT, || {
+        let _ = std::fs::remove_file(&own);
+        let _socket = UnixDatagram::bind(&own)?;
+        send(&own)?;
+        std::fs::remove_file(&own)
+    })
 }

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use cedar_policy_core::ast::{Expr, ExprKind, Var};
 
 use super::effective::subject_uid;
+use super::kind::Kind;
 use super::rewrite::{Rewrite, and, not, or, rewrite};
 use super::world::{FactValue, Facts, Listener as Known, MAX_WORLDS, Mentions, SOMEBODY};
 
@@ -39,6 +40,25 @@ pub(super) fn assume(
     declared: &BTreeMap<String, FactValue>,
 ) -> Result<Expr, Unclear> {
     let mentions = Mentions::of(Some(condition));
+    // Of the kinds of resource that have a listener, only one may be known. Each is then assumed for itself.
+    if facts.listener == Known::OfUnix && mentions.attribute("listener") {
+        let is_unix = Kind::Unix.entity_type();
+        let assume = |types: &[&'static str], listener: Known| {
+            let listeners = Listeners { types: types.to_vec(), all: listeners.all };
+            let facts = Facts { listener, ..facts.clone() };
+            assume(condition, permit, vary_facts, &listeners, &facts, declared)
+        };
+        let others: Vec<&str> = listeners.types.iter().copied().filter(|name| *name != is_unix).collect();
+        if !listeners.types.contains(&is_unix) {
+            return assume(&others, Known::Unknown);
+        }
+        let told = assume(&[is_unix], Known::Told)?;
+        if others.is_empty() {
+            return Ok(told);
+        }
+        let Some(test) = is_type(is_unix) else { return Ok(told) };
+        return Ok(Expr::ite(test, told, assume(&others, Known::Unknown)?));
+    }
     let plain = rewrite(condition, &Plain);
     let mut worlds = vec![plain];
     if facts.listener == Known::Unknown && mentions.attribute("listener") {

@@ -13,6 +13,7 @@ use guard_common::class::{self, BUILTINS, Class};
 
 use super::bundle::Bundle;
 use super::effective::EffectiveSet;
+use super::kind::Kind;
 use super::layout::USUAL_PLACES;
 use super::literals::{self, RESOLVERS};
 use super::naming::Naming;
@@ -143,8 +144,8 @@ impl<'a> Covers<'a> {
         let kind = resource.entity_type();
         let mut parents = HashSet::new();
         let mut values: Vec<(&str, RestrictedExpr)> = Vec::new();
-        let listener = match (&facts.listener, &request.listener) {
-            (Listener::Is(Peer::Subject(name)), _) | (Listener::Told, Some(name)) => {
+        let listener = match (&facts.listener, request.listener()) {
+            (Listener::Is(Peer::Subject(name)), _) | (Listener::Told | Listener::OfUnix, Some(name)) => {
                 Some(RestrictedExpr::val(self.uid("Guard::Subject", name)?))
             }
             _ => None,
@@ -176,7 +177,8 @@ impl<'a> Covers<'a> {
                 parents.extend(more.filter_map(|(kind, id)| self.uid(&format!("Guard::{kind}"), id)));
                 values.push(("port", RestrictedExpr::val(i64::from(*port))));
                 values.push(("protocol", text(&literals::protocol_name(attributes.protocol))));
-                values.extend(listener.map(|peer| ("listener", peer)));
+                let known = facts.listener.is_known(Kind::Endpoint);
+                values.extend(listener.filter(|_| known).map(|peer| ("listener", peer)));
                 std::net::SocketAddr::new(*address, *port).to_string()
             }
             Resource::Process { id, subject } => {

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use guard_common::action::Action;
 use guard_common::class::Class;
 use guard_common::tables::Attributes;
 
@@ -95,9 +96,18 @@ pub struct Request {
     pub resource: Resource,
     /// What the kernel reads from it. Subjects are named where the resource says so, and in `listener`.
     pub attributes: Attributes,
-    /// The subject of the process at the other end, if something tells (`resource.listener`).
+    /// The subject of the process at the other end, if something tells (`resource.listener`). See
+    /// [`Request::listener`] for what it means where a socket is bound.
     pub listener: Option<String>,
     /// What holds the address besides what the bundle and the host say: type (`DnsName` or `Net`) and
     /// id. A name's addresses can be a fact of the moment.
     pub within: Vec<(String, String)>,
+}
+
+impl Request {
+    /// Who listens at the resource: where a unix socket is bound, the subject that binds it.
+    pub fn listener(&self) -> Option<&String> {
+        let binds = self.action == Action::UnixBind.row().name;
+        self.listener.as_ref().or(binds.then_some(&self.subject))
+    }
 }

@@ -19,7 +19,7 @@ use super::policies::{Policy, eid};
 use super::seats::Seat;
 use super::subjects::SubjectDefinition;
 use super::translate::{Names, Translator};
-use super::world::{Facts, Listener, Mentions};
+use super::world::{Facts, Mentions};
 use crate::host::Host;
 
 /// The rules of every subject, and every atom they mention.
@@ -246,7 +246,7 @@ impl Details {
         }
         // A listener that nothing tells could be the subject itself.
         let per_subject = parts().any(|part| matches!(part.expr_kind(), ExprKind::Var(Var::Principal)))
-            || mentions.attribute("listener") && facts.listener == Listener::Unknown;
+            || mentions.attribute("listener") && !facts.listener.is_known(Kind::Endpoint);
         let this = Self { mentions, per_action, per_subject, never: !unset.is_empty() };
         if let Some(name) = unset.first() {
             let declared =
@@ -276,13 +276,21 @@ impl Details {
         } else {
             "where that would decide, it denies"
         };
-        for (attribute, known) in
-            [("listener", facts.listener != Listener::Unknown), ("signed_by", facts.signed_by.is_some())]
-        {
-            if self.mentions.attribute(attribute) && !known {
+        let unknown = |kind: Kind| policy.actions & kind.actions() != 0 && !facts.listener.is_known(kind);
+        for (attribute, of, unknown) in [
+            (
+                "listener",
+                if unknown(Kind::Unix) { "" } else { " of an endpoint" },
+                unknown(Kind::Unix) || unknown(Kind::Endpoint),
+            ),
+            ("signed_by", "", facts.signed_by.is_none()),
+        ] {
+            if self.mentions.attribute(attribute) && unknown {
                 found.push(policy.note(
                     "not-in-this-version",
-                    format!("{id} depends on resource.{attribute}, which this version cannot tell; {effect}"),
+                    format!(
+                        "{id} depends on resource.{attribute}{of}, which this version cannot tell; {effect}"
+                    ),
                 ));
             }
         }

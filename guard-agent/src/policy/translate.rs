@@ -584,7 +584,7 @@ impl Translator<'_> {
             (Term::Resource, "abstract") => flag(self, Attribute::Abstract),
             (Term::Resource, "signed_by") => Term::Signers(self.world.signed_by.clone()),
             (Term::Resource, "subject") => Term::Peer(Attribute::Subject),
-            (Term::Resource, "listener") => match &self.world.listener {
+            (Term::Resource, "listener") => match self.world.listener(self.kind) {
                 None => Term::Peer(Attribute::Listener),
                 Some(Peer::Subject(name)) => Term::Subject(name.clone()),
                 Some(Peer::Unlabelled) => {
@@ -642,7 +642,7 @@ impl Translator<'_> {
             Term::Posture => return Ok(self.condition(Test::Present(attribute.to_owned()), expr)),
             Term::Context => matches!(attribute, "posture" | "leases" | "windows" | "session"),
             Term::Resource => match (attribute, self.kind) {
-                ("listener", Kind::Endpoint | Kind::Unix) => match self.world.listener {
+                ("listener", Kind::Endpoint | Kind::Unix) => match self.world.listener(self.kind) {
                     None => return Ok(self.present(Attribute::Listener, expr)),
                     Some(Peer::Subject(_)) => true,
                     Some(Peer::Unlabelled) => false,

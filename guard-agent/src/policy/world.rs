@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use cedar_policy_core::ast::{Expr, ExprKind, Literal, PatternElem};
 
+use super::kind::Kind;
+
 /// Value of a posture fact.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum FactValue {
@@ -29,16 +31,38 @@ pub enum Peer {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Listener {
     /// Nothing tells it: where it would decide, it decides for no subject.
-    #[default]
     Unknown,
+    /// The kernel tells it of unix sockets, with each operation. Of endpoints nothing tells it.
+    #[default]
+    OfUnix,
     /// The kernel tells it with each operation; it is part of the request.
     Told,
     /// It is this one.
     Is(Peer),
 }
 
+impl Listener {
+    /// Whether it is known of a resource of this kind, be it that there is none.
+    pub(super) fn is_known(&self, kind: Kind) -> bool {
+        match self {
+            Self::Unknown => false,
+            Self::OfUnix => kind != Kind::Endpoint,
+            Self::Told | Self::Is(_) => true,
+        }
+    }
+
+    /// Whether it is part of the requests about resources of this kind.
+    pub(super) fn is_told(&self, kind: Kind) -> bool {
+        match self {
+            Self::OfUnix => kind == Kind::Unix,
+            Self::Told => true,
+            Self::Unknown | Self::Is(_) => false,
+        }
+    }
+}
+
 /// What conditions depend on besides the request. In this version the daemon has none: every
-/// fact is absent, no lease lives, no window is open, and who listens and who signed is unknown.
+/// fact is absent, no lease lives, no window is open, and who listens at an endpoint and who signed is unknown.
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
     /// Names of the live leases.
@@ -62,8 +86,17 @@ pub(super) struct World {
     /// will be.
     pub(super) assumed: BTreeMap<String, FactValue>,
     /// `resource.listener`; nothing if the kernel tells it.
-    pub(super) listener: Option<Peer>,
+    listener: Option<Peer>,
+    /// The kernel tells it of unix sockets in any case.
+    told_of_unix: bool,
     pub(super) signed_by: BTreeSet<String>,
+}
+
+impl World {
+    /// `resource.listener` of a resource of this kind; nothing if the kernel tells it.
+    pub(super) fn listener(&self, kind: Kind) -> Option<&Peer> {
+        if self.told_of_unix && kind == Kind::Unix { None } else { self.listener.as_ref() }
+    }
 }
 
 /// Most combinations that are considered for one policy.
@@ -173,8 +206,9 @@ impl Mentions {
     ) -> Option<Vec<World>> {
         let first = World {
             assumed: BTreeMap::new(),
+            told_of_unix: facts.listener.is_told(Kind::Unix),
             listener: match &facts.listener {
-                Listener::Unknown => Some(Peer::Unlabelled),
+                Listener::Unknown | Listener::OfUnix => Some(Peer::Unlabelled),
                 Listener::Told => None,
                 Listener::Is(peer) => Some(peer.clone()),
             },
@@ -199,7 +233,7 @@ impl Mentions {
                 std::iter::once(world.clone()).chain(values.iter().map(with)).collect()
             })?;
         }
-        if facts.listener == Listener::Unknown && self.attribute("listener") {
+        if !facts.listener.is_known(Kind::Endpoint) && self.attribute("listener") {
             let mut peers: BTreeSet<&str> = self.subjects.iter().map(String::as_str).collect();
             peers.extend([subject, SOMEBODY]);
             cross(&|world| {

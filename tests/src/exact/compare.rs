@@ -173,7 +173,7 @@ impl Judge<'_> {
                 attributes.subject = subject.as_ref().map_or(ABSENT, number);
             }
             Resource::Endpoint(..) | Resource::Unix(_) => {
-                attributes.listener = request.listener.as_ref().map_or(ABSENT, number);
+                attributes.listener = request.listener().map_or(ABSENT, number);
             }
             _ => {}
         }

@@ -111,7 +111,7 @@ pub(crate) fn facts(rng: &mut Rng, words: &Words) -> Facts {
         0 => Listener::Is(Peer::Unlabelled),
         1 => Listener::Is(Peer::Subject("web".to_owned())),
         2 => Listener::Told,
-        3 => Listener::Told,
+        3 => Listener::OfUnix,
         _ => Listener::Unknown,
     };
     facts.signed_by = match rng.u8(0..4) {

@@ -208,12 +208,13 @@ proptest! {
         leased in any::<bool>(),
         trust in prop::option::of(2i64..5),
         listener in prop::option::of(prop::sample::select(vec![None, Some("web"), Some("other")])),
+        nothing_tells in any::<bool>(),
         signed in prop::option::of(any::<bool>()),
     ) {
         let facts = Facts {
             leases: leased.then(|| "l".to_owned()).into_iter().collect(),
             posture: trust.map(|trust| ("trust".to_owned(), FactValue::Long(trust))).into_iter().collect(),
-            listener: listener.map_or(Listener::Unknown, |name| {
+            listener: listener.map_or(if nothing_tells { Listener::Unknown } else { Listener::OfUnix }, |name| {
                 Listener::Is(name.map_or(Peer::Unlabelled, |name| Peer::Subject(name.to_owned())))
             }),
             signed_by: signed.map(|yes| yes.then(|| "release".to_owned()).into_iter().collect()),

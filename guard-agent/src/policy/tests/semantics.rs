@@ -148,16 +148,21 @@ fn absent_facts_fail_closed_unless_ignored() {
 
 #[test]
 fn what_this_version_cannot_tell_fails_closed_both_ways() {
-    let connect = "action == Guard::Action::\"unix.connect\"";
+    let connect = "action == Guard::Action::\"net.connect\"";
+    let reaches = |compiled: &Compiled| {
+        let walker = Walker::new(&compiled.generation);
+        let found = walker.endpoint("127.0.0.1".parse().unwrap(), 80, &Attributes::default());
+        ask(compiled, "web", "net.connect", found).denied == 0
+    };
     let all = format!("@id(\"all\") permit (principal, {connect}, resource);");
     let own = "when { resource has listener && resource.listener == principal }";
     let other = "when { !(resource has listener) }";
     for condition in [own, other] {
         let compiled = bundle(&format!("@id(\"p\") permit (principal, {connect}, resource) {condition};"));
-        assert!(!allowed(&compiled, "web", "unix.connect", "/run/x.sock"), "permit {condition}");
+        assert!(!reaches(&compiled), "permit {condition}");
         let compiled =
             bundle(&format!("{all}@id(\"f\") forbid (principal, {connect}, resource) {condition};"));
-        assert!(!allowed(&compiled, "web", "unix.connect", "/run/x.sock"), "forbid {condition}");
+        assert!(!reaches(&compiled), "forbid {condition}");
     }
 }
 
@@ -382,7 +387,41 @@ fn what_no_policy_can_name_of_processes_and_capabilities_is_refused() {
     assert!(refused("sys.mount", "Machine::\"that\"").contains("policy knows no machine \"that\""));
 }
 
-/// As it will be once the kernel tells who listens.
+#[test]
+fn who_listens_is_told_of_unix_sockets_and_not_of_endpoints() {
+    let cedar = "@id(\"own\") permit (principal, action in Guard::Action::\"*\", resource) \
+        when { resource has listener && resource.listener == principal };\
+        @id(\"files\") permit (principal, action == Guard::Action::\"file.read\", resource);\
+        @id(\"theirs\") forbid (principal, action in Guard::Action::\"*\", resource) \
+        when { resource has listener && resource.listener == Guard::Subject::\"other\" };";
+    let toml = format!("{TOML}{TWO}");
+    let directory = Directory::new(&[("guard.toml", &toml), ("web.cedar", cedar)]);
+    let compiled = compiled(&directory);
+    let (own, other) = (number(&compiled, "web"), number(&compiled, "other"));
+    let walker = Walker::new(&compiled.generation);
+    for (listener, connects) in [(Some(own), true), (Some(other), false), (None, false)] {
+        let attributes = Attributes {
+            listener: listener.map_or(ABSENT, u64::from),
+            own: own.into(),
+            ..Attributes::default()
+        };
+        let found = walker.builtin(class::UNNAMED_UNIX, &attributes);
+        assert_eq!(ask(&compiled, "web", "unix.connect", found).denied == 0, connects, "{listener:?}");
+        let found = walker.endpoint("127.0.0.1".parse().unwrap(), 80, &attributes);
+        assert_ne!(ask(&compiled, "web", "net.connect", found).denied, 0, "{listener:?}");
+    }
+    assert!(allowed(&compiled, "web", "file.read", "/x"), "a file has no listener");
+    let bundle = load(&directory.0).unwrap();
+    let notes = check_report(&bundle, &compiled);
+    for expected in [
+        "web/own depends on resource.listener of an endpoint",
+        "web/theirs depends on resource.listener of an endpoint",
+    ] {
+        assert!(notes.contains(expected), "{notes}");
+    }
+}
+
+/// As it will be once the kernel tells who listens everywhere.
 #[test]
 fn a_listener_that_is_told_is_compared_like_the_subject_of_a_process() {
     let cedar = "@id(\"p\") permit (principal, action == Guard::Action::\"net.connect\", resource) \

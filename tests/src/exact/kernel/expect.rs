@@ -235,6 +235,13 @@ fn interpreter(path: &Path) -> Option<Interpreter> {
     }
 }
 
+/// Who listens at a resource: what is on a subject's own ground it made itself, and nobody with a label
+/// made anything else.
+fn listener(subject: &str, resource: &Resource) -> Option<String> {
+    let own = matches!(resource, Resource::Unix(Spot::Inside { class: class::OWN_TMPFS, .. }));
+    own.then(|| subject.to_owned())
+}
+
 /// What Cedar makes of the decisions of a call by `subject`.
 pub(super) fn expected(
     oracle: &Oracle<'_>,
@@ -254,7 +261,7 @@ pub(super) fn expected(
                 action: action.row().name.to_owned(),
                 resource: decision.resource.clone(),
                 attributes: decision.attributes,
-                listener: None,
+                listener: listener(subject, &decision.resource),
                 within: Vec::new(),
             })?;
             count += 1;

@@ -12,6 +12,7 @@ use anyhow::{Context, Result, ensure};
 use guard_common::action::{Action, Coverage};
 use guard_tests::bundle::Bundle;
 use guard_tests::daemon::Daemon;
+use guard_tests::reference_bundle::{POLICIES, TOML};
 use guard_tests::users::Identity;
 use guard_tests::{elf, layout};
 use nix::libc;
@@ -22,15 +23,6 @@ use super::call::{BEFORE, Call, Name, Socket, Transport};
 use super::worker::Worker;
 
 const CASES: &str = include_str!("../../../../guard-agent/src/policy/tests/reference/tests/cases.json");
-const TOML: &str = include_str!("../../../../guard-agent/src/policy/tests/reference/guard.toml");
-const POLICIES: [(&str, &str); 6] = [
-    ("ai-coder", include_str!("../../../../guard-agent/src/policy/tests/reference/ai-coder.cedar")),
-    ("ci-deploy", include_str!("../../../../guard-agent/src/policy/tests/reference/ci-deploy.cedar")),
-    ("includes", include_str!("../../../../guard-agent/src/policy/tests/reference/includes.cedar")),
-    ("ir-bot", include_str!("../../../../guard-agent/src/policy/tests/reference/ir-bot.cedar")),
-    ("nginx", include_str!("../../../../guard-agent/src/policy/tests/reference/nginx.cedar")),
-    ("postgres", include_str!("../../../../guard-agent/src/policy/tests/reference/postgres.cedar")),
-];
 /// Subjects, and the users that attach them here.
 const SUBJECTS: [Identity; 6] = [
     Identity::new("ai-coder", 2101),
@@ -128,13 +120,13 @@ fn express(case: &Value) -> std::result::Result<Call, String> {
             return Err(format!("there are no {what} in this version"));
         }
     }
-    for attribute in ["listener", "signed_by"] {
-        if !case["with"][attribute].is_null() {
-            return Err(format!("resource.{attribute} is not known in this version"));
-        }
-    }
     let on = case["on"].as_str().unwrap_or_default();
     let (kind, id) = on.split_once(' ').ok_or("no resource")?;
+    for (attribute, what) in [("listener", " of an endpoint"), ("signed_by", "")] {
+        if !case["with"][attribute].is_null() {
+            return Err(format!("resource.{attribute}{what} is not known in this version"));
+        }
+    }
     let path = || Name::new(id);
     let open = |flags| Call::Open { path: Name::new(id), flags, detour: false };
     Ok(match (action, kind) {
