@@ -68,6 +68,7 @@ mod starters;
 mod stdio;
 mod step;
 mod store;
+mod successor;
 mod systemd;
 mod threats;
 mod transcript;

@@ -224,9 +224,11 @@ async fn route(
 
 fn refused(error: &AdoptError) -> Response<Body> {
     let (status, code) = match error {
-        AdoptError::NotPermitted(_) | AdoptError::Labelled(..) | AdoptError::Unknown(_) => {
-            (StatusCode::FORBIDDEN, "not-permitted")
-        }
+        AdoptError::NotPermitted(_)
+        | AdoptError::Labelled(..)
+        | AdoptError::Threads
+        | AdoptError::Wider(..)
+        | AdoptError::Unknown(_) => (StatusCode::FORBIDDEN, "not-permitted"),
         AdoptError::Variable(_) | AdoptError::Named { .. } | AdoptError::NoPlace(_) => {
             (StatusCode::UNPROCESSABLE_ENTITY, "session-variable")
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use guard_common::action::Action;
 use guard_common::path::{Pattern, name_words};
-use guard_common::tables::{ALL_ACTIONS, Attribute, PRESENT};
+use guard_common::tables::{ALL_ACTIONS, Attribute, OWN, PRESENT};
 
 use crate::policy::formula::{Atom, AtomId, Atoms};
 use crate::policy::kind::Kind;
@@ -33,6 +33,8 @@ pub enum About {
     Subject,
     /// The subject that listens.
     Listener,
+    /// What is not a matter of the resource alone, in words: whose it is to the asker, and the context.
+    Given(String),
 }
 
 /// One thing that resources of a region can differ in.
@@ -138,8 +140,23 @@ impl<'a> Support<'a> {
             Kind::Process => choices.extend(self.subjects(Attribute::Subject, About::Subject)),
             Kind::Memory | Kind::Protocol | Kind::Capability | Kind::Machine => {}
         }
+        choices.extend(self.given());
         choices.retain(|choice| choice.values.len() > 1);
         choices
+    }
+
+    /// Tests of the context, and whether a process is of the asker's own subject, where these were left as
+    /// they are: each may be true or not, whatever the others are.
+    fn given(&self) -> impl Iterator<Item = Choice> {
+        self.each().filter_map(|(bit, atom)| {
+            let text = match atom {
+                Atom::Attribute(_, OWN) => "of its own subject".to_owned(),
+                Atom::Condition(test) => test.to_string(),
+                _ => return None,
+            };
+            let values = vec![Value::new("", 0), Value::new(text.clone(), 1 << bit)];
+            Some(Choice { about: About::Given(text), values })
+        })
     }
 
     /// Bits that hold for every resource of this type.
