@@ -81,7 +81,9 @@ pub use manifest::{FailMode, SelectorDefinition, Unenforceable, duration};
 pub use naming::resolved;
 pub use oracle::{Answer, Lift, Oracle, Verdict};
 pub use posture::{Instant, Opening, Posture, Until};
-pub use report::{action_names, action_names_among, actions_text, check_report, selectors_text};
+pub use report::{
+    action_names, action_names_among, actions_text, check_report, selectors_text, successors_text,
+};
 pub use request::{Request, Resource, Spot};
 pub use schema::PRODUCT_SCHEMA;
 pub use seats::Seat;

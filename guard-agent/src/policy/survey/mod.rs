@@ -117,10 +117,16 @@ impl<'a> Survey<'a> {
 
     /// The areas of these subjects: every region and type of resource is part of exactly one.
     pub fn areas(&self, asked: &[Asked]) -> Vec<Area> {
+        self.areas_of(asked, 0..self.regions.len())
+    }
+
+    /// Those that the regions with these numbers are part of, with no others in them.
+    fn areas_of(&self, asked: &[Asked], numbers: std::ops::Range<usize>) -> Vec<Area> {
         let mut left = Remaining::new(self, asked);
         let mut areas: Vec<Area> = Vec::new();
         let mut known: HashMap<(usize, usize, u64, bool), usize> = HashMap::new();
-        for (number, region) in self.regions.iter().enumerate() {
+        for number in numbers {
+            let region = &self.regions[number];
             let sort = self.classes.list()[region.class as usize].sort;
             for kind in region.kinds(sort) {
                 let residue = left.of(region, kind);

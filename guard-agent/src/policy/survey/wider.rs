@@ -7,7 +7,7 @@ use guard_common::action::TABLE;
 
 use super::condition::{Membership, conditions};
 use super::region::{self, Where};
-use super::{Area, Asked, Survey, View};
+use super::{Asked, Survey, View};
 use crate::host::Host;
 use crate::policy::bundle::Bundle;
 use crate::policy::compile::Compiled;
@@ -131,9 +131,8 @@ impl<'a> Survey<'a> {
     /// The same where a region lies.
     pub(in crate::policy) fn may(&self, row: usize, spot: &Where) -> Option<u64> {
         let number = self.regions.iter().position(|region| region.spot == *spot)?;
-        let here = |area: &Area| area.regions.contains(&number);
-        let areas = self.areas(&[Asked { bundle: 0, subject: row }]);
-        areas.into_iter().filter(here).try_fold(0, |all, area| {
+        let areas = self.areas_of(&[Asked { bundle: 0, subject: row }], number..number + 1);
+        areas.into_iter().try_fold(0, |all, area| {
             let cases = area.cases()?;
             Some(cases.iter().fold(all, |all, case| all | area.verdict(0, case).through & case.actions))
         })
