@@ -62,9 +62,12 @@ impl Explanations {
         Self { atoms, groups, classes, features, subjects, policies: bundle.policy_ids().collect() }
     }
 
-    /// The rules of a row, a subject's or a session's; none if there is no such row.
-    pub(super) fn rules(&self, row: u32) -> &[Arc<Rule>] {
-        self.subjects.get(&row).map_or(&[], |(_, rules)| rules)
+    /// The subject and the rules of a row, a subject's or a session's; none if there is no such row.
+    pub(super) fn of(&self, row: u32) -> (&str, &[Arc<Rule>]) {
+        match self.subjects.get(&row) {
+            Some((name, rules)) => (name.as_str(), rules.as_slice()),
+            None => ("", &[]),
+        }
     }
 
     /// Which policies decide whether `subject` may do `action` with a resource of `class` that has

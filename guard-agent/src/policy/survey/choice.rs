@@ -33,7 +33,7 @@ pub enum About {
     Subject,
     /// The subject that listens.
     Listener,
-    /// What is not a matter of the resource alone, in words: whose it is to the asker, and the context.
+    /// What is not a matter of the resource, in words: a test of the context.
     Given(String),
 }
 
@@ -145,15 +145,11 @@ impl<'a> Support<'a> {
         choices
     }
 
-    /// Tests of the context, and whether a process is of the asker's own subject, where these were left as
-    /// they are: each may be true or not, whatever the others are.
+    /// Tests of the context, where these were left as they are: each may be true or not, whatever the
+    /// others are.
     fn given(&self) -> impl Iterator<Item = Choice> {
         self.each().filter_map(|(bit, atom)| {
-            let text = match atom {
-                Atom::Attribute(_, OWN) => "of its own subject".to_owned(),
-                Atom::Condition(test) => test.to_string(),
-                _ => return None,
-            };
+            let text = atom.condition()?.to_string();
             let values = vec![Value::new("", 0), Value::new(text.clone(), 1 << bit)];
             Some(Choice { about: About::Given(text), values })
         })
@@ -232,7 +228,8 @@ impl<'a> Support<'a> {
         Some(Choice { about, values })
     }
 
-    /// No label, one of the subjects that policies name, or another one.
+    /// No label, one of the subjects that policies name, another one, or, where that was left as it is, the
+    /// one that asks.
     fn subjects(&self, attribute: Attribute, about: About) -> Option<Choice> {
         let labelled = self
             .attribute(attribute)
@@ -245,7 +242,8 @@ impl<'a> Support<'a> {
             })
         };
         let names: BTreeSet<&String> = named().map(|(name, _)| name).collect();
-        if labelled == 0 && names.is_empty() {
+        let own = self.attribute(attribute).find(|(_, value)| *value == OWN);
+        if labelled == 0 && names.is_empty() && own.is_none() {
             return None;
         }
         let bits = |wanted: &String| {
@@ -253,6 +251,7 @@ impl<'a> Support<'a> {
         };
         let mut values = vec![Value::new(UNLABELLED, 0)];
         values.extend(names.iter().map(|name| Value::new(name.as_str(), bits(name))));
+        values.extend(own.map(|(bit, _)| Value::new("its own subject", labelled | 1 << bit)));
         values.push(Value::new("", labelled));
         Some(Choice { about, values })
     }

@@ -1,9 +1,9 @@
 //! What one subject may do and another may not.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use guard_common::action::TABLE;
+use guard_common::tables::OWN;
 
 use super::condition::{Membership, conditions};
 use super::region::{self, Where};
@@ -11,7 +11,9 @@ use super::{Asked, Survey, View};
 use crate::host::Host;
 use crate::policy::bundle::Bundle;
 use crate::policy::compile::Compiled;
+use crate::policy::formula::{Atom, Formula};
 use crate::policy::naming::Naming;
+use crate::policy::outcome::Rule;
 use crate::policy::places::Place;
 use crate::policy::report::actions_text;
 
@@ -42,9 +44,22 @@ impl<'a> Survey<'a> {
         rows: &[u32],
     ) -> Self {
         let explanations = &compiled.explanations;
+        let own = explanations.atoms.iter().find(|(_, atom, _)| matches!(atom, Atom::Attribute(_, OWN)));
+        let own = own.map(|(id, ..)| id);
         let rules = rows.iter().map(|row| {
-            let held = explanations.rules(*row).iter().filter(|rule| rule.enforced);
-            held.map(|rule| Arc::unwrap_or_clone(Arc::clone(rule))).collect()
+            let (name, rules) = explanations.of(*row);
+            let held = rules.iter().filter(|rule| rule.enforced);
+            held.map(|rule| Rule {
+                // A process of the subject that asks is one of this name as well.
+                formula: rule.formula.substitute(&|id| match (own, explanations.atoms.get(id)) {
+                    (Some(own), Atom::IsSubject(_, other)) if other == name => {
+                        Formula::Atom(id).or(Formula::Atom(own))
+                    }
+                    _ => Formula::Atom(id),
+                }),
+                ..Rule::clone(rule)
+            })
+            .collect()
         });
         let generation = &compiled.generation;
         let mut regions = region::all(

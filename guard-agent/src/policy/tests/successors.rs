@@ -75,7 +75,18 @@ fn what_is_a_subjects_own_is_compared_as_its_own() {
     let both = tool("permit", "proc.signal", own)
         + "@id(\"own\") permit (principal == Guard::Subject::\"web\", action == Guard::Action::\"proc.signal\", resource) when { resource has subject && resource.subject == principal };\n";
     assert_eq!(errors(&bundle(NARROW, "", &both)), "");
-    assert!(errors(&bundle(NARROW, "", &tool("permit", "proc.signal", own))).contains("of its own subject"));
+    assert!(
+        errors(&bundle(NARROW, "", &tool("permit", "proc.signal", own))).contains("(of its own subject)")
+    );
+    // What is forbidden of somebody else's processes is none of it, what is forbidden of one's own is.
+    let forbid = |of: &str| {
+        format!(
+            "{both}@id(\"no\") forbid (principal == Guard::Subject::\"web\", action == Guard::Action::\"proc.signal\", resource) when {{ resource has subject && resource.subject == Guard::Subject::\"{of}\" }};\n"
+        )
+    };
+    let toml = "[subjects.other]\nselector = { user = \"ci\" }\ngoverns = [\"*\"]";
+    assert_eq!(errors(&bundle(NARROW, toml, &forbid("other"))), "");
+    assert!(errors(&bundle(NARROW, toml, &forbid("web"))).contains("(of its own subject)"));
 }
 
 #[test]
