@@ -24,7 +24,7 @@ use nix::sys::stat::{SFlag, fstat};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Who asks for a session.
@@ -77,6 +77,9 @@ pub enum AdoptError {
         /// Why it is refused.
         why: String,
     },
+    /// The session could choose what begins a subject with more rights.
+    #[error("with these variables the session could change {path}, with which a subject with more rights begins", path = .0.display())]
+    Begins(PathBuf),
     /// There are too many.
     #[error("{0}")]
     TooMany(String),
@@ -235,6 +238,9 @@ impl Engine {
         let labelled =
             self.number(ids).map_err(AdoptError::from).and_then(|()| self.seat(session)).and_then(|row| {
                 let request = LabelRequest { row: row.unwrap_or(number), ..request.with_session(session) };
+                if let Some(row) = row {
+                    self.changes_no_beginning(row)?;
+                }
                 if let Some(parent) = &parent {
                     self.is_narrower(parent, &subject, request.row)?;
                 }
@@ -287,6 +293,16 @@ impl Engine {
         match live.compiled.wider(&live.bundle, &host, parent.row, row) {
             None => Ok(()),
             Some(more) => Err(AdoptError::Wider(parent.name.clone(), subject.to_owned(), more)),
+        }
+    }
+
+    /// That what a session's variables name is not what a successor with more rights begins with.
+    fn changes_no_beginning(&self, row: u32) -> Result<(), AdoptError> {
+        let Some(live) = &self.live else { return Err(AdoptError::Changed) };
+        let host = Host::read().map_err(ApplyError::Host)?;
+        match live.compiled.changes_beginning(&live.bundle, &host, row) {
+            None => Ok(()),
+            Some(path) => Err(AdoptError::Begins(path)),
         }
     }
 

@@ -189,8 +189,8 @@ pub(super) fn modes(subjects: &[SubjectDefinition], source: &Source, found: &mut
 /// The policies that keep a subject from steering a successor with more rights, if there is one.
 pub(super) fn apart(subjects: &[SubjectDefinition]) -> Option<Source> {
     let mut text = String::new();
-    for (parent, edge, other) in edges(subjects).filter(|(_, edge, _)| !edge.narrowing) {
-        let (parent, other, _) = (&parent.name, &other.name, edge);
+    for (parent, _, other) in edges(subjects).filter(|(_, edge, _)| !edge.narrowing) {
+        let (parent, other) = (&parent.name, &other.name);
         text.push_str(&format!(
             "@id(\"apart:{parent}:{other}\") @reason(\"whoever traces or signals a successor with more rights uses these rights\")\n\
              forbid (principal == Guard::Subject::\"{parent}\", action in Guard::Action::\"proc.*\", resource)\n\
@@ -341,6 +341,23 @@ fn capabilities(survey: &Survey<'_>, row: usize) -> Vec<&'static str> {
 }
 
 impl Compiled {
+    /// A file with which a successor with more rights begins and which a row, a session's, may change.
+    /// Those of subjects may not.
+    pub fn changes_beginning(&self, bundle: &Bundle, host: &Host, row: u32) -> Option<PathBuf> {
+        let wide: Vec<&ExecSuccessor> =
+            self.exec_successors.iter().filter(|begins| !begins.narrowing).collect();
+        if wide.is_empty() {
+            return None;
+        }
+        let survey = Survey::of_rows(bundle, host, self, &[row]);
+        let mounts = Mounts::new(&host.mounts);
+        let changed = wide.into_iter().find(|begins| {
+            let place = mounts.locate(&begins.path);
+            place.is_some_and(|place| changes(&survey, 0, &place) != 0)
+        });
+        changed.map(|begins| begins.path.clone())
+    }
+
     /// What the row `second` may do and the row `first` may not, in words; nothing if the second is
     /// narrower. Rows are those of subjects, or of sessions of `bundle`, from which this was compiled.
     pub fn wider(&self, bundle: &Bundle, host: &Host, first: u32, second: u32) -> Option<String> {

@@ -239,3 +239,21 @@ fn a_session_with_variables_is_compared_with_its_values() {
     assert_eq!(compiled.wider(&bundle, &host, web, 41).as_deref(), Some("file.read /etc/**"));
     assert!(compiled.wider(&bundle, &host, 99, 40).is_some(), "a row that is not there may do nothing");
 }
+
+#[test]
+fn a_session_that_could_change_what_begins_more_rights_is_found() {
+    let toml = "[subjects.coder]\nselector = { adopt = [\"user:ci\"] }\ngoverns = [\"*\"]\nsession = { tree = { kind = \"dir\" } }";
+    let cedar = "@id(\"tree\") permit (principal == Guard::Subject::\"coder\", action in Guard::Action::\"file.*\", resource in Guard::Dir::\"${session.tree}\");\n";
+    let directory = bundle(WIDE, toml, cedar);
+    let bundle = load(&directory.0).unwrap();
+    let (mut ids, host) = (SubjectIds::default(), host());
+    let seats = [(40, "/opt"), (41, "/data")].map(|(row, tree)| Seat {
+        row,
+        session: u64::from(row),
+        subject: "coder".to_owned(),
+        variables: [("tree".to_owned(), tree.to_owned())].into(),
+    });
+    let compiled = compile_seated(&bundle, (None, &seats), &host, &Facts::default(), &mut ids).unwrap();
+    assert_eq!(compiled.changes_beginning(&bundle, &host, 40), Some("/opt/tool".into()));
+    assert_eq!(compiled.changes_beginning(&bundle, &host, 41), None);
+}
