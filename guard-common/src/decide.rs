@@ -36,11 +36,15 @@ pub enum Reason {
     OutcomesChanging = 9,
     /// Under its new name the file would have more rights.
     MoreRights = 10,
+    /// A successor with more rights would begin under conditions that its parent controls.
+    UnsafeExec = 11,
+    /// The file that begins a successor with more rights could be changed by others than root.
+    UntrustedFile = 12,
 }
 
 impl Reason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::Policy,
         Self::NoGeneration,
         Self::SubjectRemoved,
@@ -52,6 +56,8 @@ impl Reason {
         Self::NoMemory,
         Self::OutcomesChanging,
         Self::MoreRights,
+        Self::UnsafeExec,
+        Self::UntrustedFile,
     ];
 
     /// The reason with this number, if there is one.
@@ -73,6 +79,8 @@ impl Reason {
             Self::NoMemory => "no-memory",
             Self::OutcomesChanging => "outcomes-changing",
             Self::MoreRights => "more-rights",
+            Self::UnsafeExec => "unsafe-exec",
+            Self::UntrustedFile => "untrusted-file",
         }
     }
 }

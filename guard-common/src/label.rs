@@ -13,6 +13,9 @@ pub const AGENT_SUBJECT: u32 = 2;
 /// First subject id given to subjects that policy names. Ids are never reused.
 pub const FIRST_SUBJECT: u32 = 16;
 
+/// Set in [`Label::prepared`]: the successor may do what the subject may not.
+pub const PREPARED_WIDENS: u32 = 1 << 31;
+
 /// The value in a labelled task's storage. Only the task itself and `task_alloc` on its behalf
 /// write it, so the walk buffer needs no lock: a task takes one decision at a time.
 #[repr(C)]
@@ -20,7 +23,8 @@ pub const FIRST_SUBJECT: u32 = 16;
 pub struct Label {
     /// The subject, or [`NO_SUBJECT`] while the label is only prepared.
     pub subject: u32,
-    /// The subject that the exec under way will attach when it can no longer fail; else 0.
+    /// The subject that the exec under way will attach when it can no longer fail, in a labelled task with
+    /// [`PREPARED_WIDENS`]; else 0.
     pub prepared: u32,
     /// The session; 0 = none. The canary carries its nonce here.
     pub session: u64,

@@ -60,6 +60,8 @@ macro_rules! for_each_member {
             CRED_EGID, "cred", "egid", false;
             CRED_SGID, "cred", "sgid", false;
             CRED_FSGID, "cred", "fsgid", false;
+            CRED_USER_NS, "cred", "user_ns", false;
+            USER_NS_LEVEL, "user_namespace", "level", false;
             CRED_GROUP_INFO, "cred", "group_info", false;
             GROUP_INFO_COUNT, "group_info", "ngroups", false;
             QSTR_NAME, "qstr", "name", false;
@@ -96,6 +98,7 @@ macro_rules! for_each_member {
             BPRM_FILE, "linux_binprm", "file", false;
             BPRM_INTERP, "linux_binprm", "interp", false;
             BPRM_FILENAME, "linux_binprm", "filename", false;
+            BPRM_UNSAFE, "linux_binprm", "unsafe", false;
             SOCKET_SK, "socket", "sk", false;
             SOCK_PROTOCOL, "sock", "sk_protocol", false;
             SOCK_FAMILY, "sock", "__sk_common.skc_family", false;

@@ -17,6 +17,15 @@ pub const MAX_ANCESTORS: u32 = 4096;
 /// Set in [`EdgeKey::tag`] when the component goes on in another chunk.
 pub const TAG_MORE: u32 = 1 << 8;
 
+/// Tag of the edges that say what a subject becomes by executing the file of a node. The bytes are the
+/// number of the subject in native byte order; the value is the successor's, with [`SUCCESSOR_WIDENS`] and
+/// [`SUCCESSOR_SECURE`]. No name has this tag.
+pub const TAG_SUCCESSOR: u32 = 1 << 9;
+/// The successor may do what the subject may not.
+pub const SUCCESSOR_WIDENS: u32 = 1 << 31;
+/// The program is told that it must not trust its environment (`AT_SECURE`).
+pub const SUCCESSOR_SECURE: u32 = 1 << 30;
+
 /// The node whose edges are file systems: the chunk is `s_dev` in native byte order.
 pub const NODE_FILE_SYSTEMS: u32 = 0;
 /// The node whose edges are the names that policy asks for at any depth. The value of a complete
@@ -37,6 +46,20 @@ pub struct EdgeKey {
     pub tag: u32,
     /// The bytes, padded with zeros.
     pub bytes: [u8; CHUNK],
+}
+
+impl EdgeKey {
+    /// The key of what `subject` becomes by executing the file of `node`.
+    #[inline(always)]
+    pub const fn successor(node: u32, subject: u32) -> Self {
+        let mut bytes = [0; CHUNK];
+        let number = subject.to_ne_bytes();
+        bytes[0] = number[0];
+        bytes[1] = number[1];
+        bytes[2] = number[2];
+        bytes[3] = number[3];
+        Self { node, tag: TAG_SUCCESSOR, bytes }
+    }
 }
 
 /// One remembered dentry of a walk.
@@ -188,6 +211,8 @@ pub struct Node {
 /// Executing this file never attaches a label: the service manager and its helper set up the
 /// sandbox of a unit inside the unit's cgroup, before the unit's own program runs.
 pub const NODE_NEVER_SELECTS: u32 = 1;
+/// A flag of a node: executing exactly this file makes some subject another one, see [`TAG_SUCCESSOR`].
+pub const NODE_SUCCESSORS: u32 = 2;
 
 /// Among the flags of a walk: the file is not connected to its file system's root, so its names say
 /// nothing.

@@ -1,11 +1,12 @@
-//! Execution: `bprm_creds_for_exec` decides the program, `bprm_check_security` each script
-//! interpreter after it.
+//! Execution: `bprm_creds_for_exec` decides the program and finds the successor that begins with it,
+//! `bprm_check_security` decides each script interpreter after it.
 
 use crate::file::named;
 use crate::memory::read;
 use crate::offsets::*;
 use crate::question::{self, ask};
 use crate::select;
+use crate::successor;
 use crate::task::{Lookup, bounded, label};
 use crate::verdict::fail;
 use aya_ebpf::macros::lsm;
@@ -19,7 +20,13 @@ pub fn bprm_creds_for_exec(ctx: LsmContext) -> i32 {
     let bprm: u64 = ctx.arg(0);
     match label() {
         Lookup::Unlabelled => select::at_exec(bprm),
-        Lookup::Labelled(label) => program(bprm, label),
+        Lookup::Labelled(label) => {
+            successor::forget(label);
+            bounded(match first(&ctx, bprm, label) {
+                Ok(answer) => answer,
+                Err(reason) => fail(label, Action::Exec.bit(), reason),
+            })
+        }
         Lookup::Busy => -EACCES,
     }
 }
@@ -34,7 +41,7 @@ pub fn bprm_check_security(ctx: LsmContext) -> i32 {
     };
     match is_first_stage(bprm) {
         Ok(true) => 0,
-        Ok(false) => program(bprm, label),
+        Ok(false) => interpreter(bprm, label),
         Err(reason) => bounded(fail(label, Action::Exec.bit(), reason)),
     }
 }
@@ -45,9 +52,21 @@ fn is_first_stage(bprm: u64) -> Result<bool, Reason> {
     Ok(read::<u64>(bprm, &BPRM_INTERP)? == read::<u64>(bprm, &BPRM_FILENAME)?)
 }
 
+/// Decides the program itself.
 #[inline(always)]
-fn program(bprm: u64, label: *mut Label) -> i32 {
+fn first(ctx: &LsmContext, bprm: u64, label: *mut Label) -> Result<i32, Reason> {
+    let file: u64 = read(bprm, &BPRM_FILE)?;
+    let Some((dentry, inode)) = named(file)? else { return Ok(0) };
+    let answer = ask(label, question::file(dentry, inode, Action::Exec.bit()))?;
+    if answer != 0 { Ok(answer) } else { successor::prepare(ctx, inode, label) }
+}
+
+/// Decides what takes the program's place. It reads the program by its name, later, so it may stand for
+/// nothing that gives rights.
+#[inline(always)]
+fn interpreter(bprm: u64, label: *mut Label) -> i32 {
     bounded(match decide(bprm, label) {
+        Ok(0) if successor::widens(label) => successor::refuse(label, Reason::UnsafeExec),
         Ok(answer) => answer,
         Err(reason) => fail(label, Action::Exec.bit(), reason),
     })

@@ -1,12 +1,14 @@
 //! How a label starts and spreads: fork, credential changes, the end of an exec.
 //!
-//! A labelled task keeps its label whatever it does; the hooks here only ever add one.
+//! A labelled task keeps its label whatever it does, but for the exec that makes it a successor
+//! (`successor.rs`); the hooks here only ever add one.
 
 use crate::machine;
 use crate::memory::read;
 use crate::offsets::*;
 use crate::record::count;
 use crate::select::{credentials, lookup_user};
+use crate::successor;
 use crate::task::{self, Lookup};
 use aya_ebpf::bindings::task_struct;
 use aya_ebpf::helpers::generated::{bpf_get_current_pid_tgid, bpf_send_signal};
@@ -122,14 +124,19 @@ fn attach(subject: u32) -> bool {
     true
 }
 
-/// The exec cannot fail any more: the prepared label counts from here. A set-user-id program of a
+/// The exec cannot fail any more: the prepared label counts from here, that of a successor as well. A set-user-id program of a
 /// subject's user becomes the subject now as well. Where there is no memory for a label, the task
 /// is killed rather than run without.
 #[lsm(hook = "bprm_committed_creds", sleepable)]
 pub fn bprm_committed_creds(ctx: LsmContext) -> i32 {
     match task::label() {
         Lookup::Unlabelled => {}
-        _ => return 0,
+        Lookup::Labelled(label) => {
+            successor::begin(label);
+            return 0;
+        }
+        // It goes on with the rights by which the exec was decided.
+        Lookup::Busy => return 0,
     }
     let label = task::storage(task::current());
     if !label.is_null() {

@@ -45,6 +45,7 @@ mod sctp;
 mod select;
 mod shared;
 mod sockets;
+mod successor;
 mod task;
 mod unix;
 mod verdict;

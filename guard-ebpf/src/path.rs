@@ -441,6 +441,14 @@ pub fn abstract_class(generation: &Generation, name: u64, len: u32) -> Result<u3
     Ok(if exact { node.exact } else { node.below })
 }
 
+/// What `subject` becomes by executing the file at which a walk arrived, with what the compiler says of it.
+#[inline(always)]
+pub fn successor(walk: *const Walk, subject: u32) -> Option<u32> {
+    // SAFETY: the walk buffer of the running task's own label.
+    let (slot, node) = unsafe { ((*walk).slot, (*walk).complete) };
+    edge(slot, &EdgeKey::successor(node, subject))
+}
+
 #[inline(always)]
 fn edge(slot: u32, key: &EdgeKey) -> Option<u32> {
     // SAFETY: the value is one aligned word that is never changed after the slot went live.

@@ -11,9 +11,9 @@
 //!   that and the child's becoming visible is caught by `task_newtask`, and by the iterator's next pass.
 //! - Exec, changes of credentials, namespaces and cgroups keep the task, and with it the storage. An exec by
 //!   another thread than the leader keeps the executing task, which takes over the leader's id.
-//! - Only three programs write a subject into a task: `inherit`, for a child that does not run yet; `attach`
-//!   and `bprm_committed_creds`, for a task that has none; and `running::fulfil`, which exchanges one only for
-//!   the successor that the agent names.
+//! - Only these write a subject into a task: `inherit`, for a child that does not run yet; `attach` and
+//!   `bprm_committed_creds`, for a task that has none; and two that exchange one for a declared successor:
+//!   `successor::begin`, at the end of an exec, and `running::fulfil`, for the one that the agent names.
 
 use crate::fault::injected;
 use crate::maps::LABELS;

@@ -139,7 +139,10 @@ pub fn conclude(
     let mut loosened = false;
     let (verdict, actions) = if decision.denied != 0 {
         count(Counter::Denied);
-        if !matches!(decision.reason, Reason::Policy | Reason::MoreRights) {
+        if !matches!(
+            decision.reason,
+            Reason::Policy | Reason::MoreRights | Reason::UnsafeExec | Reason::UntrustedFile
+        ) {
             count(Counter::InternalDenied);
         }
         if decision.is_loosened() {

@@ -76,6 +76,11 @@ impl Refusal {
         Self { reason: "more-rights", ..self.with(Errno::EXDEV) }
     }
 
+    /// It is not policy that refuses.
+    pub(crate) fn because(self, reason: &'static str) -> Self {
+        Self { reason, ..self }
+    }
+
     /// There is no unlabelled process that could do the same.
     pub(crate) fn only_labelled(mut self) -> Self {
         self.unlabelled = None;

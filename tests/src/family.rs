@@ -16,7 +16,7 @@ use crate::{
     exec, failures, families, file, first_hour, flood, generations, hostile, identity, image, includes,
     interpreter, layout, lifecycle, listening, machine, mode, mounts, names, network, own_tmpfs, path,
     process, programs, quickstart, quiet, reference, requirements, ring, running, selector, self_protection,
-    selftest, sending, session, shadow, starters, stdio, store, systemd, unix, unused, users, why,
+    selftest, sending, session, shadow, starters, stdio, store, successor, systemd, unix, unused, users, why,
 };
 
 /// One test: run once without Guard and once under it.
@@ -112,6 +112,7 @@ const FAMILIES: &[Family] = &[
     },
     Family { name: "machine", place: Place::Plain, has_daemon: true, parts: &[process::PART, machine::PART] },
     Family { name: "session", place: Place::Plain, has_daemon: true, parts: &[session::PART] },
+    Family { name: "successor", place: Place::Plain, has_daemon: true, parts: &[successor::PART] },
     Family { name: "starters", place: Place::Plain, has_daemon: true, parts: &[starters::PART] },
     Family {
         name: "admin",
@@ -155,6 +156,7 @@ const FAMILIES: &[Family] = &[
             failures::PART,
             hostile::PART,
             session::ALONE,
+            successor::ALONE,
         ],
     },
     Family { name: "exact", place: Place::Alone, has_daemon: false, parts: &[exactness::PART] },

@@ -70,6 +70,7 @@ mod starters;
 mod stdio;
 mod step;
 mod store;
+mod successor;
 mod systemd;
 mod threats;
 mod transcript;

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, ExitStatus};
 
@@ -38,6 +39,25 @@ pub(crate) enum Step {
         /// The file.
         path: PathBuf,
     },
+    /// Becomes another copy of this program, which takes a step.
+    Exec {
+        /// The copy.
+        program: PathBuf,
+        /// Its arguments.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Has another copy of this program take a step about a file, as a child of this process.
+    Run {
+        /// The copy.
+        program: PathBuf,
+        /// The step.
+        verb: String,
+        /// The file.
+        path: PathBuf,
+    },
+    /// Whether the kernel has told this program not to trust its environment (`AT_SECURE`): EPERM if not.
+    IsSecure,
     /// Connects to a unix socket.
     Connect {
         /// Its name.
@@ -51,6 +71,15 @@ pub(crate) enum Step {
 fn in_child(verb: &str, path: &Path) -> io::Result<()> {
     let program = std::env::current_exe()?;
     result(Command::new(program).args(["step", verb]).arg(path).status()?)
+}
+
+/// The entry `AT_SECURE` of the auxiliary vector (getauxval(3)): pairs of a type and a value.
+fn is_secure() -> io::Result<bool> {
+    let vector = std::fs::read("/proc/self/auxv")?;
+    let words: Vec<u64> =
+        vector.chunks_exact(8).filter_map(|word| word.try_into().ok().map(u64::from_ne_bytes)).collect();
+    let secure = words.chunks_exact(2).find(|entry| entry[0] == nix::libc::AT_SECURE);
+    secure.map(|entry| entry[1] != 0).ok_or_else(|| io::Error::other("no AT_SECURE"))
 }
 
 /// Exit status for a failure that was no system call's.
@@ -81,6 +110,12 @@ impl Step {
                 socket.send_to(b"MESSAGE=ready\n", "/run/systemd/journal/socket")?;
                 socket.send_to(b"READY=1", manager).map(drop)
             }
+            Self::Exec { program, arguments } => Err(Command::new(program).args(arguments).exec()),
+            Self::Run { program, verb, path } => {
+                result(Command::new(program).args(["step", verb]).arg(path).status()?)
+            }
+            Self::IsSecure if is_secure()? => Ok(()),
+            Self::IsSecure => Err(io::Error::from_raw_os_error(nix::libc::EPERM)),
             Self::ReadInChild { path } => in_child("read", path),
             Self::ReadInWaitingChild { path } => in_child("read-when-told", path),
             Self::ReadWhenTold { path } => {

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::elsewhere;
 use crate::host::Host;
 use crate::policy::survey::{Area, Asked, Case, Condition, Membership, State, Survey, conditions};
-use crate::policy::{Bundle, Diagnostics, Facts, selectors_text};
+use crate::policy::{Bundle, Diagnostics, Facts, selectors_text, successors_text};
 
 /// What a change means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -74,9 +74,9 @@ impl Change {
 pub struct Processes {
     /// The subject.
     pub subject: String,
-    /// Its selectors before.
+    /// Its selectors before, and what its processes can become.
     pub before: Vec<String>,
-    /// Its selectors after.
+    /// The same after.
     pub after: Vec<String>,
 }
 
@@ -124,7 +124,10 @@ pub fn diff(before: &Bundle, after: &Bundle, host: &Host, facts: &Facts) -> Resu
         let position = |bundle: &Bundle| bundle.subjects().position(|subject| subject.name == *name);
         let (Some(first), Some(second)) = (position(before), position(after)) else { continue };
         let selectors = |bundle: &Bundle, at: usize| -> Vec<String> {
-            bundle.subjects().nth(at).map(|subject| selectors_text(&subject.selectors)).unwrap_or_default()
+            let subject = bundle.subjects().nth(at);
+            subject.map_or_else(Vec::new, |subject| {
+                [selectors_text(&subject.selectors), successors_text(subject)].concat()
+            })
         };
         let (before, after) = (selectors(before, first), selectors(after, second));
         if before != after {

@@ -59,6 +59,15 @@ pub fn internal_reason(reason: &str) -> Option<&'static str> {
         Reason::MoreRights => {
             "under its new name the file would have rights that it does not have under the old one; mv copies instead, which is decided as what it is"
         }
+        Reason::UnsafeExec => {
+            "this program makes its caller a subject with more rights, which is refused to a process that is traced, that \
+             shares its directories with another one, that gave up gaining rights (no_new_privs) or that lies in a user \
+             namespace of its own, and to scripts"
+        }
+        Reason::UntrustedFile => {
+            "this program makes its caller a subject with more rights, which takes a regular file of root with one name that \
+             nobody else may write, on a file system that no subject made"
+        }
         Reason::OutcomesChanging => {
             "what the subject may do was replaced again and again while it was looked up"
         }

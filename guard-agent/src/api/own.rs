@@ -224,12 +224,15 @@ async fn route(
 
 fn refused(error: &AdoptError) -> Response<Body> {
     let (status, code) = match error {
-        AdoptError::NotPermitted(_) | AdoptError::Labelled(..) | AdoptError::Unknown(_) => {
-            (StatusCode::FORBIDDEN, "not-permitted")
-        }
-        AdoptError::Variable(_) | AdoptError::Named { .. } | AdoptError::NoPlace(_) => {
-            (StatusCode::UNPROCESSABLE_ENTITY, "session-variable")
-        }
+        AdoptError::NotPermitted(_)
+        | AdoptError::Labelled(..)
+        | AdoptError::Threads
+        | AdoptError::Wider(..)
+        | AdoptError::Unknown(_) => (StatusCode::FORBIDDEN, "not-permitted"),
+        AdoptError::Variable(_)
+        | AdoptError::Named { .. }
+        | AdoptError::NoPlace(_)
+        | AdoptError::Begins(_) => (StatusCode::UNPROCESSABLE_ENTITY, "session-variable"),
         AdoptError::TooMany(_) => (StatusCode::TOO_MANY_REQUESTS, "too-many"),
         AdoptError::Changed => (StatusCode::CONFLICT, "policy-changed"),
         AdoptError::Store(_) | AdoptError::Apply(_) | AdoptError::Kernel(_) | AdoptError::NotLabelled => {

@@ -62,6 +62,9 @@ fn render(session: &Session) -> String {
         time::people(&session.started),
         session.pid,
     );
+    if let Some(parent) = &session.parent {
+        text.push_str(&format!("  from {}", word(parent)));
+    }
     let values = session.variables.iter().map(|(name, value)| format!("  {}={}", word(name), word(value)));
     text.extend(values);
     if let Some(reason) = &session.reason {

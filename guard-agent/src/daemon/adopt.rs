@@ -1,5 +1,8 @@
 //! Opening a session: who asks, with which variables, and the label that proves it.
 //!
+//! A process that is a subject itself may ask for a successor that its definition enters by adoption, and
+//! only for one that may do no more: its label is exchanged then.
+//!
 //! The order is: know the caller, check what it asks for, record the session, give its variables a row,
 //! label exactly this process, read the label back, answer. Whatever fails, nobody is told of a session
 //! that does not exist; a process that was labelled meanwhile keeps the label, which allows it less.
@@ -8,20 +11,20 @@ use super::engine::{ApplyError, Engine};
 use super::labelling;
 use super::modes::Now;
 use super::serve::Shared;
-use super::sessions::{MAX_OPEN, MAX_SEATS, MAX_SEATS_OF_USER, Opening};
+use super::sessions::{Entered, MAX_OPEN, MAX_SEATS, MAX_SEATS_OF_USER, Opening};
 use crate::api::types::{AdoptRequest, Adopted};
 use crate::host::{Host, Lookup};
 use crate::kernel::{KernelError, LabelReader, has_ended};
 use crate::policy::{
     Account, Adopter, SubjectDefinition, Variable, VariableError, VariableKind, session_values,
 };
-use guard_common::label::LabelRequest;
+use guard_common::label::{LabelRequest, NO_SUBJECT};
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::stat::{SFlag, fstat};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Who asks for a session.
@@ -47,9 +50,17 @@ pub enum AdoptError {
         "you may not open a session as {0}: no subject of that name names you or a group of yours in its `adopt`"
     )]
     NotPermitted(String),
-    /// A subject opens no sessions.
+    /// A subject opens sessions as its successors only.
     #[error("this process is itself subject to policy, as {0}, and may not open a session as {1}")]
     Labelled(String, String),
+    /// The threads of a process have one label.
+    #[error(
+        "this process has several threads, which cannot be exchanged at one moment: only one may ask for a successor"
+    )]
+    Threads,
+    /// The session would have more rights than the subject that asks for it.
+    #[error("with these variables {1} would be more than {0}: it may {2} and {0} may not")]
+    Wider(String, String, String),
     /// The caller cannot be told apart.
     #[error("the caller cannot be identified: {0}")]
     Unknown(String),
@@ -66,6 +77,9 @@ pub enum AdoptError {
         /// Why it is refused.
         why: String,
     },
+    /// The session could choose what begins a subject with more rights.
+    #[error("with these variables the session could change {path}, with which a subject with more rights begins", path = .0.display())]
+    Begins(PathBuf),
     /// There are too many.
     #[error("{0}")]
     TooMany(String),
@@ -94,6 +108,17 @@ struct Checked {
     /// Digest of the bundle that it was checked by.
     bundle: String,
     opening: Opening,
+    parent: Option<Parent>,
+}
+
+/// The label of a caller that is a subject.
+struct Parent {
+    /// Number of the subject.
+    subject: u32,
+    /// The row that decides for it.
+    row: u32,
+    /// The subject, and the session.
+    name: String,
 }
 
 impl Shared {
@@ -127,19 +152,36 @@ impl Shared {
     fn check(&self, caller: &Caller, request: &AdoptRequest) -> Result<Checked, AdoptError> {
         let not_permitted = || AdoptError::NotPermitted(request.subject.clone());
         let identify = |error: KernelError| AdoptError::Unknown(error.to_string());
-        if let Some((subject, _)) = self.label_reader().of(caller.process.as_fd()).map_err(identify)? {
-            let subject = self.subject_name(subject).unwrap_or_else(|| format!("#{subject}"));
-            return Err(AdoptError::Labelled(subject, request.subject.clone()));
-        }
-        let (bundle, definition) = {
-            let engine = self.engine();
-            let live = engine.live.as_ref().ok_or_else(not_permitted)?;
-            let found = live.bundle.subjects().find(|subject| subject.name == request.subject);
-            (live.bundle.digest.clone(), found.cloned().ok_or_else(not_permitted)?)
-        };
+        let carried = self.label_reader().with_row(caller.process.as_fd()).map_err(identify)?;
         let host = Host::read().map_err(ApplyError::Host)?;
-        if !may_open(&definition, caller, &*host.lookup) {
-            return Err(not_permitted());
+        let (bundle, definition, parent) = {
+            let engine = self.engine();
+            let live = engine.live.as_ref();
+            let found = |name: &str| live?.bundle.subjects().find(|subject| subject.name == name);
+            let definition = found(&request.subject);
+            let parent = match carried {
+                None => {
+                    let may =
+                        definition.is_some_and(|definition| may_open(definition, caller, &*host.lookup));
+                    if !may {
+                        return Err(not_permitted());
+                    }
+                    None
+                }
+                Some((subject, session, row)) => {
+                    let named = engine.ids.name(subject).map_or_else(|| format!("#{subject}"), str::to_owned);
+                    if !found(&named).is_some_and(|asks| asks.may_adopt(&request.subject)) {
+                        return Err(AdoptError::Labelled(named, request.subject.clone()));
+                    }
+                    let name = if session == 0 { named } else { format!("{named}/{session}") };
+                    Some(Parent { subject, row, name })
+                }
+            };
+            let (live, definition) = live.zip(definition).ok_or_else(not_permitted)?;
+            (live.bundle.digest.clone(), definition.clone(), parent)
+        };
+        if parent.is_some() && threads(caller.pid) != Some(1) {
+            return Err(AdoptError::Threads);
         }
         let account = account(caller.uid);
         let variables = session_values(&definition.variables, &request.variables, account.as_ref())?;
@@ -168,9 +210,10 @@ impl Shared {
             pid: caller.pid,
             start_ticks,
             reason: request.reason.clone(),
+            parent: parent.as_ref().map(|parent| parent.name.clone()),
             variables,
         };
-        Ok(Checked { bundle, opening })
+        Ok(Checked { bundle, opening, parent })
     }
 }
 
@@ -181,19 +224,26 @@ impl Engine {
         checked: Checked,
         labels: &LabelReader,
     ) -> Result<Adopted, AdoptError> {
-        let Checked { bundle, opening } = checked;
+        let Checked { bundle, opening, parent } = checked;
         if self.live.as_ref().is_none_or(|live| live.bundle.digest != bundle) {
             return Err(AdoptError::Changed);
         }
         self.room(&opening, labels)?;
         let subject = opening.subject.clone();
         let number = self.ids.get(&subject).ok_or(AdoptError::Changed)?;
-        let request = LabelRequest::attach(opening.start_ticks, number);
+        let replaces = parent.as_ref().map_or(NO_SUBJECT, |parent| parent.subject);
+        let request = LabelRequest { replaces, ..LabelRequest::attach(opening.start_ticks, number) };
         let mut ids = self.ids.clone();
         let session = self.sessions.begin(opening, &mut ids, Now::read().wall)?;
         let labelled =
             self.number(ids).map_err(AdoptError::from).and_then(|()| self.seat(session)).and_then(|row| {
                 let request = LabelRequest { row: row.unwrap_or(number), ..request.with_session(session) };
+                if let Some(row) = row {
+                    self.changes_no_beginning(row)?;
+                }
+                if let Some(parent) = &parent {
+                    self.is_narrower(parent, &subject, request.row)?;
+                }
                 self.kernel.label_requested(&[(caller.pid, request)])?;
                 match labels.with_row(caller.process.as_fd()) {
                     Ok(Some(label)) if label == (number, session, request.row) => Ok(()),
@@ -232,6 +282,30 @@ impl Engine {
         full(self).map_or(Ok(()), |why| Err(AdoptError::TooMany(why)))
     }
 
+    /// That a session may do no more than the subject that asks for it. Without variables the compiler has
+    /// proven it.
+    fn is_narrower(&self, parent: &Parent, subject: &str, row: u32) -> Result<(), AdoptError> {
+        let Some(live) = &self.live else { return Err(AdoptError::Changed) };
+        if self.ids.get(subject) == Some(row) {
+            return Ok(());
+        }
+        let host = Host::read().map_err(ApplyError::Host)?;
+        match live.compiled.wider(&live.bundle, &host, parent.row, row) {
+            None => Ok(()),
+            Some(more) => Err(AdoptError::Wider(parent.name.clone(), subject.to_owned(), more)),
+        }
+    }
+
+    /// That what a session's variables name is not what a successor with more rights begins with.
+    fn changes_no_beginning(&self, row: u32) -> Result<(), AdoptError> {
+        let Some(live) = &self.live else { return Err(AdoptError::Changed) };
+        let host = Host::read().map_err(ApplyError::Host)?;
+        match live.compiled.changes_beginning(&live.bundle, &host, row) {
+            None => Ok(()),
+            Some(path) => Err(AdoptError::Begins(path)),
+        }
+    }
+
     /// Gives a session with variables its row in the tables, and says which.
     fn seat(&mut self, session: u64) -> Result<Option<u32>, AdoptError> {
         let Some(row) = self.sessions.row(session) else { return Ok(None) };
@@ -246,27 +320,48 @@ impl Engine {
         }
     }
 
-    /// Finds out which sessions have ended, and which processes the others have.
+    /// Finds out which sessions have ended, and which processes the others have and successors are.
     ///
     /// # Errors
     /// If processes cannot be looked at.
     pub(super) fn look_for_sessions(&mut self, labels: &LabelReader) -> Result<(), KernelError> {
-        if self.sessions.open().next().is_none() {
+        let successors: BTreeSet<u32> = self
+            .live
+            .iter()
+            .flat_map(|live| live.compiled.exec_successors.iter().map(|begins| begins.successor))
+            .collect();
+        if self.sessions.is_idle() && successors.is_empty() {
             return Ok(());
         }
-        let mut found = labels.sessions()?;
-        if self.sessions.open().any(|open| !found.contains_key(&open.id)) {
-            // A process that started while the others were listed may have been passed over.
-            for (session, processes) in labels.sessions()? {
-                found.entry(session).or_insert(processes);
+        let mut found: BTreeMap<i32, (u32, u64)> = BTreeMap::new();
+        // A process that started while the others were listed may have been passed over.
+        for _ in 0..2 {
+            found.extend(labels.all()?.into_iter().map(|(pid, subject, session)| (pid, (subject, session))));
+            let lasts = |id: u64| found.values().any(|(_, session)| *session == id);
+            if self.sessions.open().all(|open| lasts(open.id)) {
+                break;
             }
         }
-        let known = |pids: Vec<i32>| {
-            pids.into_iter().map(|pid| (pid, labelling::stat(pid).map_or(0, |(_, start)| start))).collect()
-        };
-        let found: HashMap<u64, Vec<(i32, u64)>> =
-            found.into_iter().map(|(session, pids)| (session, known(pids))).collect();
-        match self.sessions.seen(found, Now::read().wall) {
+        let mut processes: HashMap<u64, Vec<(i32, u64)>> = HashMap::new();
+        let mut entered = Vec::new();
+        for (pid, (number, session)) in found {
+            let opened = self.sessions.get(session).map(|open| open.subject.as_str());
+            let subject = self.ids.name(number);
+            let start_ticks = || labelling::stat(pid).map_or(0, |(_, start)| start);
+            match (opened, subject) {
+                (Some(opened), Some(subject)) if opened != subject => {
+                    let subject = subject.to_owned();
+                    entered.push(Entered { pid, start_ticks: start_ticks(), subject, session });
+                }
+                (Some(_), _) => processes.entry(session).or_default().push((pid, start_ticks())),
+                (None, Some(subject)) if successors.contains(&number) => {
+                    let subject = subject.to_owned();
+                    entered.push(Entered { pid, start_ticks: start_ticks(), subject, session });
+                }
+                (None, _) => {}
+            }
+        }
+        match self.sessions.seen(processes, entered, Now::read().wall) {
             Ok(ended) => {
                 for session in ended {
                     tracing::info!(session, "a session has ended");
@@ -276,6 +371,11 @@ impl Engine {
         }
         Ok(())
     }
+}
+
+/// How many threads a process has, as it says itself at this moment.
+fn threads(pid: i32) -> Option<usize> {
+    Some(std::fs::read_dir(format!("/proc/{pid}/task")).ok()?.count())
 }
 
 /// Whether a subject's definition lets this caller open a session.

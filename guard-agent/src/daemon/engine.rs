@@ -16,7 +16,9 @@ use crate::coverage;
 use crate::events::{BundleRecord, time};
 use crate::host::Host;
 use crate::kernel::{Kernel, KernelError};
-use crate::policy::{self, Bundle, Compiled, Diagnostics, Facts, Seat, SubjectIds, Unenforceable};
+use crate::policy::{
+    self, Bundle, Compiled, Diagnostics, ExecSuccessor, Facts, Seat, SubjectIds, Unenforceable,
+};
 use crate::store::Store;
 use crate::tables::Selector;
 use guard_common::action::{Coverage, TABLE};
@@ -287,7 +289,25 @@ impl Engine {
             }
             total += labelled;
         }
+        self.label_successors()?;
         Ok(total)
+    }
+
+    /// Makes running processes the narrower successors that they would be, had the policy been there when
+    /// they executed what they run.
+    fn label_successors(&mut self) -> Result<(), KernelError> {
+        let Some(live) = &self.live else { return Ok(()) };
+        let successors: Vec<ExecSuccessor> =
+            live.compiled.exec_successors.iter().filter(|begins| begins.narrowing).cloned().collect();
+        if successors.is_empty() {
+            return Ok(());
+        }
+        let labels = self.kernel.label_reader()?;
+        let requests = labelling::entered(&successors, &|pid| labels.of_number(pid).ok().flatten());
+        if !requests.is_empty() {
+            self.kernel.label_requested(&requests)?;
+        }
+        Ok(())
     }
 
     pub(super) fn bundle_status(&self) -> BundleStatus {

@@ -1,7 +1,7 @@
 //! Which running processes get a label: requests for the kernel's iterator over tasks.
 
 use crate::host::SERVICE_MANAGER;
-use crate::policy::ExecSelector;
+use crate::policy::{ExecSelector, ExecSuccessor};
 use guard_common::label::{LabelRequest, NO_SUBJECT};
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -54,6 +54,46 @@ pub(super) fn requests(
     labels.extend(inherited);
     let own = std::process::id() as i32;
     labels.into_iter().filter(|(pid, _)| *pid != 1 && *pid != own).collect()
+}
+
+/// Requests that make processes the successors that they would be by what they run: those that run a file
+/// with which one begins and carry the label of its parent, and their descendants with that label. `label`
+/// is what a process carries. Nobody knows how a process came to run a file, so this is for successors
+/// that may do no more.
+pub(super) fn entered(
+    successors: &[ExecSuccessor],
+    label: &dyn Fn(i32) -> Option<(u32, u64)>,
+) -> Vec<(i32, LabelRequest)> {
+    let processes = processes();
+    let mut begun: HashMap<i32, &ExecSuccessor> = HashMap::new();
+    for (pid, process) in &processes {
+        let runs = |begins: &&ExecSuccessor| process.executable.as_ref() == Some(&begins.path);
+        let carried = label(*pid);
+        let carries = |begins: &&ExecSuccessor| carried.is_some_and(|(subject, _)| subject == begins.parent);
+        if let Some(begins) = successors.iter().filter(runs).find(carries) {
+            begun.insert(*pid, begins);
+        }
+    }
+    if begun.is_empty() {
+        return Vec::new();
+    }
+    let nearest = |pid: i32| {
+        let mut at = pid;
+        for _ in 0..processes.len() {
+            if let Some(begins) = begun.get(&at) {
+                return Some(*begins);
+            }
+            at = processes.get(&at)?.parent;
+        }
+        None
+    };
+    let request = |(pid, process): (&i32, &Process)| {
+        let begins = nearest(*pid)?;
+        let (_, session) = label(*pid).filter(|(subject, _)| *subject == begins.parent)?;
+        let request = LabelRequest::attach(process.start_ticks, begins.successor).with_session(session);
+        Some((*pid, LabelRequest { replaces: begins.parent, ..request }))
+    };
+    processes.iter().filter_map(request).collect()
 }
 
 fn covers(selector: &ExecSelector, executable: &Path) -> bool {

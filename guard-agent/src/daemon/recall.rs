@@ -171,7 +171,10 @@ impl Shared {
         }
         let resource = (record.class, record.features);
         let posture = Posture::default();
-        let row = record.session.and_then(|session| engine.sessions.row(session));
+        // A successor is decided by its own row, whatever session it is in.
+        let session = record.session.and_then(|session| engine.sessions.get(session));
+        let session = session.filter(|session| record.subject.as_ref() == Some(&session.subject));
+        let row = session.and_then(|session| engine.sessions.row(session.id));
         let row = row.unwrap_or(record.subject_id);
         live.compiled.deciding(row, resource, action, &posture, record.boot_ns)
     }

@@ -44,6 +44,9 @@ pub struct Session {
     pub start_ticks: u64,
     /// Why, in the words of whoever opened it.
     pub reason: Option<String>,
+    /// The subject, and its session, of the process that opened it, if that carried a label.
+    #[serde(default)]
+    pub parent: Option<String>,
     /// Values of its variables.
     #[serde(default)]
     pub variables: BTreeMap<String, String>,
@@ -69,7 +72,21 @@ pub(super) struct Opening {
     pub(super) pid: i32,
     pub(super) start_ticks: u64,
     pub(super) reason: Option<String>,
+    pub(super) parent: Option<String>,
     pub(super) variables: BTreeMap<String, String>,
+}
+
+/// A process that has become a successor by what it executed: nothing else says so when an agent starts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Entered {
+    /// Its number.
+    pub(super) pid: i32,
+    /// When it began, in clock ticks since boot.
+    pub(super) start_ticks: u64,
+    /// What it is.
+    pub(super) subject: String,
+    /// The session that it is in; 0 = none.
+    pub(super) session: u64,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -79,6 +96,9 @@ struct Contents {
     boot_id: String,
     next: u64,
     sessions: Vec<Session>,
+    /// Successors, whatever session they are in, as they were when they were looked for last.
+    #[serde(default)]
+    entered: Vec<Entered>,
 }
 
 /// What is known of sessions.
@@ -95,8 +115,13 @@ impl Sessions {
     /// that was never reached.
     pub(super) fn read(state_dir: &Path, boot_id: &str, now: i64) -> Self {
         let file = state_dir.join("sessions.json");
-        let empty =
-            |next| Contents { format: FORMAT, boot_id: boot_id.to_owned(), next, sessions: Vec::new() };
+        let empty = |next| Contents {
+            format: FORMAT,
+            boot_id: boot_id.to_owned(),
+            next,
+            sessions: Vec::new(),
+            entered: Vec::new(),
+        };
         let (mut contents, lost) = match parse(&file) {
             Ok(Some(contents)) => (contents, None),
             Ok(None) => (empty(1), None),
@@ -112,6 +137,7 @@ impl Sessions {
                 session.ended = Some(rfc3339(now));
                 session.processes.clear();
             }
+            contents.entered.clear();
             contents.boot_id = boot_id.to_owned();
         }
         Self { file, contents, lost }
@@ -151,6 +177,7 @@ impl Sessions {
             pid: opening.pid,
             start_ticks: opening.start_ticks,
             reason: opening.reason,
+            parent: opening.parent,
             variables: opening.variables,
             started: rfc3339(now),
             ended: None,
@@ -161,26 +188,34 @@ impl Sessions {
         Ok(id)
     }
 
-    /// Says which processes carry which session's label; a session without any has ended. Returns the
-    /// sessions that ended with that.
+    /// Whether nobody has to be looked for: no session lasts, and nobody was a successor.
+    pub(super) fn is_idle(&self) -> bool {
+        self.open().next().is_none() && self.contents.entered.is_empty()
+    }
+
+    /// Says which processes carry which session's label, and which of them, or of others, are successors; a
+    /// session without any has ended. Returns the sessions that ended with that.
     ///
     /// # Errors
     /// If the file cannot be written; what is known stays as it was then.
     pub(super) fn seen(
         &mut self,
         mut processes: HashMap<u64, Vec<(i32, u64)>>,
+        entered: Vec<Entered>,
         now: i64,
     ) -> io::Result<Vec<u64>> {
         let mut contents = self.contents.clone();
         let mut ended = Vec::new();
         for session in contents.sessions.iter_mut().filter(|session| session.ended.is_none()) {
             session.processes = processes.remove(&session.id).unwrap_or_default();
-            if session.processes.is_empty() {
+            let lasts = |one: &Entered| one.session == session.id;
+            if session.processes.is_empty() && !entered.iter().any(lasts) {
                 session.ended = Some(rfc3339(now));
                 ended.push(session.id);
             }
         }
-        if contents.sessions != self.contents.sessions {
+        contents.entered = entered;
+        if contents.sessions != self.contents.sessions || contents.entered != self.contents.entered {
             self.write(contents)?;
         }
         Ok(ended)
@@ -221,7 +256,7 @@ impl Sessions {
     }
 
     /// Gives rows to the sessions that the agent found when it started, and says which processes were
-    /// theirs.
+    /// theirs, and which were successors.
     pub(super) fn resume(&mut self, ids: &mut SubjectIds) -> Vec<(i32, LabelRequest)> {
         let mut requests = Vec::new();
         for at in 0..self.contents.sessions.len() {
@@ -241,6 +276,10 @@ impl Sessions {
                 (*pid, LabelRequest { row, ..request })
             }));
         }
+        requests.extend(self.contents.entered.iter().filter_map(|one| {
+            let subject = ids.get(&one.subject)?;
+            Some((one.pid, LabelRequest::attach(one.start_ticks, subject).with_session(one.session)))
+        }));
         requests
     }
 

@@ -29,6 +29,7 @@ fn opening(variables: &[(&str, &str)]) -> Opening {
         pid: 42,
         start_ticks: 7,
         reason: None,
+        parent: None,
         variables: variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
     }
 }
@@ -64,7 +65,7 @@ fn a_session_ends_with_its_last_process() {
         sessions.begin(opening(&[]), &mut ids, 1).unwrap();
     }
     let seen = HashMap::from([(2, vec![(50, 9)])]);
-    assert_eq!(sessions.seen(seen, 5).unwrap(), [1]);
+    assert_eq!(sessions.seen(seen, Vec::new(), 5).unwrap(), [1]);
     let sessions = Sessions::read(&directory.0, "a", 1);
     assert_eq!(sessions.get(2).unwrap().processes, [(50, 9)]);
     assert!(sessions.get(1).unwrap().ended.is_some());
@@ -102,6 +103,25 @@ fn a_restarted_agent_finds_the_processes_again_and_another_boot_does_not() {
         requests.iter().map(|(pid, it)| (*pid, it.start_ticks, it.subject, it.session, it.row)).collect();
     assert_eq!(found, [(42, 7, subject, 1, subject), (42, 7, subject, 2, 17)]);
     assert!(Sessions::read(&directory.0, "b", 1).resume(&mut ids).is_empty());
+}
+
+#[test]
+fn a_successor_is_known_again_and_keeps_its_session() {
+    let directory = Directory::new();
+    let mut ids = SubjectIds::default();
+    let (subject, tool) = (ids.assign("coder"), ids.assign("tool"));
+    let mut sessions = Sessions::read(&directory.0, "a", 1);
+    sessions.begin(opening(&[("tree", "/a")]), &mut ids, 1).unwrap();
+    let one = |pid, session| Entered { pid, start_ticks: 8, subject: "tool".to_owned(), session };
+    assert!(sessions.seen(HashMap::new(), vec![one(50, 1), one(60, 0)], 5).unwrap().is_empty());
+    let requests = Sessions::read(&directory.0, "a", 1).resume(&mut ids);
+    let found: Vec<_> = requests.iter().map(|(pid, it)| (*pid, it.subject, it.session, it.row)).collect();
+    assert_eq!(found, [(50, tool, 1, tool), (60, tool, 0, tool)]);
+    assert_ne!(subject, tool);
+    assert!(Sessions::read(&directory.0, "b", 1).resume(&mut ids).is_empty());
+    assert_eq!(sessions.seen(HashMap::new(), vec![one(60, 0)], 5).unwrap(), [1]);
+    assert!(!sessions.is_idle());
+    assert!(sessions.seen(HashMap::new(), Vec::new(), 5).unwrap().is_empty() && sessions.is_idle());
 }
 
 #[test]

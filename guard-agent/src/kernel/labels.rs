@@ -5,7 +5,6 @@ use aya::maps::Map;
 use guard_common::label::{CANARY_SUBJECT, Label, NO_SUBJECT};
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use std::collections::HashMap;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -98,18 +97,18 @@ impl LabelReader {
         self.of(process.as_fd())
     }
 
-    /// The processes that carry the label of a session, by its number.
+    /// The processes that carry a label, with its subject and session.
     ///
     /// # Errors
     /// If the processes cannot be listed, or the kernel refuses to tell.
-    pub fn sessions(&self) -> Result<HashMap<u64, Vec<i32>>, KernelError> {
-        let mut found: HashMap<u64, Vec<i32>> = HashMap::new();
+    pub fn all(&self) -> Result<Vec<(i32, u32, u64)>, KernelError> {
+        let mut found = Vec::new();
         let entries = std::fs::read_dir("/proc").map_err(KernelError::system("reading of /proc"))?;
         let numbers = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
         for pid in numbers {
             match self.of_number(pid) {
-                Ok(Some((subject, session))) if session != 0 && subject != CANARY_SUBJECT => {
-                    found.entry(session).or_default().push(pid);
+                Ok(Some((subject, session))) if subject != CANARY_SUBJECT => {
+                    found.push((pid, subject, session));
                 }
                 Ok(_) => {}
                 Err(KernelError::System { source, .. })

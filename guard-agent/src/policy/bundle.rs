@@ -12,6 +12,7 @@ use super::manifest::{self, Manifest};
 use super::network::{self, Range};
 use super::policies::{self, Policy};
 use super::subjects::{self, Mode, SubjectDefinition};
+use super::successors;
 use super::validation::validate;
 use super::world::FactValue;
 use super::{includes, schema, unknown};
@@ -143,6 +144,7 @@ pub fn parse(opened: &Opened) -> Result<Bundle, Diagnostics> {
         }
     }
     let subjects = subjects::read(&manifest, &toml, &mut found);
+    successors::modes(&subjects, &toml, &mut found);
     let schema = match schema::build(&manifest, &toml, &schema_files) {
         Ok(schema) => Some(schema),
         Err(errors) => {
@@ -155,7 +157,8 @@ pub fn parse(opened: &Opened) -> Result<Bundle, Diagnostics> {
     let mut policies = Vec::new();
     let mut templates = Vec::new();
     let builtin = Source::new("<guard>/builtin.cedar", BUILTIN);
-    for source in std::iter::once(&builtin).chain(&cedar_files) {
+    let apart = successors::apart(&subjects);
+    for source in std::iter::once(&builtin).chain(&apart).chain(&cedar_files) {
         let stem = Path::new(&*source.name)
             .file_stem()
             .map(|stem| stem.to_string_lossy().into_owned())

@@ -60,7 +60,7 @@ pub(super) struct ClassInfo {
 }
 
 /// Classes by number, and numbers by cover.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Classes {
     list: Vec<ClassInfo>,
     numbers: HashMap<ClassInfo, Class>,

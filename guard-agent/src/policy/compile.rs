@@ -31,6 +31,7 @@ use super::seats::Seat;
 use super::selectors;
 use super::shadow;
 use super::subjects::{CANARY, Mode};
+use super::successors::{self, Begin, ExecSuccessor};
 use super::trie::Trie;
 use super::walk::Walker;
 use super::world::Facts;
@@ -48,13 +49,15 @@ pub struct Compiled {
     pub notes: Vec<Diagnostic>,
     /// Executable selectors, for labelling processes that already run.
     pub exec_selectors: Vec<ExecSelector>,
+    /// Successors that begin with a file, for processes that already run it.
+    pub exec_successors: Vec<ExecSuccessor>,
     /// How large the tables are.
     pub sizes: TableSizes,
     /// What the host was asked for it: the tables are right as long as the answers are.
     pub answers: Answers,
     /// How the masks of each subject follow from posture.
     programs: BTreeMap<u32, Program>,
-    explanations: Explanations,
+    pub(super) explanations: Explanations,
 }
 
 impl Compiled {
@@ -143,6 +146,8 @@ pub(super) struct Front {
     pub(super) rules: rules::Rules,
     pub(super) features: Features,
     pub(super) classes: Classes,
+    /// By atom: the one that stands for it.
+    groups: Vec<AtomId>,
     /// Atoms that the bundle itself mentions; those behind them are the shadow's.
     own: AtomId,
     edges: Vec<(EdgeKey, u32)>,
@@ -150,6 +155,8 @@ pub(super) struct Front {
     net4: Vec<Net4>,
     net6: Vec<Net6>,
     selected: selectors::Selected,
+    /// Files with which successors begin.
+    begins: Vec<Begin>,
     /// Warnings and notes so far.
     found: Vec<Diagnostic>,
 }
@@ -179,6 +186,7 @@ pub(super) fn front(
     let mut trie = Trie::new();
     let mut classes = layout::paths(host, mounts, &rules.atoms, &groups, &mut trie, &mut found);
     let selected = selectors::compile(bundle, host, mounts, ids, &mut trie, &mut found);
+    let begins = successors::places(bundle, host, mounts, ids, &mut trie, &mut found);
     let (edges, nodes) = trie.finish(&mut classes, &features.names);
     let (net4, net6) = layout::addresses(
         names.as_ref().unwrap_or(&bundle.names),
@@ -197,7 +205,7 @@ pub(super) fn front(
         };
         found.retain(|note| !theirs(note));
     }
-    Ok(Front { rules, features, classes, own, edges, nodes, net4, net6, selected, found })
+    Ok(Front { rules, features, classes, groups, own, edges, nodes, net4, net6, selected, begins, found })
 }
 
 /// Compiles `bundle` for `host` without facts, leases and open windows.
@@ -250,8 +258,20 @@ pub fn compile_seated(
         lookup: Arc::<Asked>::clone(&asked),
     };
     let mounts = Mounts::new(&host.mounts);
-    let Front { rules, features, classes, own, edges, nodes, net4, net6, selected, mut found } =
-        front(bundle, (shadow, &seats), host, &mounts, facts, ids)?;
+    let Front {
+        rules,
+        features,
+        classes,
+        groups,
+        own,
+        edges,
+        nodes,
+        net4,
+        net6,
+        selected,
+        begins,
+        mut found,
+    } = front(bundle, (shadow, &seats), host, &mounts, facts, ids)?;
 
     let cells = Cells { classes: &classes, atoms: &rules.atoms, features: &features };
     let posture = Posture::of(facts);
@@ -342,17 +362,20 @@ pub fn compile_seated(
     subjects.insert(CANARY_SUBJECT, CANARY.to_owned());
     let names = Names { subjects, classes: classes.describe_by(&rules.atoms, own) };
     let answers = asked.answers();
-    let explanations = Explanations::new(bundle, &seats, rules, classes, features, ids);
-    Ok(Compiled {
+    let explanations = Explanations::new(bundle, &seats, (rules, groups), classes, features, ids);
+    let compiled = Compiled {
         generation,
         names,
         notes,
         exec_selectors: selected.exec,
+        exec_successors: begins.iter().map(Begin::running).collect(),
         sizes,
         answers,
         programs,
         explanations,
-    })
+    };
+    refuse_if_errors(successors::check(bundle, host, &compiled, &begins, ids))?;
+    Ok(compiled)
 }
 
 /// The same finding is made for every subject that a policy applies to; one is enough.

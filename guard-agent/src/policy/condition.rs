@@ -1,6 +1,8 @@
 //! What a condition asks of posture, leases and windows: decided when outcomes are computed, not when
 //! the bundle is compiled, so that a change of posture leaves the static tables alone.
 
+use std::fmt;
+
 use cedar_policy_core::ast::{Pattern, PatternElem};
 
 use super::world::{FactValue, Facts};
@@ -63,6 +65,24 @@ impl Test {
             },
             Self::Same(a, b) => value(a).is_some() && value(a) == value(b),
             Self::Less(a, b) => long(a).zip(long(b)).is_some_and(|(a, b)| a < b),
+        }
+    }
+}
+
+impl fmt::Display for Test {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Lease(name) => write!(formatter, "with the lease {name}"),
+            Self::NoLease => formatter.write_str("without a lease"),
+            Self::Window(name) => write!(formatter, "in the window {name}"),
+            Self::NoWindow => formatter.write_str("outside of windows"),
+            Self::Present(name) => write!(formatter, "with the fact {name}"),
+            Self::Is(name, _) | Self::Below(name, _) | Self::Like(name, _) => {
+                write!(formatter, "with some value of the fact {name}")
+            }
+            Self::Same(a, b) | Self::Less(a, b) => {
+                write!(formatter, "with some values of the facts {a} and {b}")
+            }
         }
     }
 }

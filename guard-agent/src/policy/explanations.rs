@@ -24,8 +24,10 @@ use super::world::Facts;
 /// Policies by number, and for each subject which rules of them apply.
 #[derive(Debug)]
 pub(super) struct Explanations {
-    atoms: Atoms,
-    classes: Classes,
+    pub(super) atoms: Atoms,
+    /// By atom: the one that stands for it in the rules.
+    pub(super) groups: Vec<AtomId>,
+    pub(super) classes: Classes,
     features: Features,
     /// Subject number → its name and rules.
     subjects: BTreeMap<u32, (String, Vec<Arc<Rule>>)>,
@@ -46,7 +48,7 @@ impl Explanations {
     pub(super) fn new(
         bundle: &Bundle,
         seats: &[Seat],
-        rules: Rules,
+        (rules, groups): (Rules, Vec<AtomId>),
         classes: Classes,
         features: Features,
         ids: &mut SubjectIds,
@@ -57,7 +59,15 @@ impl Explanations {
             named.map(|(subject, rules)| (ids.assign(&subject.name), (subject.name.clone(), rules)));
         let seated = seats.iter().zip(by_seat).map(|(seat, rules)| (seat.row, (seat.subject.clone(), rules)));
         let subjects = subjects.chain(seated).collect();
-        Self { atoms, classes, features, subjects, policies: bundle.policy_ids().collect() }
+        Self { atoms, groups, classes, features, subjects, policies: bundle.policy_ids().collect() }
+    }
+
+    /// The subject and the rules of a row, a subject's or a session's; none if there is no such row.
+    pub(super) fn of(&self, row: u32) -> (&str, &[Arc<Rule>]) {
+        match self.subjects.get(&row) {
+            Some((name, rules)) => (name.as_str(), rules.as_slice()),
+            None => ("", &[]),
+        }
     }
 
     /// Which policies decide whether `subject` may do `action` with a resource of `class` that has

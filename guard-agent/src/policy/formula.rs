@@ -72,7 +72,7 @@ impl Atom {
 pub(super) type AtomId = u32;
 
 /// Every atom of a bundle, with the place that first mentions it.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Atoms {
     atoms: Vec<(Atom, Diagnostic)>,
     numbers: HashMap<Atom, AtomId>,

@@ -154,13 +154,10 @@ pub(super) struct SessionVariable {
 #[serde(deny_unknown_fields)]
 pub(super) struct Successor {
     pub(super) by: Spanned<String>,
-    #[expect(dead_code, reason = "successors are validated, but not entered in this version")]
-    pub(super) of: Option<String>,
+    pub(super) of: Option<Spanned<String>>,
     #[serde(default)]
     pub(super) narrowing: bool,
-    #[expect(dead_code, reason = "successors are validated, but not entered in this version")]
-    #[serde(default)]
-    pub(super) secureexec: bool,
+    pub(super) secureexec: Option<Spanned<bool>>,
 }
 
 /// What a subject gets when its posture is stale.
@@ -333,17 +330,6 @@ impl Manifest {
             if let Some(count) = &approval.count {
                 let known = guard_common::action::Action::from_name(count.get_ref()).is_some();
                 require(known, count, "this is not an action", "docs/actions.md lists them");
-            }
-        }
-        for subject in self.subjects.values() {
-            for (_, successor) in subject.successors.iter().flat_map(|table| table.get_ref()) {
-                let known = ["exec", "adopt"].contains(&successor.by.get_ref().as_str());
-                require(
-                    known,
-                    &successor.by,
-                    "a successor is entered by exec or by adopt",
-                    "write by = \"exec\" or by = \"adopt\"",
-                );
             }
         }
         if let Some(signer) = self.signers.keys().next() {

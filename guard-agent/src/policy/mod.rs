@@ -50,6 +50,7 @@ mod sessions;
 mod shadow;
 mod style;
 mod subjects;
+mod successors;
 pub mod survey;
 mod translate;
 mod trie;
@@ -80,13 +81,16 @@ pub use manifest::{FailMode, SelectorDefinition, Unenforceable, duration};
 pub use naming::resolved;
 pub use oracle::{Answer, Lift, Oracle, Verdict};
 pub use posture::{Instant, Opening, Posture, Until};
-pub use report::{action_names, action_names_among, actions_text, check_report, selectors_text};
+pub use report::{
+    action_names, action_names_among, actions_text, check_report, selectors_text, successors_text,
+};
 pub use request::{Request, Resource, Spot};
 pub use schema::PRODUCT_SCHEMA;
 pub use seats::Seat;
 pub use sessions::{Account, Adopter, Variable, VariableError, VariableKind, resolve as session_values};
 pub use style::format;
 pub(crate) use subjects::AGENT;
-pub use subjects::{Mode, SubjectDefinition, SuccessorDefinition};
+pub use subjects::{Mode, SubjectDefinition};
+pub use successors::{Entrance, ExecSuccessor, SuccessorDefinition};
 pub use world::{FactValue, Facts, Listener, Peer};
 pub use written::{Replaced, Written};

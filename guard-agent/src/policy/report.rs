@@ -9,7 +9,8 @@ use super::bundle::Bundle;
 use super::compile::Compiled;
 use super::diagnostics::Severity;
 use super::manifest::SelectorDefinition;
-use super::subjects::Mode;
+use super::subjects::{Mode, SubjectDefinition};
+use super::successors::{Entrance, SuccessorDefinition};
 
 /// Subjects, sizes, resolved links and notes, for people.
 pub fn check_report(bundle: &Bundle, compiled: &Compiled) -> String {
@@ -48,6 +49,18 @@ pub fn check_report(bundle: &Bundle, compiled: &Compiled) -> String {
         }
     }
     out
+}
+
+/// What a subject's processes can become, in words, one each.
+pub fn successors_text(subject: &SubjectDefinition) -> Vec<String> {
+    let text = |edge: &SuccessorDefinition| {
+        let rights = if edge.narrowing { "no more rights" } else { "rights of its own" };
+        match &edge.by {
+            Entrance::Adopt => format!("becomes {} by asking, with {rights}", edge.name),
+            Entrance::Exec { of, .. } => format!("becomes {} by executing {of}, with {rights}", edge.name),
+        }
+    };
+    subject.successors.iter().map(text).collect()
 }
 
 /// Selectors in words, one each.

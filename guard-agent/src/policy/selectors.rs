@@ -10,7 +10,7 @@ use super::compile::ExecSelector;
 use super::diagnostics::Diagnostic;
 use super::ids::SubjectIds;
 use super::manifest::SelectorDefinition;
-use super::places::{Mounts, resolve};
+use super::places::{Mounts, Place, resolve};
 use super::trie::Trie;
 use crate::host::{Host, SERVICE_MANAGER};
 use crate::tables::Selector;
@@ -199,52 +199,21 @@ impl One<'_> {
             .map(|path| (path, false))
             .chain(definition.exe_in.iter().map(|path| (path, true)));
         for (text, below) in all {
-            let plain = text.starts_with('/')
-                && (text.len() == 1 || text[1..].split('/').all(|part| !matches!(part, "" | "." | "..")));
-            if !plain {
-                self.refuse(
-                    format!("\"{text}\" is not an absolute path"),
-                    "begin it with / and leave out . and .. and a slash at the end",
-                );
-                continue;
-            }
-            let resolved = match resolve(self.host, Path::new(text)) {
-                Ok(resolved) => resolved,
+            let Target { path, place, notes } = match target(self.host, self.mounts, text, below) {
+                Ok(target) => target,
                 Err((message, help)) => {
                     self.refuse(message, help);
                     continue;
                 }
             };
-            if !resolved.links.is_empty() {
-                self.notes.push((
-                    "resolved",
-                    format!("{text} leads to {}, which is what is meant", resolved.path.display()),
-                ));
-            }
-            if let Some((message, help)) = self.covers_too_much(text, &resolved.path, below) {
-                self.refuse(message, help);
-                continue;
-            }
-            if self.host.lookup.entry(&resolved.path).is_none() {
-                self.notes.push((
-                    "unknown-path",
-                    format!("{text} does not exist; the selector matches once it does"),
-                ));
-            }
-            let Some(place) = self.mounts.locate(&resolved.path) else {
-                self.refuse(
-                    format!("{text} lies on no file system that this host has mounted"),
-                    "name a path that can be reached",
-                );
-                continue;
-            };
+            self.notes.extend(notes);
             let mut claims = vec![trie.select(&place, below, self.subject)];
             if below {
                 // What is mounted below the directory belongs to it as well.
                 let inside = self
                     .mounts
                     .visible()
-                    .filter(|mount| mount.point != resolved.path && mount.point.starts_with(&resolved.path));
+                    .filter(|mount| mount.point != path && mount.point.starts_with(&path));
                 claims.extend(inside.map(|mount| {
                     trie.select(
                         &super::places::Place { device: mount.device, path: mount.root.clone() },
@@ -260,29 +229,73 @@ impl One<'_> {
                     "a process has one label; remove one of the two",
                 );
             }
-            exec.push(ExecSelector { path: resolved.path, below, subject: self.subject });
+            exec.push(ExecSelector { path, below, subject: self.subject });
         }
     }
+}
 
-    fn covers_too_much(&self, text: &str, path: &Path, below: bool) -> Option<(String, String)> {
-        let help = "name the program, or a directory that holds only the workload's programs";
-        if below && PROTECTED_DIRECTORIES.iter().any(|directory| Path::new(directory) == path) {
-            return Some((format!("{text} holds the programs of every process"), help.into()));
-        }
-        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        if !below && name.starts_with("ld-linux") {
-            return Some((
-                format!("{text} is the dynamic loader, which can start every program"),
-                help.into(),
-            ));
-        }
-        self.host
-            .protected
-            .iter()
-            .find(|(protected, _)| if below { protected.starts_with(path) } else { protected == path })
-            .map(|(protected, what)| {
-                let relation = if below { "holds" } else { "is" };
-                (format!("{text} {relation} {what} ({})", protected.display()), help.into())
-            })
+/// An executable that guard.toml names, or a directory of them.
+pub(super) struct Target {
+    /// Its path, with every symbolic link resolved.
+    pub(super) path: PathBuf,
+    /// Where it lies.
+    pub(super) place: Place,
+    /// What is worth knowing about it.
+    pub(super) notes: Vec<(&'static str, String)>,
+}
+
+/// What `text` names on this host; why it may not be named, and what to do, if it may not.
+pub(super) fn target(
+    host: &Host,
+    mounts: &Mounts<'_>,
+    text: &str,
+    below: bool,
+) -> Result<Target, (String, String)> {
+    let plain = text.starts_with('/')
+        && (text.len() == 1 || text[1..].split('/').all(|part| !matches!(part, "" | "." | "..")));
+    if !plain {
+        return Err((
+            format!("\"{text}\" is not an absolute path"),
+            "begin it with / and leave out . and .. and a slash at the end".to_owned(),
+        ));
     }
+    let mut notes = Vec::new();
+    let resolved = resolve(host, Path::new(text))?;
+    if !resolved.links.is_empty() {
+        notes.push((
+            "resolved",
+            format!("{text} leads to {}, which is what is meant", resolved.path.display()),
+        ));
+    }
+    if let Some(refused) = covers_too_much(host, text, &resolved.path, below) {
+        return Err(refused);
+    }
+    if host.lookup.entry(&resolved.path).is_none() {
+        notes.push(("unknown-path", format!("{text} does not exist; the selector matches once it does")));
+    }
+    match mounts.locate(&resolved.path) {
+        Some(place) => Ok(Target { path: resolved.path, place, notes }),
+        None => Err((
+            format!("{text} lies on no file system that this host has mounted"),
+            "name a path that can be reached".to_owned(),
+        )),
+    }
+}
+
+fn covers_too_much(host: &Host, text: &str, path: &Path, below: bool) -> Option<(String, String)> {
+    let help = "name the program, or a directory that holds only the workload's programs";
+    if below && PROTECTED_DIRECTORIES.iter().any(|directory| Path::new(directory) == path) {
+        return Some((format!("{text} holds the programs of every process"), help.into()));
+    }
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    if !below && name.starts_with("ld-linux") {
+        return Some((format!("{text} is the dynamic loader, which can start every program"), help.into()));
+    }
+    host.protected
+        .iter()
+        .find(|(protected, _)| if below { protected.starts_with(path) } else { protected == path })
+        .map(|(protected, what)| {
+            let relation = if below { "holds" } else { "is" };
+            (format!("{text} {relation} {what} ({})", protected.display()), help.into())
+        })
 }

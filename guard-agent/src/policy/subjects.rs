@@ -10,6 +10,7 @@ use toml::Spanned;
 use super::diagnostics::{Diagnostic, Source};
 use super::manifest::{FailMode, Manifest, SelectorDefinition, Subject, Unenforceable};
 use super::sessions::{Adopter, Variable};
+use super::successors::{self, SuccessorDefinition};
 
 /// The subject of the start-up canary; no bundle can define it.
 pub(super) const CANARY: &str = "guard-canary";
@@ -81,17 +82,6 @@ impl SubjectDefinition {
     pub fn is_denied(&self, undecided: u64) -> bool {
         self.unenforceable == Unenforceable::Deny && self.unenforceable(undecided) != 0
     }
-}
-
-/// A subject that processes of another one can become.
-#[derive(Clone, Debug)]
-pub struct SuccessorDefinition {
-    /// Its name.
-    pub name: String,
-    /// Its author says that it may do nothing which the other may not.
-    pub narrowing: bool,
-    /// Where its name is written.
-    pub(super) span: Range<usize>,
 }
 
 /// Reads `[modes]` and `[subjects]`.
@@ -208,23 +198,16 @@ fn one(
             fail_mode.map(Spanned::span),
             "fail_mode; no fact exists yet that could be stale, and absent facts are denied",
         ),
-        (subject.successors.as_ref().map(Spanned::span), "successors; a label stays what it is"),
         (subject.hide.as_ref().map(Spanned::span), "hide; what is denied answers EACCES"),
     ] {
         if let Some(span) = present {
             found.push(source.note("not-in-this-version", span, format!("not in this version: {what}")));
         }
     }
-    for (successor, _) in subject.successors.iter().flat_map(|table| table.get_ref()) {
-        // A sub-agent may be defined by another bundle; sessions would find it by name.
-        if !manifest.subjects.contains_key(successor) {
-            found.push(source.note(
-                "unknown-subject",
-                successor.span(),
-                format!("the successor {} is not a subject of this bundle", successor.get_ref()),
-            ));
-        }
-    }
+    let entered = subject.successors.iter().flat_map(|table| table.get_ref());
+    let successors: Vec<SuccessorDefinition> = entered
+        .filter_map(|(successor, how)| successors::read(manifest, source, (name, successor), how, found))
+        .collect();
     let mut variables = BTreeMap::new();
     for (variable, written) in subject.session.iter().flat_map(|table| table.get_ref()) {
         if let Some(checked) = Variable::read(variable, written, source, found) {
@@ -246,16 +229,7 @@ fn one(
         owner: subject.owner.clone(),
         adopt,
         variables,
-        successors: subject
-            .successors
-            .iter()
-            .flat_map(|table| table.get_ref())
-            .map(|(successor, how)| SuccessorDefinition {
-                name: successor.get_ref().clone(),
-                narrowing: how.narrowing,
-                span: successor.span(),
-            })
-            .collect(),
+        successors,
         span: name.span(),
         selectors,
         spans,
@@ -297,15 +271,11 @@ fn no_selector(manifest: &Manifest, source: &Source, name: &Spanned<String>, fou
         .values()
         .flat_map(|subject| subject.successors.iter().flat_map(|table| table.get_ref().keys()))
         .any(|successor| successor == name);
-    found.push(if entered {
-        source.note(
-            "not-in-this-version",
-            name.span(),
-            "no process gets this label yet: successors are not in this version",
-        )
-    } else {
-        source
-            .error("no-selector", name.span(), "nothing attaches this label")
-            .help("add `selector = { user = \"NAME\" }`, or group, unit, cgroup, exe, exe_in, adopt")
-    });
+    if !entered {
+        found.push(
+            source
+                .error("no-selector", name.span(), "nothing attaches this label")
+                .help("add `selector = { user = \"NAME\" }`, or group, unit, cgroup, exe, exe_in, adopt"),
+        );
+    }
 }

@@ -7,7 +7,7 @@ use std::path::{Component, Path};
 
 use guard_common::class::Class;
 use guard_common::path::{
-    CHUNK, EdgeKey, FIRST_NODE, NODE_ABSTRACT, NODE_FILE_SYSTEMS, NODE_NAMES, Node, chunks,
+    CHUNK, EdgeKey, FIRST_NODE, NODE_ABSTRACT, NODE_FILE_SYSTEMS, NODE_NAMES, NODE_SUCCESSORS, Node, chunks,
 };
 
 use super::classes::{Classes, Sort};
@@ -33,6 +33,8 @@ pub(super) struct Trie {
     nodes: Vec<Draft>,
     edges: HashMap<EdgeKey, u32>,
     roots: HashMap<u32, u32>,
+    /// What subjects become by executing files.
+    successors: HashMap<EdgeKey, u32>,
 }
 
 impl Trie {
@@ -41,6 +43,7 @@ impl Trie {
             nodes: vec![Draft::default(); FIRST_NODE as usize],
             edges: HashMap::new(),
             roots: HashMap::new(),
+            successors: HashMap::new(),
         }
     }
 
@@ -111,6 +114,15 @@ impl Trie {
         let claim = if below { &mut draft.exec_subject_below } else { &mut draft.exec_subject };
         let before = std::mem::replace(claim, subject);
         (before != 0 && before != subject).then_some(before)
+    }
+
+    /// Executing `place` makes `subject` what `value` says (`TAG_SUCCESSOR`). False if it makes it something
+    /// else already.
+    pub(super) fn succeed(&mut self, place: &Place, subject: u32, value: u32) -> bool {
+        let node = self.node(place);
+        self.nodes[node as usize].flags |= NODE_SUCCESSORS;
+        let before = self.successors.insert(EdgeKey::successor(node, subject), value);
+        before.is_none_or(|before| before == value)
     }
 
     /// Sets flags of a node.
@@ -187,6 +199,7 @@ impl Trie {
             }
         }
         edges.extend(middle);
+        edges.extend(self.successors);
         edges.sort_by_key(|(key, _)| (key.node, key.tag, key.bytes));
         (edges, finished)
     }

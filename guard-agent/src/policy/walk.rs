@@ -96,8 +96,20 @@ impl<'a> Walker<'a> {
         }
     }
 
+    /// What `subject` becomes by executing this path, as the tables say it (`TAG_SUCCESSOR`); 0 = nothing.
+    pub fn successor(&self, device: u32, path: &Path, subject: u32) -> u32 {
+        let names: Vec<&[u8]> = super::trie::names(path).collect();
+        let found = self.deepest_node(device, &names).filter(|(_, exact)| *exact);
+        found.and_then(|(node, _)| self.edges.get(&EdgeKey::successor(node, subject))).copied().unwrap_or(0)
+    }
+
     /// The deepest node on the path, and whether the path ends there.
     fn deepest(&self, device: u32, names: &[&[u8]]) -> Option<(&'a Node, bool)> {
+        let (node, exact) = self.deepest_node(device, names)?;
+        self.generation.nodes.get(node as usize).map(|found| (found, exact))
+    }
+
+    fn deepest_node(&self, device: u32, names: &[&[u8]]) -> Option<(u32, bool)> {
         let mut bytes = [0; CHUNK];
         bytes[..4].copy_from_slice(&device.to_ne_bytes());
         let mut node = *self.edges.get(&EdgeKey { node: NODE_FILE_SYSTEMS, tag: 4, bytes })?;
@@ -109,7 +121,7 @@ impl<'a> Walker<'a> {
             }
             passed += 1;
         }
-        self.generation.nodes.get(node as usize).map(|found| (found, passed == names.len()))
+        Some((node, passed == names.len()))
     }
 
     fn follow(&self, node: u32, name: &[u8]) -> Option<u32> {

@@ -113,9 +113,9 @@ pub const CODES: &[Code] = &[
     Code {
         name: "widening-successor",
         severity: Severity::Warning,
-        what: "A subject can become one that may do what the first may not.",
+        what: "A subject can become one of which it is not proven that it may do no more.",
         why: "That is what sudo is: everything the first one controls about the second's start is a way to its rights.",
-        instead: "Write `narrowing = true` and take the additional rights away, or accept the edge knowingly.",
+        instead: "Write `narrowing = true` and take what is more away from the successor, or accept the edge knowingly: [identity](identity.md#successors) says what keeps it.",
     },
     Code {
         name: "older-include",

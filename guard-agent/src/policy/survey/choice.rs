@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use guard_common::action::Action;
 use guard_common::path::{Pattern, name_words};
-use guard_common::tables::{ALL_ACTIONS, Attribute, PRESENT};
+use guard_common::tables::{ALL_ACTIONS, Attribute, OWN, PRESENT};
 
 use crate::policy::formula::{Atom, AtomId, Atoms};
 use crate::policy::kind::Kind;
@@ -33,6 +33,8 @@ pub enum About {
     Subject,
     /// The subject that listens.
     Listener,
+    /// What is not a matter of the resource, in words: a test of the context.
+    Given(String),
 }
 
 /// One thing that resources of a region can differ in.
@@ -138,8 +140,19 @@ impl<'a> Support<'a> {
             Kind::Process => choices.extend(self.subjects(Attribute::Subject, About::Subject)),
             Kind::Memory | Kind::Protocol | Kind::Capability | Kind::Machine => {}
         }
+        choices.extend(self.given());
         choices.retain(|choice| choice.values.len() > 1);
         choices
+    }
+
+    /// Tests of the context, where these were left as they are: each may be true or not, whatever the
+    /// others are.
+    fn given(&self) -> impl Iterator<Item = Choice> {
+        self.each().filter_map(|(bit, atom)| {
+            let text = atom.condition()?.to_string();
+            let values = vec![Value::new("", 0), Value::new(text.clone(), 1 << bit)];
+            Some(Choice { about: About::Given(text), values })
+        })
     }
 
     /// Bits that hold for every resource of this type.
@@ -215,7 +228,8 @@ impl<'a> Support<'a> {
         Some(Choice { about, values })
     }
 
-    /// No label, one of the subjects that policies name, or another one.
+    /// No label, one of the subjects that policies name, another one, or, where that was left as it is, the
+    /// one that asks.
     fn subjects(&self, attribute: Attribute, about: About) -> Option<Choice> {
         let labelled = self
             .attribute(attribute)
@@ -228,7 +242,8 @@ impl<'a> Support<'a> {
             })
         };
         let names: BTreeSet<&String> = named().map(|(name, _)| name).collect();
-        if labelled == 0 && names.is_empty() {
+        let own = self.attribute(attribute).find(|(_, value)| *value == OWN);
+        if labelled == 0 && names.is_empty() && own.is_none() {
             return None;
         }
         let bits = |wanted: &String| {
@@ -236,6 +251,7 @@ impl<'a> Support<'a> {
         };
         let mut values = vec![Value::new(UNLABELLED, 0)];
         values.extend(names.iter().map(|name| Value::new(name.as_str(), bits(name))));
+        values.extend(own.map(|(bit, _)| Value::new("its own subject", labelled | 1 << bit)));
         values.push(Value::new("", labelled));
         Some(Choice { about, values })
     }

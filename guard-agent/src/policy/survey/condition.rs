@@ -160,6 +160,7 @@ fn phrase(choice: &Choice, chosen: &[bool]) -> Option<String> {
         About::Port => ports(&choice.values, chosen),
         About::Protocol => numbers(""),
         About::Subject => subjects(&choice.values, chosen, ["of", "not of"]),
+        About::Given(text) => format!("{}{text}", if chosen[0] { "not " } else { "" }),
         About::Listener => subjects(&choice.values, chosen, ["listener", "listener not"]),
     })
 }

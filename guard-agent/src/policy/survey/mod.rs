@@ -12,6 +12,7 @@ mod choice;
 mod condition;
 mod region;
 mod text;
+mod wider;
 
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
@@ -59,8 +60,10 @@ pub struct Asked {
 struct View<'a> {
     bundle: &'a Bundle,
     rules: Vec<Vec<Rule>>,
-    compiled: Compiled,
-    ids: SubjectIds,
+    /// By position of the rules: nothing is denied, whatever they say.
+    monitor: Vec<bool>,
+    /// The tables, and the numbers of subjects in them, for what only they tell.
+    tables: Option<(Compiled, SubjectIds)>,
 }
 
 /// The common refinement of what bundles can tell apart on one host under one set of facts.
@@ -90,7 +93,8 @@ impl<'a> Survey<'a> {
             let rules = rules.into_iter().map(own).collect();
             let rules = own_names(bundle, &mut names, &mut atoms, rules);
             let rules = own_subjects(bundle, &mut atoms, rules);
-            views.push(View { bundle, rules, compiled, ids });
+            let monitor = bundle.subjects.iter().map(|subject| subject.mode == Mode::Monitor).collect();
+            views.push(View { bundle, rules, monitor, tables: Some((compiled, ids)) });
         }
         let all = views.iter().flat_map(|view| view.rules.iter().flatten());
         let groups = merge::representatives(&atoms, all.map(|rule| &rule.formula));
@@ -113,10 +117,16 @@ impl<'a> Survey<'a> {
 
     /// The areas of these subjects: every region and type of resource is part of exactly one.
     pub fn areas(&self, asked: &[Asked]) -> Vec<Area> {
+        self.areas_of(asked, 0..self.regions.len())
+    }
+
+    /// Those that the regions with these numbers are part of, with no others in them.
+    fn areas_of(&self, asked: &[Asked], numbers: std::ops::Range<usize>) -> Vec<Area> {
         let mut left = Remaining::new(self, asked);
         let mut areas: Vec<Area> = Vec::new();
         let mut known: HashMap<(usize, usize, u64, bool), usize> = HashMap::new();
-        for (number, region) in self.regions.iter().enumerate() {
+        for number in numbers {
+            let region = &self.regions[number];
             let sort = self.classes.list()[region.class as usize].sort;
             for kind in region.kinds(sort) {
                 let residue = left.of(region, kind);
@@ -150,9 +160,11 @@ impl<'a> Survey<'a> {
     /// What a party decides where no table knows the file system.
     fn unclassified(&self, asked: Asked) -> Held {
         let view = &self.views[asked.bundle];
+        // Without tables there is no region of this sort.
+        let Some((compiled, ids)) = &view.tables else { return Held::Fixed(Verdict::default()) };
         let subject = &view.bundle.subjects[asked.subject];
-        let generation = &view.compiled.generation;
-        let row = view.ids.get(&subject.name).and_then(|id| generation.subject(id));
+        let generation = &compiled.generation;
+        let row = ids.get(&subject.name).and_then(|id| generation.subject(id));
         let row = row.map(|row| generation.row(row)).unwrap_or_default();
         let outcome =
             generation.cell(row.cells + UNKNOWN).and_then(|cell| generation.outcome(row.outcomes + cell));
@@ -263,13 +275,13 @@ impl<'s, 'a> Remaining<'s, 'a> {
         let parties: Vec<Party> = (0..self.asked.len())
             .map(|party| {
                 let of = self.asked[party];
-                let mode = self.survey.views[of.bundle].bundle.subjects[of.subject].mode;
+                let monitor = self.survey.views[of.bundle].monitor[of.subject];
                 let rules = if unclassified {
                     self.survey.unclassified(of)
                 } else {
                     Held::Rules(Rc::new(self.relevant(party, info, kind, &key.2)))
                 };
-                Party { monitor: mode == Mode::Monitor, rules }
+                Party { monitor, rules }
             })
             .collect();
         let mut support: Vec<AtomId> = Vec::new();

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use guard_common::class::{self, Class, FIRST_COMPILED, UNKNOWN};
-use guard_common::path::{EdgeKey, NODE_ABSTRACT, NODE_FILE_SYSTEMS, Node, TAG_MORE};
+use guard_common::path::{EdgeKey, NODE_ABSTRACT, NODE_FILE_SYSTEMS, Node, TAG_MORE, TAG_SUCCESSOR};
 use guard_common::tables::{Net4, Net6};
 
 use crate::policy::classes::{Classes, Sort};
@@ -115,7 +115,8 @@ struct Step {
 
 fn paths(edges: &[(EdgeKey, u32)], nodes: &[Node], found: &mut Vec<Region>) {
     let mut children: HashMap<u32, Vec<(&EdgeKey, u32)>> = HashMap::new();
-    for (key, node) in edges {
+    // What a subject becomes by executing a file is no name below it.
+    for (key, node) in edges.iter().filter(|(key, _)| key.tag != TAG_SUCCESSOR) {
         children.entry(key.node).or_default().push((key, *node));
     }
     let start = |node| Step { node, at: None, component: Vec::new(), partial: true };

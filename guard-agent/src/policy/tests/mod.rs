@@ -11,6 +11,7 @@ mod scale;
 mod seats;
 mod semantics;
 mod shadow;
+mod successors;
 mod survey;
 mod unenforceable;
 
