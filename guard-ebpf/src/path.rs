@@ -13,6 +13,10 @@
 //!
 //! A walk whose file lies in a directory that was walked to before goes up one step only and begins
 //! at the trie's node of that directory (`directory.rs`).
+//!
+//! For a subject with a root of its own the way ends at that root and leads through mount points
+//! (`own_root.rs`). Mounts are read under the sequence count of the kernel's `mount_lock`: whatever moves one,
+//! makes one or takes one away changes it.
 
 use crate::directory::{self, APART, KNOWS, LEARNS, UNASKED};
 use crate::fault::injected;
@@ -27,8 +31,8 @@ use guard_common::class::UNKNOWN;
 use guard_common::decide::Reason;
 use guard_common::fault;
 use guard_common::path::{
-    CHUNK, EdgeKey, MAX_ANCESTORS, MAX_COMPONENTS, NODE_ABSTRACT, NODE_FILE_SYSTEMS, NODE_NAMES, TAG_MORE,
-    WALK_APART, Walk,
+    CHUNK, EdgeKey, MAX_ANCESTORS, MAX_COMPONENTS, NODE_ABSTRACT, NODE_FILE_SYSTEMS, NODE_NAMES, OWN_ROOT,
+    TAG_MORE, WALK_APART, Walk,
 };
 use guard_common::tables::{HAS_NAMES, Header, MAX_PATTERNS};
 
@@ -45,6 +49,19 @@ const NOT_NAMED: u32 = u32::MAX;
 /// out to have moved.
 const MAX_STEPS: u32 =
     (ATTEMPTS + 1) * ((MAX_ANCESTORS + 1) * (MAX_CHUNKS + 1) + MAX_PATTERNS + RING * MAX_CHUNKS + RING + 8);
+
+/// `Walk::way`: to the root of the file's file system.
+pub const HOST: u32 = 0;
+/// To the root of the label's own.
+pub const OWN: u32 = 1;
+/// As [`HOST`], without the memory of directories, which keeps less than is asked for.
+pub const HOST_UNREMEMBERED: u32 = 2;
+/// Mount points that a walk passes; as many can be stacked or nested.
+const MAX_CROSSED: u32 = 64;
+/// Times that a walk looks again whether mounts still change before it gives up.
+const MAX_WAITS: u32 = 20_000;
+/// Value of `Walk::inside` before the walk leaves the file's own file system.
+const NOWHERE: u32 = u32::MAX;
 
 /// Begin with the leaf.
 const START: u32 = 0;
@@ -89,12 +106,7 @@ pub fn classify(
         (*walk).patterns = header.patterns.min(MAX_PATTERNS);
         walk_up_and_down(walk)
     };
-    match state {
-        DONE => {}
-        UNSTABLE => return Err(Reason::PathUnstable),
-        UNREADABLE => return Err(Reason::Unreadable),
-        _ => return Err(Reason::PathTooDeep),
-    }
+    ended(state)?;
     // SAFETY: as above.
     let walk = unsafe { &*walk };
     resource.has_path = true;
@@ -103,7 +115,18 @@ pub fn classify(
     Ok(())
 }
 
-/// Walks from `leaf`. Returns the state in which it ended.
+/// What the state in which a walk ended means.
+#[inline(always)]
+pub fn ended(state: u32) -> Result<(), Reason> {
+    match state {
+        DONE => Ok(()),
+        UNSTABLE => Err(Reason::PathUnstable),
+        UNREADABLE => Err(Reason::Unreadable),
+        _ => Err(Reason::PathTooDeep),
+    }
+}
+
+/// Walks from `leaf`, by the way that the buffer says. Returns the state in which it ended.
 ///
 /// A global function: the verifier checks it by itself, once for each program that has it, whatever the
 /// program did before.
@@ -127,6 +150,8 @@ pub unsafe extern "C" fn walk_up_and_down(walk: *mut Walk) -> u32 {
         (*walk).state = START;
         (*walk).attempts = 0;
         (*walk).memory = UNASKED;
+        (*walk).first = (*walk).leaf;
+        (*walk).crossed = 0;
         bpf_loop(MAX_STEPS, step as *mut c_void, (&raw mut context).cast(), 0);
         (*walk).state
     }
@@ -161,7 +186,18 @@ extern "C" fn step(_: u32, walk: *mut *mut Walk) -> i64 {
 
 #[inline(always)]
 fn start(walk: &mut Walk) -> Result<u32, Reason> {
+    if walk.way == OWN {
+        walk.mounts = changes_of_mounts();
+        if walk.mounts & 1 != 0 && get_address(&MOUNT_LOCK) != 0 {
+            // Somebody mounts right now, which takes as long as a few steps.
+            walk.crossed += 1;
+            return if walk.crossed > MAX_WAITS { Err(Reason::PathUnstable) } else { Ok(START) };
+        }
+        walk.crossed = 0;
+    }
+    walk.leaf = walk.first;
     walk.dentry = walk.leaf;
+    walk.inside = NOWHERE;
     walk.features = 0;
     walk.leaf_features = 0;
     walk.count = 0;
@@ -173,7 +209,54 @@ fn start(walk: &mut Walk) -> Result<u32, Reason> {
     walk.directory_node = 0;
     // What was not as remembered, or could not be remembered, is not asked for again.
     walk.memory = if walk.memory == UNASKED { directory::begin(walk) } else { APART };
+    if walk.way != HOST {
+        walk.memory = APART;
+        walk.mount = walk.first_mount;
+    }
     Ok(CLIMB)
+}
+
+/// The sequence count of `mount_lock`, which is the first member of a `seqlock_t`. Odd while mounts change,
+/// and where it cannot be read.
+#[inline(always)]
+fn changes_of_mounts() -> u32 {
+    let lock = get_address(&MOUNT_LOCK);
+    if lock == 0 {
+        return 1;
+    }
+    read_at(lock).unwrap_or(1)
+}
+
+/// Goes on where the file system is mounted that the walk has reached the visible root of. Returns whether it
+/// is mounted anywhere.
+#[inline(always)]
+fn cross(walk: &mut Walk) -> Result<bool, Reason> {
+    let above: u64 = read(walk.mount, &MOUNT_PARENT)?;
+    if above == walk.mount || walk.mounts & 1 != 0 {
+        return Ok(false);
+    }
+    if walk.crossed >= MAX_CROSSED {
+        return Err(Reason::PathTooDeep);
+    }
+    walk.crossed += 1;
+    walk.dentry = read(walk.mount, &MOUNT_POINT)?;
+    walk.mount = above;
+    if walk.count == 0 {
+        // It is called what its mount point is called.
+        walk.leaf = walk.dentry;
+    }
+    if walk.inside == NOWHERE {
+        walk.inside = walk.count;
+    }
+    Ok(true)
+}
+
+/// Whether the walk has reached the root that it is to end at.
+#[inline(always)]
+fn is_anchor(walk: &Walk) -> Result<bool, Reason> {
+    Ok(walk.dentry == walk.anchor
+        && walk.anchor != 0
+        && read::<u64>(walk.dentry, &DENTRY_INODE)? == walk.anchor_inode)
 }
 
 #[inline(always)]
@@ -184,6 +267,14 @@ fn climb(walk: &mut Walk) -> Result<u32, Reason> {
     if walk.count == 1 && walk.memory == UNASKED {
         walk.memory = directory::recall(walk, walk.generation)?;
         return Ok(if walk.memory == KNOWS { TOP } else { CLIMB });
+    }
+    if walk.way == OWN {
+        if is_anchor(walk)? {
+            return Ok(TOP);
+        }
+        if walk.mount != 0 && read_at::<u64>(walk.mount + get(&MOUNT_MNT) + get(&VFSMOUNT_ROOT))? == walk.dentry {
+            return Ok(if cross(walk)? { CLIMB } else { TOP });
+        }
     }
     let dentry = walk.dentry;
     walk.sequence = read(dentry, &DENTRY_SEQ)?;
@@ -240,12 +331,26 @@ fn top(walk: &mut Walk) -> Result<u32, Reason> {
         let superblock: u64 = read(walk.leaf, &DENTRY_SB)?;
         walk.device = read(superblock, &SB_DEV)?;
     }
+    if walk.way == OWN {
+        if is_anchor(walk)? {
+            walk.device = OWN_ROOT;
+        } else {
+            // Outside: a walk to a device of the host's would be about other names.
+            walk.flags = WALK_APART;
+        }
+    }
     if walk.patterns == 0 {
         return Ok(ENTER);
     }
-    let sequence: u32 = read(walk.leaf, &DENTRY_SEQ)?;
-    let name: u64 = read(walk.leaf, &DENTRY_NAME)?;
-    walk.length = read(walk.leaf, &DENTRY_NAME_LEN)?;
+    let mut named = walk.leaf;
+    if walk.way == OWN && walk.count == 0 {
+        // A root is called "/", also one that is a directory with a name elsewhere.
+        let superblock: u64 = read(walk.leaf, &DENTRY_SB)?;
+        named = read(superblock, &SB_ROOT)?;
+    }
+    let sequence: u32 = read(named, &DENTRY_SEQ)?;
+    let name: u64 = read(named, &DENTRY_NAME)?;
+    walk.length = read(named, &DENTRY_NAME_LEN)?;
     let used = if walk.length > CHUNK as u32 { CHUNK as u32 } else { walk.length };
     walk.front = [0; 4];
     walk.back = [0; 8];
@@ -256,7 +361,7 @@ fn top(walk: &mut Walk) -> Result<u32, Reason> {
         let start = walk.back.as_mut_ptr().cast::<u8>().add(gap as usize);
         copy::<31>(start, used, name + (walk.length - used) as u64)?;
     }
-    if read::<u32>(walk.leaf, &DENTRY_SEQ)? != sequence || sequence & 1 != 0 {
+    if read::<u32>(named, &DENTRY_SEQ)? != sequence || sequence & 1 != 0 {
         return Err(Reason::PathUnstable);
     }
     walk.step = 0;
@@ -292,8 +397,11 @@ fn enter(walk: &mut Walk) -> Result<u32, Reason> {
         walk.offset = 0;
         return Ok(DESCEND);
     }
+    if walk.way == OWN && walk.flags & WALK_APART != 0 {
+        return Ok(FINISH);
+    }
     let superblock: u64 = read(walk.leaf, &DENTRY_SB)?;
-    if read::<u64>(superblock, &SB_ROOT)? != walk.dentry {
+    if walk.way != OWN && read::<u64>(superblock, &SB_ROOT)? != walk.dentry {
         // Not connected to its file system's root, so it has no name that policy could mean.
         walk.flags = WALK_APART;
         walk.memory = APART;
@@ -354,18 +462,22 @@ fn arrive(walk: &mut Walk, exact: bool) -> Result<u32, Reason> {
     walk.class = if exact { node.exact } else { node.below };
     walk.exec_subject =
         if exact && node.exec_subject != 0 { node.exec_subject } else { node.exec_subject_below };
-    walk.flags = if exact { node.flags } else { 0 };
+    walk.flags = if exact { node.flags } else { node.flags_below };
     Ok(FINISH)
 }
 
 #[inline(always)]
 fn finish(walk: &mut Walk) -> Result<u32, Reason> {
-    let is_still = walk.memory != APART && directory::nothing_moved(walk);
+    let was_asked = walk.memory != APART || walk.way != HOST;
+    let is_still = was_asked && directory::nothing_moved(walk);
     match walk.memory {
         // The directory, or the file, may have been elsewhere already.
         KNOWS if !is_still => return Ok(START),
         LEARNS if is_still => directory::remember(walk, walk.slot, walk.generation)?,
         _ => {}
+    }
+    if walk.way == OWN && walk.crossed != 0 && changes_of_mounts() != walk.mounts {
+        return Err(Reason::PathUnstable);
     }
     walk.step = 0;
     Ok(if is_still { DONE } else { CHECK })

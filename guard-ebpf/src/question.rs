@@ -13,6 +13,7 @@ use crate::memory::read;
 use crate::offsets::*;
 use crate::overlay;
 use crate::own_proc;
+use crate::own_root;
 use crate::own_tmpfs;
 use crate::path;
 use crate::resource::Resource;
@@ -60,6 +61,7 @@ pub fn file(dentry: u64, inode: u64, required: u64) -> Question {
     Question {
         dentry,
         inode,
+        mount_at: 0,
         required,
         either: [0; 2],
         save: 0,
@@ -71,10 +73,23 @@ pub fn file(dentry: u64, inode: u64, required: u64) -> Question {
     }
 }
 
+/// Asks about a file that is open: what the kernel calls it says through which mount.
+#[inline(always)]
+pub fn open(file: u64, dentry: u64, inode: u64, required: u64) -> Question {
+    Question { mount_at: file + get(&FILE_MNT), ..self::file(dentry, inode, required) }
+}
+
+/// Says through which mount something is seen, by the kernel's `struct path` of it or of its directory.
+#[inline(always)]
+pub fn at(path: u64, question: Question) -> Question {
+    Question { mount_at: path + get(&PATH_MNT), ..question }
+}
+
 /// Asks whether one of two actions is allowed.
 #[inline(always)]
-pub fn either(dentry: u64, inode: u64, first: Action, second: Action) -> Question {
-    Question { either: [first.bit(), second.bit()], ..file(dentry, inode, first.bit() | second.bit()) }
+pub fn either(file: u64, dentry: u64, inode: u64, first: Action, second: Action) -> Question {
+    let required = first.bit() | second.bit();
+    Question { either: [first.bit(), second.bit()], ..open(file, dentry, inode, required) }
 }
 
 /// Asks about a file, or one that will be there, by its name.
@@ -330,6 +345,9 @@ fn describe(question: *const Question, label: *mut Label, resource: &mut Resourc
     } else {
         // SAFETY: the walk buffer of the running task's own label.
         let walk = unsafe { &raw mut (*label).walk };
+        if own_root::prepare(&generation, header, label, dentry, question.mount_at, resource)? {
+            return Ok(());
+        }
         path::classify(&generation, header, dentry, walk, resource)?;
         own_tmpfs::correct(dentry, label, walk, resource)?;
         if itself && (kind == S_IFCHR || kind == S_IFBLK) {

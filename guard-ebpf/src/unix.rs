@@ -8,6 +8,7 @@ use crate::address::AF_UNIX;
 use crate::memory::{member, read, read_at};
 use crate::network::sock_of;
 use crate::offsets::*;
+use crate::own_root;
 use crate::own_tmpfs;
 use crate::path;
 use crate::question::{self, ABSTRACT, SOCKET, UNNAMED, UNREADABLE, decided, described, nth, put};
@@ -92,13 +93,14 @@ pub fn unix_bind_path(ctx: LsmContext) -> i32 {
     if mode & S_IFMT != S_IFSOCK {
         return 0;
     }
-    guarded(Action::UnixBind.bit(), |label| bind_at(ctx.arg(1), label))
+    guarded(Action::UnixBind.bit(), |label| bind_at(ctx.arg(0), ctx.arg(1), label))
 }
 
-/// Decides `unix.bind` at the place of `dentry`, where nothing is yet.
+/// Decides `unix.bind` at the place of `dentry` in the directory `path`, where nothing is yet.
 #[inline(always)]
-pub fn bind_at(dentry: u64, label: *mut Label) -> Result<i32, Reason> {
-    ask(label, Question { about: SOCKET, ..question::file(dentry, 0, Action::UnixBind.bit()) })
+pub fn bind_at(path: u64, dentry: u64, label: *mut Label) -> Result<i32, Reason> {
+    let question = Question { about: SOCKET, ..question::file(dentry, 0, Action::UnixBind.bit()) };
+    ask(label, question::at(path, question))
 }
 
 /// Decides accepting connections on the socket `sock`, by its own name.
@@ -112,7 +114,8 @@ fn decide(sock: *const c_void, label: *mut Label, action: Action) -> Result<i32,
     let peer = sockets::subject_of(sock);
     let dentry: u64 = read(sock as u64, &UNIX_DENTRY)?;
     let question = if dentry != 0 {
-        Question { about: SOCKET, ..question::file(dentry, 0, action.bit()) }
+        let mount_at = sock as u64 + get(&UNIX_MNT);
+        Question { about: SOCKET, mount_at, ..question::file(dentry, 0, action.bit()) }
     } else {
         let address: u64 = read(sock as u64, &UNIX_ADDR)?;
         let length: u32 = if address == 0 { 0 } else { read(address, &UNIX_ADDRESS_LEN)? };
@@ -166,6 +169,10 @@ fn describe(label: *mut Label, resource: &mut Resource) -> Result<(), Reason> {
         let dentry = question.dentry;
         // SAFETY: the walk buffer of the running task's own label.
         let walk = unsafe { &raw mut (*label).walk };
+        let mount_at = question.mount_at;
+        if own_root::prepare(&generation, header, label, dentry, mount_at, resource)? {
+            return Ok(());
+        }
         path::classify(&generation, header, dentry, walk, resource)?;
         own_tmpfs::correct(dentry, label, walk, resource)?;
     } else if about == ABSTRACT {

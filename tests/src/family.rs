@@ -14,8 +14,8 @@ use crate::threats::Entry;
 use crate::{
     admin, attributes, caches, canary, checks, coverage, credentials, deputies, doors, escape, exactness,
     exec, failures, families, file, first_hour, flood, generations, hostile, identity, image, includes,
-    interpreter, layout, lifecycle, listening, machine, mode, mounts, names, network, own_tmpfs, path,
-    process, programs, quickstart, quiet, requirements, ring, running, selector, self_protection, sending,
+    interpreter, layout, lifecycle, listening, machine, mode, mounts, names, network, nspawn, own_tmpfs, path,
+    podman, process, programs, quickstart, quiet, requirements, ring, running, selector, self_protection, sending,
     session, shadow, starters, stdio, store, systemd, unix, unused, users, why,
 };
 
@@ -134,6 +134,8 @@ const FAMILIES: &[Family] = &[
             includes::container::PART,
         ],
     },
+    Family { name: "podman", place: Place::Plain, has_daemon: true, parts: &[podman::PART] },
+    Family { name: "nspawn", place: Place::Systemd, has_daemon: true, parts: &[nspawn::PART] },
     Family {
         name: "lifecycle",
         place: Place::Alone,
