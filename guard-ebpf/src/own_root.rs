@@ -12,13 +12,14 @@
 //! outside of the root, or leads to it by no mount, is known to no policy.
 
 use crate::atomic;
+use crate::file::S_IFMT;
 use crate::generation::Generation;
 use crate::maps::{HOST_ROOT, ROOT_COUNTS, ROOTS};
 use crate::memory::{read, read_at};
 use crate::offsets::*;
-use crate::path::{HOST, HOST_UNREMEMBERED, OWN, walk_up_and_down};
+use crate::path::{HOST, HOST_UNREMEMBERED, OWN, ended, walk_up_and_down};
+use crate::question::{self, DESCRIBED, NOT_DESCRIBED, UNREADABLE, nth, undescribed};
 use crate::record::count;
-use crate::resource::Resource;
 use crate::shared;
 use crate::verdict::live;
 use aya_ebpf::bindings::task_struct;
@@ -49,14 +50,36 @@ fn has_own_root(generation: &Generation, row: u32) -> bool {
 /// Keeps the root of `task` in the label that is attached to it, if the label's subject has one of its own.
 #[inline(always)]
 pub fn keep(task: *mut task_struct, label: *mut Label, row: u32) {
-    let Ok((generation, header)) = live() else { return };
-    if header.flags & HAS_OWN_ROOTS == 0 || !has_own_root(&generation, row) {
-        return;
+    // SAFETY: a label is a whole value. The task is passed in it: a global function takes no pointer that is a
+    // number to it.
+    unsafe {
+        core::ptr::write_volatile(&raw mut (*label).root.dentry, task as u64);
+        keep_root(label, row);
     }
-    // Without a root everything is outside of it, and denied.
-    let root = noted(task as u64).unwrap_or_default();
-    // SAFETY: a label is a whole value.
+}
+
+/// What `keep` does, as a global function, which the verifier checks by itself.
+///
+/// # Safety
+/// The label must be a whole one; the verifier checks it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub unsafe extern "C" fn keep_root(label: *mut Label, row: u32) -> u32 {
+    if label.is_null() {
+        return 0;
+    }
+    // SAFETY: by the contract of this function.
+    let task = unsafe { read_volatile(&raw const (*label).root.dentry) };
+    let root = match live() {
+        Ok((generation, header)) if header.flags & HAS_OWN_ROOTS != 0 && has_own_root(&generation, row) => {
+            // Without a root everything is denied.
+            noted(task).unwrap_or_default()
+        }
+        _ => OwnRoot::default(),
+    };
+    // SAFETY: as above.
     unsafe { (*label).root = root };
+    0
 }
 
 /// The root of a task, with a note of it.
@@ -137,57 +160,108 @@ pub fn forget(inode: u64) {
     }
 }
 
-/// Prepares the walk buffer of a label for a file that is seen through the mount whose address lies at
-/// `mount_at`. Returns whether everything is denied on that file already, because it belongs to Guard; the
-/// buffer then holds its path on the host.
+/// Prepares the description of question `index`, for a subject whose root is its own. Returns
+/// [`NOT_DESCRIBED`], or what the description would.
+///
+/// Everything that is decided then is decided by the generation that is kept here.
 #[inline(always)]
-pub fn prepare(
-    generation: &Generation,
-    header: &Header,
-    label: *mut Label,
-    dentry: u64,
-    mount_at: u64,
-    resource: &mut Resource,
-) -> Result<bool, Reason> {
+pub fn prepare(label: *mut Label, index: u32) -> u32 {
     // SAFETY: the label of the running task with its walk buffer.
-    let (row, root, walk) = unsafe { ((*label).row, (*label).root, &raw mut (*label).walk) };
-    if header.flags & HAS_OWN_ROOTS == 0 || !has_own_root(generation, row) {
-        // SAFETY: as above.
-        unsafe { (*walk).way = HOST };
-        return Ok(false);
+    unsafe {
+        if (*label).root.number == 0 {
+            (*label).walk.way = HOST;
+            NOT_DESCRIBED
+        } else {
+            prepare_own(label, index)
+        }
     }
-    let anchor = if root.number != 0 && number(root.inode) == Some(root.number) { root.dentry } else { 0 };
-    let superblock: u64 = read(dentry, &DENTRY_SB)?;
+}
+
+/// What `prepare` does for a label with a root. A global function: see `question.rs`.
+///
+/// # Safety
+/// The label must be a whole one, and that of the running task; the verifier checks the first.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub unsafe extern "C" fn prepare_own(label: *mut Label, index: u32) -> u32 {
+    if label.is_null() {
+        return UNREADABLE;
+    }
+    match begin(label, index) {
+        Ok(described) => described,
+        Err(reason) => undescribed(reason),
+    }
+}
+
+#[inline(always)]
+fn begin(label: *mut Label, index: u32) -> Result<u32, Reason> {
+    let (generation, _) = live()?;
+    generation.keep(label);
+    // SAFETY: the label of the running task with its walk buffer.
+    let (row, walk, question) = unsafe { ((*label).row, &raw mut (*label).walk, &*nth(label, index)) };
+    // SAFETY: as above.
+    unsafe { (*walk).way = HOST };
+    if !question::is_named(question) || !has_own_root(&generation, row) {
+        return Ok(NOT_DESCRIBED);
+    }
+    // SAFETY: as above.
+    let (dentry, inode, kept) = unsafe { ((*label).root.dentry, (*label).root.inode, (*label).root.number) };
+    let anchor = if number(inode) == Some(kept) { dentry } else { 0 };
+    let superblock: u64 = read(question.dentry, &DENTRY_SB)?;
     if anchor == 0 || read::<u64>(superblock, &SB_ROOT)? != anchor {
         // It lies on no file system of which the root is the whole: it may be the host's, under a name of the
         // container's. What Guard protects stays protected.
         // SAFETY: as above.
-        let state = unsafe {
+        unsafe {
             (*walk).way = HOST_UNREMEMBERED;
-            (*walk).leaf = dentry;
+            (*walk).leaf = question.dentry;
             (*walk).generation = generation.number;
             (*walk).slot = generation.slot;
             (*walk).names = 0;
             (*walk).patterns = 0;
-            walk_up_and_down(walk)
-        };
-        crate::path::ended(state)?;
-        // SAFETY: as above.
-        if unsafe { (*walk).flags } & NODE_GUARDS_OWN != 0 {
-            resource.class = GUARDS_OWN;
-            resource.has_path = true;
-            return Ok(true);
+            ended(walk_up_and_down(walk))?;
+            if (*walk).flags & NODE_GUARDS_OWN != 0 {
+                let described = &mut (*label).questions.described;
+                described.features = 0;
+                described.kind = if question.inode == 0 {
+                    (question.mode as u16 & S_IFMT) as u64
+                } else {
+                    (read::<u16>(question.inode, &INODE_MODE)? & S_IFMT) as u64
+                };
+                described.class = GUARDS_OWN;
+                described.has_path = 1;
+                return Ok(DESCRIBED);
+            }
         }
     }
-    let mount = if mount_at == 0 { 0 } else { mount_of(read_at(mount_at)?) };
+    let mount = if question.mount_at == 0 { 0 } else { mount_of(read_at(question.mount_at)?) };
     // SAFETY: as above.
     unsafe {
         (*walk).way = OWN;
         (*walk).anchor = anchor;
-        (*walk).anchor_inode = root.inode;
+        (*walk).anchor_inode = inode;
         (*walk).first_mount = mount;
     }
-    Ok(false)
+    Ok(NOT_DESCRIBED)
+}
+
+/// The generation that describes and decides: the one that was kept where `prepare` found a root. A subject
+/// with a root of its own whose label has none gets an error, and is denied everything.
+#[inline(always)]
+pub fn generation(label: *mut Label) -> Result<(Generation, &'static Header), Reason> {
+    // SAFETY: the label of the running task.
+    let (number, row) = unsafe { ((*label).root.number, (*label).row) };
+    if number != 0 {
+        let generation = Generation::kept(label);
+        let header = generation.header().ok_or(Reason::TableMiss)?;
+        return Ok((generation, header));
+    }
+    let (generation, header) = live()?;
+    generation.keep(label);
+    if header.flags & HAS_OWN_ROOTS != 0 && has_own_root(&generation, row) {
+        return Err(Reason::Unreadable);
+    }
+    Ok((generation, header))
 }
 
 /// The mount that a `struct vfsmount` is part of; 0 stays 0.
@@ -248,7 +322,7 @@ pub fn has_begun(task: u64) -> Result<bool, Reason> {
             (*walk).slot = generation.slot;
             (*walk).names = 0;
             (*walk).patterns = 0;
-            crate::path::ended(walk_up_and_down(walk))?;
+            ended(walk_up_and_down(walk))?;
             Ok((*walk).flags & WALK_APART == 0)
         }
     })

@@ -81,11 +81,13 @@ const DESCEND: u32 = 6;
 const FINISH: u32 = 7;
 /// Compare one dentry's sequence count with what it was.
 const CHECK: u32 = 8;
+/// Go on where the file system is mounted.
+const CROSS: u32 = 9;
 /// The walk is over: found, or why not.
-const DONE: u32 = 9;
-const UNSTABLE: u32 = 10;
-const TOO_DEEP: u32 = 11;
-const UNREADABLE: u32 = 12;
+const DONE: u32 = 10;
+const UNSTABLE: u32 = 11;
+const TOO_DEEP: u32 = 12;
+const UNREADABLE: u32 = 13;
 
 /// Classifies the file at `dentry`: afterwards the walk buffer holds its class, what executing it
 /// selects, and the path for an event; the features of its names are added to `resource`.
@@ -170,6 +172,7 @@ extern "C" fn step(_: u32, walk: *mut *mut Walk) -> i64 {
         DESCEND => descend(walk),
         FINISH => finish(walk),
         CHECK => check(walk),
+        CROSS => cross(walk),
         _ => return 1,
     };
     match result {
@@ -211,6 +214,7 @@ fn start(walk: &mut Walk) -> Result<u32, Reason> {
     walk.memory = if walk.memory == UNASKED { directory::begin(walk) } else { APART };
     if walk.way != HOST {
         walk.memory = APART;
+        walk.found = 0;
         walk.mount = walk.first_mount;
     }
     Ok(CLIMB)
@@ -227,13 +231,13 @@ fn changes_of_mounts() -> u32 {
     read_at(lock).unwrap_or(1)
 }
 
-/// Goes on where the file system is mounted that the walk has reached the visible root of. Returns whether it
-/// is mounted anywhere.
+/// Goes on where the file system is mounted that the walk has reached the visible root of.
 #[inline(always)]
-fn cross(walk: &mut Walk) -> Result<bool, Reason> {
+fn cross(walk: &mut Walk) -> Result<u32, Reason> {
     let above: u64 = read(walk.mount, &MOUNT_PARENT)?;
     if above == walk.mount || walk.mounts & 1 != 0 {
-        return Ok(false);
+        // It is mounted nowhere, or nobody can say where.
+        return Ok(TOP);
     }
     if walk.crossed >= MAX_CROSSED {
         return Err(Reason::PathTooDeep);
@@ -248,15 +252,29 @@ fn cross(walk: &mut Walk) -> Result<bool, Reason> {
     if walk.inside == NOWHERE {
         walk.inside = walk.count;
     }
-    Ok(true)
+    Ok(CLIMB)
 }
 
-/// Whether the walk has reached the root that it is to end at.
+/// Whether the way ends here, or goes on elsewhere than at the parent.
 #[inline(always)]
-fn is_anchor(walk: &Walk) -> Result<bool, Reason> {
-    Ok(walk.dentry == walk.anchor
+fn turn(walk: &mut Walk) -> Result<u32, Reason> {
+    if walk.dentry == walk.anchor
         && walk.anchor != 0
-        && read::<u64>(walk.dentry, &DENTRY_INODE)? == walk.anchor_inode)
+        && read::<u64>(walk.dentry, &DENTRY_INODE)? == walk.anchor_inode
+    {
+        walk.found = 1;
+        if walk.count == 0 {
+            // A root is called "/", also one that is a directory with a name elsewhere.
+            let superblock: u64 = read(walk.dentry, &DENTRY_SB)?;
+            walk.leaf = read(superblock, &SB_ROOT)?;
+        }
+        return Ok(TOP);
+    }
+    let mount = walk.mount;
+    if mount != 0 && read_at::<u64>(mount + get(&MOUNT_MNT) + get(&VFSMOUNT_ROOT))? == walk.dentry {
+        return Ok(CROSS);
+    }
+    Ok(CLIMB)
 }
 
 #[inline(always)]
@@ -269,11 +287,9 @@ fn climb(walk: &mut Walk) -> Result<u32, Reason> {
         return Ok(if walk.memory == KNOWS { TOP } else { CLIMB });
     }
     if walk.way == OWN {
-        if is_anchor(walk)? {
-            return Ok(TOP);
-        }
-        if walk.mount != 0 && read_at::<u64>(walk.mount + get(&MOUNT_MNT) + get(&VFSMOUNT_ROOT))? == walk.dentry {
-            return Ok(if cross(walk)? { CLIMB } else { TOP });
+        let next = turn(walk)?;
+        if next != CLIMB {
+            return Ok(next);
         }
     }
     let dentry = walk.dentry;
@@ -332,7 +348,7 @@ fn top(walk: &mut Walk) -> Result<u32, Reason> {
         walk.device = read(superblock, &SB_DEV)?;
     }
     if walk.way == OWN {
-        if is_anchor(walk)? {
+        if walk.found != 0 {
             walk.device = OWN_ROOT;
         } else {
             // Outside: a walk to a device of the host's would be about other names.
@@ -342,15 +358,9 @@ fn top(walk: &mut Walk) -> Result<u32, Reason> {
     if walk.patterns == 0 {
         return Ok(ENTER);
     }
-    let mut named = walk.leaf;
-    if walk.way == OWN && walk.count == 0 {
-        // A root is called "/", also one that is a directory with a name elsewhere.
-        let superblock: u64 = read(walk.leaf, &DENTRY_SB)?;
-        named = read(superblock, &SB_ROOT)?;
-    }
-    let sequence: u32 = read(named, &DENTRY_SEQ)?;
-    let name: u64 = read(named, &DENTRY_NAME)?;
-    walk.length = read(named, &DENTRY_NAME_LEN)?;
+    let sequence: u32 = read(walk.leaf, &DENTRY_SEQ)?;
+    let name: u64 = read(walk.leaf, &DENTRY_NAME)?;
+    walk.length = read(walk.leaf, &DENTRY_NAME_LEN)?;
     let used = if walk.length > CHUNK as u32 { CHUNK as u32 } else { walk.length };
     walk.front = [0; 4];
     walk.back = [0; 8];
@@ -361,7 +371,7 @@ fn top(walk: &mut Walk) -> Result<u32, Reason> {
         let start = walk.back.as_mut_ptr().cast::<u8>().add(gap as usize);
         copy::<31>(start, used, name + (walk.length - used) as u64)?;
     }
-    if read::<u32>(named, &DENTRY_SEQ)? != sequence || sequence & 1 != 0 {
+    if read::<u32>(walk.leaf, &DENTRY_SEQ)? != sequence || sequence & 1 != 0 {
         return Err(Reason::PathUnstable);
     }
     walk.step = 0;

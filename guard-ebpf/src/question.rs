@@ -18,7 +18,7 @@ use crate::own_tmpfs;
 use crate::path;
 use crate::resource::Resource;
 use crate::task::current;
-use crate::verdict::{conclude, live, query};
+use crate::verdict::{conclude, query};
 use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
 use guard_common::action::{Action, EACCES};
 use guard_common::class::{ANONYMOUS_MEMORY, OWN_ANONYMOUS, OWN_CGROUP, OWN_PROC, OWN_TMPFS, UNKNOWN};
@@ -140,8 +140,11 @@ pub fn ask_all(label: *mut Label, count: u32) -> Result<i32, Reason> {
 
 #[inline(always)]
 fn answer(label: *mut Label, index: u32) -> Result<i32, Reason> {
-    // SAFETY: the label of the running task.
-    let failed = unsafe { describe_question(label, index) };
+    let mut failed = own_root::prepare(label, index);
+    if failed == NOT_DESCRIBED {
+        // SAFETY: the label of the running task.
+        failed = unsafe { describe_question(label, index) };
+    }
     decided(label, index, failed)
 }
 
@@ -159,11 +162,13 @@ pub fn decided(label: *mut Label, index: u32, failed: u32) -> Result<i32, Reason
 }
 
 // Why something could not be described.
-const DESCRIBED: u32 = 0;
+pub const DESCRIBED: u32 = 0;
 const UNSTABLE: u32 = 1;
 const TOO_DEEP: u32 = 2;
 const NO_GENERATION: u32 = 3;
 pub const UNREADABLE: u32 = 4;
+/// It was not tried.
+pub const NOT_DESCRIBED: u32 = 5;
 
 /// Describes what question `index` of a label is about. Returns [`DESCRIBED`] or why it could not.
 ///
@@ -193,11 +198,25 @@ pub fn described(label: *mut Label, result: Result<(), Reason>, resource: &Resou
             described.has_path = resource.has_path as u32;
             DESCRIBED
         }
-        Err(Reason::PathUnstable) => UNSTABLE,
-        Err(Reason::PathTooDeep) => TOO_DEEP,
-        Err(Reason::NoGeneration) => NO_GENERATION,
-        Err(_) => UNREADABLE,
+        Err(reason) => undescribed(reason),
     }
+}
+
+/// Why something could not be described, as a number.
+#[inline(always)]
+pub fn undescribed(reason: Reason) -> u32 {
+    match reason {
+        Reason::PathUnstable => UNSTABLE,
+        Reason::PathTooDeep => TOO_DEEP,
+        Reason::NoGeneration => NO_GENERATION,
+        _ => UNREADABLE,
+    }
+}
+
+/// Whether a question is about something with a name in a file system.
+#[inline(always)]
+pub fn is_named(question: &Question) -> bool {
+    matches!(question.about, FILE | PLACE | NEW | SOCKET)
 }
 
 #[inline(always)]
@@ -309,8 +328,7 @@ fn removed(kind: u64) -> u64 {
 /// Finds class, features and attributes of what is asked about.
 #[inline(always)]
 fn describe(question: *const Question, label: *mut Label, resource: &mut Resource) -> Result<(), Reason> {
-    let (generation, header) = live()?;
-    generation.keep(label);
+    let (generation, header) = own_root::generation(label)?;
     // SAFETY: the question of the running task.
     let question = unsafe { &*question };
     let about = question.about;
@@ -345,9 +363,6 @@ fn describe(question: *const Question, label: *mut Label, resource: &mut Resourc
     } else {
         // SAFETY: the walk buffer of the running task's own label.
         let walk = unsafe { &raw mut (*label).walk };
-        if own_root::prepare(&generation, header, label, dentry, question.mount_at, resource)? {
-            return Ok(());
-        }
         path::classify(&generation, header, dentry, walk, resource)?;
         own_tmpfs::correct(dentry, label, walk, resource)?;
         if itself && (kind == S_IFCHR || kind == S_IFBLK) {

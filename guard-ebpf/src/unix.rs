@@ -11,11 +11,12 @@ use crate::offsets::*;
 use crate::own_root;
 use crate::own_tmpfs;
 use crate::path;
-use crate::question::{self, ABSTRACT, SOCKET, UNNAMED, UNREADABLE, decided, described, nth, put};
+use crate::question::{
+    self, ABSTRACT, NOT_DESCRIBED, SOCKET, UNNAMED, UNREADABLE, decided, described, nth, put,
+};
 use crate::resource::Resource;
 use crate::sockets;
 use crate::task::guarded;
-use crate::verdict::live;
 use aya_ebpf::macros::lsm;
 use aya_ebpf::programs::LsmContext;
 use core::ffi::c_void;
@@ -131,8 +132,11 @@ fn decide(sock: *const c_void, label: *mut Label, action: Action) -> Result<i32,
 #[inline(always)]
 fn ask(label: *mut Label, question: Question) -> Result<i32, Reason> {
     put(label, 0, question);
-    // SAFETY: the label of the running task.
-    let failed = unsafe { describe_socket(label) };
+    let mut failed = own_root::prepare(label, 0);
+    if failed == NOT_DESCRIBED {
+        // SAFETY: the label of the running task.
+        failed = unsafe { describe_socket(label) };
+    }
     decided(label, 0, failed)
 }
 
@@ -154,8 +158,7 @@ pub unsafe extern "C" fn describe_socket(label: *mut Label) -> u32 {
 
 #[inline(always)]
 fn describe(label: *mut Label, resource: &mut Resource) -> Result<(), Reason> {
-    let (generation, header) = live()?;
-    generation.keep(label);
+    let (generation, header) = own_root::generation(label)?;
     // SAFETY: the label of the running task.
     let (question, own) = unsafe { (&*nth(label, 0), (*label).subject) };
     let about = question.about;
@@ -169,10 +172,6 @@ fn describe(label: *mut Label, resource: &mut Resource) -> Result<(), Reason> {
         let dentry = question.dentry;
         // SAFETY: the walk buffer of the running task's own label.
         let walk = unsafe { &raw mut (*label).walk };
-        let mount_at = question.mount_at;
-        if own_root::prepare(&generation, header, label, dentry, mount_at, resource)? {
-            return Ok(());
-        }
         path::classify(&generation, header, dentry, walk, resource)?;
         own_tmpfs::correct(dentry, label, walk, resource)?;
     } else if about == ABSTRACT {

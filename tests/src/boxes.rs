@@ -23,7 +23,8 @@ fn work(engine: &str) -> PathBuf {
 pub(crate) const SHOWN: &str = "/srv/boxes/shown";
 
 /// What is told to the shell comes line by line; it answers with a status and what it said of errors.
-pub(crate) const LOOP: &str = "while read -r line </work/ask; do (eval \"$line\") 2>/work/error; echo $? >/work/answer; done";
+pub(crate) const LOOP: &str =
+    "while read -r line </work/ask; do (eval \"$line\") 2>/work/error; echo $? >/work/answer; done";
 
 /// Programs of the busybox that an agent has.
 const TOOLS: [&str; 10] = ["sh", "cat", "ls", "mount", "chroot", "mkdir", "rm", "sleep", "cp", "mv"];
@@ -31,7 +32,9 @@ const TOOLS: [&str; 10] = ["sh", "cat", "ls", "mount", "chroot", "mkdir", "rm", 
 /// Makes the root of an agent's container in `root`.
 pub(crate) fn agents_root(root: &Path) -> Result<()> {
     let busybox = fs::read(which("busybox")?).context("read busybox")?;
-    for directory in ["proc", "sys", "dev", "tmp", "run", "work", "host", "srv/data", "jail/srv/data", "etc", "var"] {
+    for directory in
+        ["proc", "sys", "dev", "tmp", "run", "work", "host", "srv/data", "jail/srv/data", "etc", "var"]
+    {
         layout::directory(&root.join(directory))?;
     }
     layout::program(&root.join("usr/bin/busybox"), &busybox)?;
@@ -134,16 +137,21 @@ pub(crate) fn add_server(bundle: Bundle, name: &str, selector: &str, port: u16) 
     );
     let files = "resource == Guard::File::\"/etc/passwd\" || resource == Guard::File::\"/etc/group\"";
     let here = format!("resource in Guard::Net::\"127.0.0.1/32\" && resource.port == {port}");
-    let own = within(&["/var/lib/nginx", "/var/log/nginx"]) + " || resource == Guard::File::\"/run/nginx.pid\"";
-    let policy =
-        permit(&format!("{name}-pages"), name, &["read"], &within(&["/var/www/good", "/etc/nginx"]))
-            + &permit(&format!("{name}-files"), name, &["read"], files)
-            + &permit(&format!("{name}-own"), name, &["file.*"], &own)
-            + &permit(&format!("{name}-exec"), name, &["exec"], "resource == Guard::File::\"/usr/sbin/nginx\"")
-            + &permit(&format!("{name}-map"), name, &["read", "exec.map"], &within(&["/usr/lib", "/usr/lib64"]))
-            + &permit(&format!("{name}-listen"), name, &["net.bind", "net.listen"], &here)
-            + &permit(&format!("{name}-clients"), name, &["net.accept"], "resource in Guard::Net::\"127.0.0.0/8\"")
-            + &permit(&format!("{name}-machine"), name, &["sys.*", "proc.*"], "true");
+    let own =
+        within(&["/var/lib/nginx", "/var/log/nginx"]) + " || resource == Guard::File::\"/run/nginx.pid\"";
+    let policy = permit(&format!("{name}-pages"), name, &["read"], &within(&["/var/www/good", "/etc/nginx"]))
+        + &permit(&format!("{name}-files"), name, &["read"], files)
+        + &permit(&format!("{name}-own"), name, &["file.*"], &own)
+        + &permit(&format!("{name}-exec"), name, &["exec"], "resource == Guard::File::\"/usr/sbin/nginx\"")
+        + &permit(&format!("{name}-map"), name, &["read", "exec.map"], &within(&["/usr/lib", "/usr/lib64"]))
+        + &permit(&format!("{name}-listen"), name, &["net.bind", "net.listen"], &here)
+        + &permit(
+            &format!("{name}-clients"),
+            name,
+            &["net.accept"],
+            "resource in Guard::Net::\"127.0.0.0/8\"",
+        )
+        + &permit(&format!("{name}-machine"), name, &["sys.*", "proc.*"], "true");
     bundle.toml(&subject).policy(name, policy)
 }
 

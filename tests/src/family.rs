@@ -14,9 +14,9 @@ use crate::threats::Entry;
 use crate::{
     admin, attributes, caches, canary, checks, coverage, credentials, deputies, doors, escape, exactness,
     exec, failures, families, file, first_hour, flood, generations, hostile, identity, image, includes,
-    interpreter, layout, lifecycle, listening, machine, mode, mounts, names, network, nspawn, own_tmpfs, path,
-    podman, process, programs, quickstart, quiet, requirements, ring, running, selector, self_protection, sending,
-    session, shadow, starters, stdio, store, systemd, unix, unused, users, why,
+    interpreter, layout, lifecycle, listening, machine, mode, mounts, names, network, nspawn, own_tmpfs,
+    path, podman, process, programs, quickstart, quiet, requirements, ring, running, selector,
+    self_protection, sending, session, shadow, starters, stdio, store, systemd, unix, unused, users, why,
 };
 
 /// One test: run once without Guard and once under it.

@@ -34,7 +34,8 @@ const PORT: u16 = 7027;
 const ENGINE: &str = "nspawn";
 
 fn bundle(bundle: Bundle) -> Result<Bundle> {
-    let bundle = boxes::add_agent(bundle, AGENT.name, "container = { name = \"guard-agents\", engine = \"nspawn\" }");
+    let bundle =
+        boxes::add_agent(bundle, AGENT.name, "container = { name = \"guard-agents\", engine = \"nspawn\" }");
     Ok(boxes::add_server(bundle, WEB.name, "container = \"guard-web\"", PORT))
 }
 
@@ -77,7 +78,9 @@ fn an_agent_in_nspawn_is_held_to_its_own_root(case: &Case<'_>) -> Result<()> {
     })?;
     case.refused(read("/etc/secret"), || tell("cat /etc/secret >/dev/null"))?;
     case.refused(read("/host/srv/data/notes"), || tell("cat /host/srv/data/notes >/dev/null"))?;
-    case.refused(read("/jail/srv/data/notes"), || tell("chroot /jail /busybox cat /srv/data/notes >/dev/null"))?;
+    case.refused(read("/jail/srv/data/notes"), || {
+        tell("chroot /jail /busybox cat /srv/data/notes >/dev/null")
+    })?;
     let mounts = refusal(AGENT, "sys.mount").with(Errno::EPERM).only_labelled();
     case.refused(mounts, || {
         tell("mount --bind /etc /srv/data")?;
@@ -96,10 +99,12 @@ fn a_machine_with_another_name_is_not_labelled(case: &Case<'_>) -> Result<()> {
 
 fn nginx_in_nspawn_serves_one_tree_and_not_another(case: &Case<'_>) -> Result<()> {
     start("guard-web", "web", &["/usr/sbin/nginx"])?;
-    eventually("nginx in a machine serves", || Ok(boxes::get(PORT, "/good/page").is_ok())).with_context(|| {
-        let log = Command::new("journalctl").args(["--no-pager", "-n", "40"]).output();
-        log.map(|log| String::from_utf8_lossy(&log.stdout).into_owned()).unwrap_or_default()
-    })?;
+    eventually("nginx in a machine serves", || Ok(boxes::get(PORT, "/good/page").is_ok())).with_context(
+        || {
+            let log = Command::new("journalctl").args(["--no-pager", "-n", "40"]).output();
+            log.map(|log| String::from_utf8_lossy(&log.stdout).into_owned()).unwrap_or_default()
+        },
+    )?;
     case.allowed(ROOT, || boxes::get(PORT, "/good/page"))?;
     let refused = refusal(WEB, "file.read").at("/var/www/bad/page").only_labelled();
     case.refused(refused, || boxes::get(PORT, "/bad/page"))?;

@@ -76,12 +76,14 @@ fn prepare() -> Result<()> {
     boxes::servers_root(servers, PORT)?;
     for (root, image) in [(agents, AGENTS_IMAGE), (agents, OTHER_IMAGE), (servers, WEB_IMAGE)] {
         let archive = Path::new("/srv/boxes/image.tar");
-        layout::run(
-            "tar",
-            &["-C", &root.display().to_string(), "-cf", &archive.display().to_string(), "."],
-        )?;
-        boxes::output(&mut podman(&["import", "--quiet", &archive.display().to_string(), &format!("{image}:1")]))
-            .with_context(|| format!("make the image {image}"))?;
+        layout::run("tar", &["-C", &root.display().to_string(), "-cf", &archive.display().to_string(), "."])?;
+        boxes::output(&mut podman(&[
+            "import",
+            "--quiet",
+            &archive.display().to_string(),
+            &format!("{image}:1"),
+        ]))
+        .with_context(|| format!("make the image {image}"))?;
     }
     Ok(())
 }
@@ -117,7 +119,9 @@ fn an_agent_in_podman_is_held_to_its_own_root(case: &Case<'_>) -> Result<()> {
     // The policy's words mean the container's places, not those of the host, whatever shows them.
     case.refused(read("/host/srv/data/notes"), || tell("cat /host/srv/data/notes >/dev/null"))?;
     // Another root, later, is not the one that the policy means.
-    case.refused(read("/jail/srv/data/notes"), || tell("chroot /jail /busybox cat /srv/data/notes >/dev/null"))?;
+    case.refused(read("/jail/srv/data/notes"), || {
+        tell("chroot /jail /busybox cat /srv/data/notes >/dev/null")
+    })?;
     // Nothing gets another name.
     let mounts = refusal(AGENT, "sys.mount").with(Errno::EPERM).only_labelled();
     case.refused(mounts, || {
@@ -170,10 +174,12 @@ fn what_joins_a_container_is_labelled(case: &Case<'_>) -> Result<()> {
 
 fn nginx_in_podman_serves_one_tree_and_not_another(case: &Case<'_>) -> Result<()> {
     start("guard-web", WEB_IMAGE, &["/usr/sbin/nginx"])?;
-    eventually("nginx in a container serves", || Ok(boxes::get(PORT, "/good/page").is_ok())).with_context(|| {
-        let log = podman(&["logs", "guard-web"]).output();
-        log.map(|log| String::from_utf8_lossy(&log.stderr).into_owned()).unwrap_or_default()
-    })?;
+    eventually("nginx in a container serves", || Ok(boxes::get(PORT, "/good/page").is_ok())).with_context(
+        || {
+            let log = podman(&["logs", "guard-web"]).output();
+            log.map(|log| String::from_utf8_lossy(&log.stderr).into_owned()).unwrap_or_default()
+        },
+    )?;
     case.allowed(ROOT, || boxes::get(PORT, "/good/page"))?;
     let refused = refusal(WEB, "file.read").at("/var/www/bad/page").only_labelled();
     case.refused(refused, || boxes::get(PORT, "/bad/page"))?;

@@ -125,7 +125,9 @@ mod tests {
         for name in [format!("libpod-{WEB}"), format!("libpod-{WEB}.scope")] {
             assert_eq!(id(&name), Some(WEB), "{name}");
         }
-        for name in [format!("libpod-conmon-{WEB}.scope"), "libpod-abc".into(), WEB.into(), "libpod_parent".into()] {
+        for name in
+            [format!("libpod-conmon-{WEB}.scope"), "libpod-abc".into(), WEB.into(), "libpod_parent".into()]
+        {
             assert_eq!(id(&name), None, "{name}");
         }
     }
@@ -136,9 +138,13 @@ mod tests {
         assert!(web.fits(&wanted(Some("web"), None)) && !web.fits(&wanted(Some("we"), None)));
         for image in ["localhost:5000/site/nginx:1.2", "localhost:5000/site/nginx", "aa11"] {
             assert!(web.fits(&wanted(None, Some(image))), "{image}");
-            assert!(web.fits(&wanted(Some("web"), Some(image))) && !web.fits(&wanted(Some("db"), Some(image))));
+            assert!(
+                web.fits(&wanted(Some("web"), Some(image))) && !web.fits(&wanted(Some("db"), Some(image)))
+            );
         }
-        for image in ["nginx", "localhost:5000/site/nginx:1.3", "localhost", "localhost:5000/site/nginx:1", "aa1"] {
+        for image in
+            ["nginx", "localhost:5000/site/nginx:1.3", "localhost", "localhost:5000/site/nginx:1", "aa1"]
+        {
             assert!(!web.fits(&wanted(None, Some(image))), "{image}");
         }
     }

@@ -228,7 +228,7 @@ fn hidden_addresses(facts: &Facts) -> Option<Check> {
 fn containers(facts: &Facts) -> Option<Check> {
     const NAME: &str = "containers";
     let known = |name: &&str| ["systemd-nspawn", "podman"].contains(name);
-    let (known, others): (Vec<&str>, Vec<&str>) = facts.engines.iter().partition(|name| known(name));
+    let (known, others): (Vec<&str>, Vec<&str>) = facts.engines.iter().copied().partition(known);
     let mut covered = Vec::new();
     if known.contains(&"systemd-nspawn") {
         covered.push("those of systemd-nspawn by name");

@@ -5,9 +5,8 @@ use std::fs;
 use std::path::Path;
 
 /// Programs that run containers.
-const ENGINES: [&str; 9] = [
-    "systemd-nspawn", "podman", "dockerd", "containerd", "crio", "kubelet", "k3s", "lxc-start", "incusd",
-];
+const ENGINES: [&str; 9] =
+    ["systemd-nspawn", "podman", "dockerd", "containerd", "crio", "kubelet", "k3s", "lxc-start", "incusd"];
 
 /// What a host says about itself. `None` is "could not be read".
 #[derive(Clone, Debug)]

@@ -46,7 +46,11 @@ fn containers_that_are_not_recognised_are_named_and_stop_nobody() {
     let facts = Facts { engines: vec!["podman", "dockerd", "kubelet"], ..good() };
     let found = check(&facts, "containers");
     assert_eq!(found.state, State::Unknown);
-    assert!(found.found.contains("dockerd, kubelet") && found.found.contains("podman by name"), "{}", found.found);
+    assert!(
+        found.found.contains("dockerd, kubelet") && found.found.contains("podman by name"),
+        "{}",
+        found.found
+    );
     assert!(report(&facts, Ok(())).is_ready());
 }
 

@@ -9,7 +9,8 @@ use guard_common::class::Class;
 use guard_common::label::CANARY_SUBJECT;
 use guard_common::path::{EdgeKey, Node, OWN_ROOT};
 use guard_common::tables::{
-    DEVICE_PATHS, HAS_CONTAINERS, HAS_EXEC_SELECTORS, HAS_NAMES, HAS_OWN_ROOTS, Header, MAX_OUTCOME_FEATURES, MAX_OUTCOMES, Net4, Net6,
+    DEVICE_PATHS, HAS_CONTAINERS, HAS_EXEC_SELECTORS, HAS_NAMES, HAS_OWN_ROOTS, Header, MAX_OUTCOME_FEATURES,
+    MAX_OUTCOMES, Net4, Net6,
 };
 
 use super::bundle::Bundle;

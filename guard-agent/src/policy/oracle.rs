@@ -191,9 +191,7 @@ impl<'a> Oracle<'a> {
         };
         let own = self.own.as_ref().filter(|own| own.sets.contains_key(&request.subject));
         let resource = match own {
-            Some(own) => {
-                Covers::new(self.bundle, &own.host, &own.set).entity(request, &self.facts, &groups)
-            }
+            Some(own) => Covers::new(self.bundle, &own.host, &own.set).entity(request, &self.facts, &groups),
             None => self.covers.entity(request, &self.facts, &groups),
         }
         .ok_or_else(broken)?;

@@ -85,8 +85,12 @@ pub(super) fn compile(
 /// Where systemd-nspawn puts the processes of a machine: in the scope that systemd-machined makes for it, in the
 /// one that it makes itself, or in its service. Beside `payload` there can be a cgroup of its own.
 fn machine_cgroups(name: &str) -> [String; 3] {
-    [format!("machine-{}.scope", escaped(name)), format!("{name}.scope"), format!("systemd-nspawn@{name}.service")]
-        .map(|unit| format!("/machine.slice/{unit}/payload"))
+    [
+        format!("machine-{}.scope", escaped(name)),
+        format!("{name}.scope"),
+        format!("systemd-nspawn@{name}.service"),
+    ]
+    .map(|unit| format!("/machine.slice/{unit}/payload"))
 }
 
 /// A name as part of the name of a unit (systemd-escape(1)).
@@ -227,7 +231,8 @@ impl One<'_> {
                 (Some(name), None) => {
                     for path in machine_cgroups(name) {
                         if path.len() >= UNIT_NAME_MAX {
-                            let message = format!("the cgroup of a machine called {name} has too long a path");
+                            let message =
+                                format!("the cgroup of a machine called {name} has too long a path");
                             self.refuse(message, "shorten the name, or add engine = \"podman\"");
                             return;
                         }

@@ -248,12 +248,14 @@ fn one(
         let message = "nobody can open a session: the selector has no adopt";
         found.push(source.note("session", span, message));
     }
-    if let Some(span) =
-        subject.session.as_ref().map(Spanned::span).filter(|_| subject.root == Root::Own)
-    {
+    if let Some(span) = subject.session.as_ref().map(Spanned::span).filter(|_| subject.root == Root::Own) {
         found.push(
             source
-                .error("root", span, "session variables are paths of the host, and this subject has a root of its own")
+                .error(
+                    "root",
+                    span,
+                    "session variables are paths of the host, and this subject has a root of its own",
+                )
                 .help("remove session, or root = \"own\""),
         );
     }
@@ -327,8 +329,8 @@ fn no_selector(manifest: &Manifest, source: &Source, name: &Spanned<String>, fou
             "no process gets this label yet: successors are not in this version",
         )
     } else {
-        source
-            .error("no-selector", name.span(), "nothing attaches this label")
-            .help("add `selector = { user = \"NAME\" }`, or group, unit, cgroup, container, exe, exe_in, adopt")
+        source.error("no-selector", name.span(), "nothing attaches this label").help(
+            "add `selector = { user = \"NAME\" }`, or group, unit, cgroup, container, exe, exe_in, adopt",
+        )
     });
 }
