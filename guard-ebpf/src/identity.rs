@@ -153,8 +153,11 @@ pub fn bprm_committed_creds(ctx: LsmContext) -> i32 {
     // A container may have become known since the exec began.
     // SAFETY: the helper has no requirements.
     let selected = lookup_cgroup(unsafe { bpf_get_current_cgroup_id() });
-    let mut subject =
-        if selected & IN_CONTAINER != 0 { by_cgroup(selected, own_root::is_inside) } else { NO_SUBJECT };
+    let mut subject = if selected & IN_CONTAINER != 0 {
+        by_cgroup(selected, |_| Ok(own_root::runs_inside() != 0))
+    } else {
+        NO_SUBJECT
+    };
     if subject == NO_SUBJECT {
         subject = set_id_subject().unwrap_or(NO_SUBJECT);
     }

@@ -21,6 +21,7 @@ use crate::path::{HOST, HOST_UNREMEMBERED, OWN, ended, walk_up_and_down};
 use crate::question::{self, DESCRIBED, NOT_DESCRIBED, UNREADABLE, nth, undescribed};
 use crate::record::count;
 use crate::shared;
+use crate::task;
 use crate::verdict::live;
 use aya_ebpf::bindings::task_struct;
 use core::ptr::read_volatile;
@@ -277,6 +278,14 @@ pub fn remember_host(task: u64) {
         // SAFETY: the pointer comes from a map lookup; only the iterator writes the word.
         unsafe { core::ptr::write_volatile(host, inode) };
     }
+}
+
+/// Whether the root of the running task is another one than the host's. A global function: an exec has little
+/// stack to spare.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn runs_inside() -> u32 {
+    is_inside(task::current() as u64).unwrap_or(false) as u32
 }
 
 /// Whether the root of a task is another one than the host's, which is not known until the agent has looked

@@ -83,6 +83,8 @@ const FINISH: u32 = 7;
 const CHECK: u32 = 8;
 /// Go on where the file system is mounted.
 const CROSS: u32 = 9;
+/// No state: the walk does what it would do anyway.
+const STRAIGHT: u32 = u32::MAX;
 /// The walk is over: found, or why not.
 const DONE: u32 = 10;
 const UNSTABLE: u32 = 11;
@@ -162,6 +164,11 @@ pub unsafe extern "C" fn walk_up_and_down(walk: *mut Walk) -> u32 {
 extern "C" fn step(_: u32, walk: *mut *mut Walk) -> i64 {
     // SAFETY: the only caller passes a valid pointer to a valid buffer.
     let walk = unsafe { &mut **walk };
+    let turn = if walk.way == OWN { steer(walk) } else { STRAIGHT };
+    if turn != STRAIGHT {
+        walk.state = turn;
+        return (turn >= DONE) as i64;
+    }
     let result = match walk.state {
         START => start(walk),
         CLIMB => climb(walk),
@@ -172,7 +179,6 @@ extern "C" fn step(_: u32, walk: *mut *mut Walk) -> i64 {
         DESCEND => descend(walk),
         FINISH => finish(walk),
         CHECK => check(walk),
-        CROSS => cross(walk),
         _ => return 1,
     };
     match result {
@@ -189,15 +195,6 @@ extern "C" fn step(_: u32, walk: *mut *mut Walk) -> i64 {
 
 #[inline(always)]
 fn start(walk: &mut Walk) -> Result<u32, Reason> {
-    if walk.way == OWN {
-        walk.mounts = changes_of_mounts();
-        if walk.mounts & 1 != 0 && get_address(&MOUNT_LOCK) != 0 {
-            // Somebody mounts right now, which takes as long as a few steps.
-            walk.crossed += 1;
-            return if walk.crossed > MAX_WAITS { Err(Reason::PathUnstable) } else { Ok(START) };
-        }
-        walk.crossed = 0;
-    }
     walk.leaf = walk.first;
     walk.dentry = walk.leaf;
     walk.inside = NOWHERE;
@@ -229,6 +226,46 @@ fn changes_of_mounts() -> u32 {
         return 1;
     }
     read_at(lock).unwrap_or(1)
+}
+
+/// What a walk to the root of the label's own does besides: the state that follows, or [`STRAIGHT`].
+///
+/// A function of its own, so that other walks need no stack for it.
+#[inline(never)]
+fn steer(walk: &mut Walk) -> u32 {
+    let state = walk.state;
+    let result = if state == START {
+        wait(walk)
+    } else if state == CLIMB {
+        turn(walk)
+    } else if state == CROSS {
+        cross(walk)
+    } else if state == FINISH && walk.crossed != 0 && changes_of_mounts() != walk.mounts {
+        Err(Reason::PathUnstable)
+    } else {
+        Ok(STRAIGHT)
+    };
+    match result {
+        Ok(next) => next,
+        Err(Reason::PathUnstable) => {
+            walk.attempts += 1;
+            if walk.attempts >= ATTEMPTS { UNSTABLE } else { START }
+        }
+        Err(Reason::PathTooDeep) => TOO_DEEP,
+        Err(_) => UNREADABLE,
+    }
+}
+
+/// Waits until nobody mounts anything, which takes as long as a few steps.
+#[inline(always)]
+fn wait(walk: &mut Walk) -> Result<u32, Reason> {
+    walk.mounts = changes_of_mounts();
+    if walk.mounts & 1 != 0 && get_address(&MOUNT_LOCK) != 0 {
+        walk.crossed += 1;
+        return if walk.crossed > MAX_WAITS { Err(Reason::PathUnstable) } else { Ok(START) };
+    }
+    walk.crossed = 0;
+    Ok(STRAIGHT)
 }
 
 /// Goes on where the file system is mounted that the walk has reached the visible root of.
@@ -274,7 +311,7 @@ fn turn(walk: &mut Walk) -> Result<u32, Reason> {
     if mount != 0 && read_at::<u64>(mount + get(&MOUNT_MNT) + get(&VFSMOUNT_ROOT))? == walk.dentry {
         return Ok(CROSS);
     }
-    Ok(CLIMB)
+    Ok(STRAIGHT)
 }
 
 #[inline(always)]
@@ -285,12 +322,6 @@ fn climb(walk: &mut Walk) -> Result<u32, Reason> {
     if walk.count == 1 && walk.memory == UNASKED {
         walk.memory = directory::recall(walk, walk.generation)?;
         return Ok(if walk.memory == KNOWS { TOP } else { CLIMB });
-    }
-    if walk.way == OWN {
-        let next = turn(walk)?;
-        if next != CLIMB {
-            return Ok(next);
-        }
     }
     let dentry = walk.dentry;
     walk.sequence = read(dentry, &DENTRY_SEQ)?;
@@ -485,9 +516,6 @@ fn finish(walk: &mut Walk) -> Result<u32, Reason> {
         KNOWS if !is_still => return Ok(START),
         LEARNS if is_still => directory::remember(walk, walk.slot, walk.generation)?,
         _ => {}
-    }
-    if walk.way == OWN && walk.crossed != 0 && changes_of_mounts() != walk.mounts {
-        return Err(Reason::PathUnstable);
     }
     walk.step = 0;
     Ok(if is_still { DONE } else { CHECK })

@@ -29,7 +29,11 @@ pub fn at_exec(bprm: u64) -> i32 {
         return 0;
     }
     // SAFETY: the helper has no requirements.
-    let by_cgroup = by_cgroup(lookup_cgroup(unsafe { bpf_get_current_cgroup_id() }), own_root::is_inside);
+    let by_cgroup =
+        by_cgroup(
+            lookup_cgroup(unsafe { bpf_get_current_cgroup_id() }),
+            |_| Ok(own_root::runs_inside() != 0),
+        );
     let by_credentials = credentials(task::current() as u64).unwrap_or(NO_SUBJECT);
     let has_exec_selectors = match generation.header() {
         Some(header) => header.flags & HAS_EXEC_SELECTORS != 0,

@@ -85,10 +85,10 @@ pub fn examine(facts: &Facts) -> Vec<Check> {
         lockdown(facts),
         bpffs(facts),
         cgroup2(facts),
-        clock(facts),
     ];
-    checks.extend(hidden_addresses(facts));
     checks.extend(containers(facts));
+    checks.push(clock(facts));
+    checks.extend(hidden_addresses(facts));
     checks
 }
 
