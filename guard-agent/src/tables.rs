@@ -4,7 +4,7 @@ use guard_common::decide;
 use guard_common::path::{EdgeKey, Node, Pattern};
 use guard_common::tables::{
     AttributeTest, CellWord, Control, Header, MAX_BOUNDARIES, Masks, Net4, Net6, OUTCOME_SLOTS, Outcome,
-    Ports, SEGMENTS, SUBJECT_LIVE, SubjectRow, Timeline, cell_position,
+    Ports, SEGMENTS, SUBJECT_LIVE, SUBJECT_OWN_ROOT, SubjectRow, Timeline, cell_position,
 };
 
 /// Which running and starting processes a subject's label is attached to.
@@ -18,6 +18,19 @@ pub enum Selector {
     Unit(String),
     /// The cgroup at this path below the cgroup2 mount, and everything below it.
     Cgroup(String),
+    /// The same of a container: what is executed there with the host's root is its runtime.
+    Container(String),
+    /// Containers that podman runs for root.
+    Podman(Podman),
+}
+
+/// Which of podman's containers: those that fit all that is set.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Podman {
+    /// The container's name.
+    pub name: Option<String>,
+    /// The image, as podman lists it, with or without its tag, or by its id.
+    pub image: Option<String>,
 }
 
 /// What posture makes of one subject: the masks of each segment of its timeline.
@@ -126,6 +139,13 @@ impl Generation {
     pub fn belongs(&mut self, row: u32, session: u64) {
         if let Some(row) = self.subjects.get_mut(row as usize) {
             row.session = session;
+        }
+    }
+
+    /// Makes paths of a row that was added count from a root of its own.
+    pub fn has_own_root(&mut self, id: u32) {
+        if let Some(row) = self.subjects.get_mut(id as usize) {
+            row.flags |= SUBJECT_OWN_ROOT;
         }
     }
 

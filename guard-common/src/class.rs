@@ -40,6 +40,9 @@ pub const MACHINE: Class = 12;
 /// The running kernel itself: modules and other kernels that are loaded into it, BPF programs that watch or
 /// change what it does, and the BPF objects of others.
 pub const KERNEL: Class = 13;
+/// What Guard protects on every host, under another name in the root of a subject's own. Everything is
+/// denied there.
+pub const GUARDS_OWN: Class = 14;
 /// The capability with number 0. Every capability is a class of its own.
 pub const FIRST_CAPABILITY: Class = 16;
 /// Classes of capabilities: the kernel keeps a set of them in 64 bits (`include/linux/capability.h`).

@@ -40,6 +40,8 @@ pub struct Label {
     /// The row of a generation's subjects that decides: the subject's own number, or the one of a
     /// session whose variables are literals of its own.
     pub row: u32,
+    /// The root that literals of the subject count from, if it has a root of its own.
+    pub root: OwnRoot,
     /// What the hook that runs asks about files.
     pub questions: Questions,
     /// The end of a connection that the hook that runs asks about.
@@ -47,6 +49,24 @@ pub struct Label {
     /// Where the path walk of this task keeps its intermediate state.
     pub walk: Walk,
 }
+
+/// A directory that was the root of a task when its label was attached. It is told by its dentry, its inode
+/// and a number that is never given again: while the note under the inode's address has this number, that
+/// inode is the directory's.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OwnRoot {
+    /// Address of the dentry.
+    pub dentry: u64,
+    /// Address of its inode.
+    pub inode: u64,
+    /// Number of the note; 0 = none.
+    pub number: u64,
+}
+
+/// Set beside a subject where a cgroup or its name selects it: the cgroup is a container's, and what is
+/// executed there with the host's root is the runtime, which is not the container yet.
+pub const IN_CONTAINER: u32 = 1 << 31;
 
 /// A process, as events name it.
 #[repr(C)]
@@ -168,6 +188,8 @@ pub struct Question {
     pub dentry: u64,
     /// The file; 0 where it is still to be made.
     pub inode: u64,
+    /// Where the kernel keeps the address of the mount that it is seen through; 0 if the hook has none.
+    pub mount_at: u64,
     /// Actions as bits, or what the kind of the file makes of it; the meaning belongs to the program.
     pub required: u64,
     /// Actions of which one is enough, instead of `required`: the first one is what a refusal is called.
@@ -247,6 +269,6 @@ const _: () = {
     assert!(size_of::<Maker>() == 16);
     assert!(size_of::<Process>() == 24);
     assert!(size_of::<SocketLabel>() == 48);
-    assert!(size_of::<Questions>() == 368);
-    assert!(size_of::<Label>() == 64 + size_of::<Questions>() + size_of::<Endpoint>() + size_of::<Walk>());
+    assert!(size_of::<Questions>() == 400);
+    assert!(size_of::<Label>() == 88 + size_of::<Questions>() + size_of::<Endpoint>() + size_of::<Walk>());
 };

@@ -31,6 +31,10 @@ macro_rules! for_each_member {
             TASK_REAL_CRED, "task_struct", "real_cred", false;
             TASK_IO_URING, "task_struct", "io_uring", false;
             TASK_CGROUPS, "task_struct", "cgroups", false;
+            TASK_MM, "task_struct", "mm", false;
+            MM_EXE_FILE, "mm_struct", "exe_file", false;
+            TASK_FS, "task_struct", "fs", false;
+            FS_ROOT_DENTRY, "fs_struct", "root.dentry", false;
             TASK_GROUP_LEADER, "task_struct", "group_leader", false;
             TASK_TGID, "task_struct", "tgid", false;
             TASK_FLAGS, "task_struct", "flags", false;
@@ -88,13 +92,18 @@ macro_rules! for_each_member {
             SB_ROOT, "super_block", "s_root", false;
             SB_FS_INFO, "super_block", "s_fs_info", false;
             PATH_DENTRY, "path", "dentry", false;
+            PATH_MNT, "path", "mnt", false;
+            VFSMOUNT_ROOT, "vfsmount", "mnt_root", false;
             IATTR_VALID, "iattr", "ia_valid", false;
             VMA_FILE, "vm_area_struct", "vm_file", false;
             VMA_FLAGS, "vm_area_struct", "vm_flags", false;
             VMA_ANON, "vm_area_struct", "anon_vma", false;
             BACKING_USER_DENTRY, "backing_file", "user_path.dentry", true;
+            BACKING_USER_MNT, "backing_file", "user_path.mnt", true;
             MOUNT_MNT, "mount", "mnt", false;
             MOUNT_NS, "mount", "mnt_ns", false;
+            MOUNT_PARENT, "mount", "mnt_parent", false;
+            MOUNT_POINT, "mount", "mnt_mountpoint", false;
             BPRM_FILE, "linux_binprm", "file", false;
             BPRM_INTERP, "linux_binprm", "interp", false;
             BPRM_FILENAME, "linux_binprm", "filename", false;
@@ -123,6 +132,7 @@ macro_rules! for_each_member {
             SOCK_V6_BOUND, "sock", "__sk_common.skc_v6_rcv_saddr", false;
             INET_SOURCE, "inet_sock", "inet_saddr", false;
             UNIX_DENTRY, "unix_sock", "path.dentry", false;
+            UNIX_MNT, "unix_sock", "path.mnt", false;
             UNIX_ADDR, "unix_sock", "addr", false;
             UNIX_ADDRESS_LEN, "unix_address", "len", false;
             UNIX_ADDRESS_NAME, "unix_address", "name", false;

@@ -36,6 +36,11 @@ pub const NODE_ABSTRACT: u32 = 2;
 /// First node the compiler may use.
 pub const FIRST_NODE: u32 = 3;
 
+/// In the place of a device number: the root that a task had when its label was attached, of which
+/// literals of subjects with a root of their own count. No device has this number, because the kernel has
+/// no major number that is all ones.
+pub const OWN_ROOT: u32 = u32::MAX;
+
 /// Key of an edge.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, IntoBytes, Immutable)]
@@ -101,8 +106,19 @@ pub struct Walk {
     pub features: u64,
     /// Features that the last component gives.
     pub leaf_features: u64,
-    /// The dentry that the walk begins with.
+    /// The dentry whose name is the last component.
     pub leaf: u64,
+    /// The dentry that the walk begins with: `leaf`, or what is mounted there.
+    pub first: u64,
+    /// The kernel's `struct mount` that the walk begins on, or 0 if the hook does not say; for a walk to
+    /// the label's own root.
+    pub first_mount: u64,
+    /// The mount that the walk is on, or 0.
+    pub mount: u64,
+    /// Dentry of the root that the walk is to end at, and that directory's inode; 0 = none.
+    pub anchor: u64,
+    /// See `anchor`.
+    pub anchor_inode: u64,
     /// The generation whose trie is followed.
     pub generation: u64,
     /// The directory it lies in, and that directory's inode.
@@ -156,6 +172,15 @@ pub struct Walk {
     pub names: u32,
     /// How many patterns of last components there are.
     pub patterns: u32,
+    /// Where the walk ends; the meaning belongs to the walking program.
+    pub way: u32,
+    /// The kernel's count of changes to mounts when the walk began.
+    pub mounts: u32,
+    /// Components that lie on the file system of the file itself, where the walk went on above it; else
+    /// `u32::MAX`.
+    pub inside: u32,
+    /// Mount points that the walk passed.
+    pub crossed: u32,
 }
 
 /// What is remembered of one directory: where the trie stands after its last name.
@@ -202,10 +227,10 @@ pub struct Node {
     pub exec_subject: u32,
     /// Subject attached by executing a file below this directory; 0 = none.
     pub exec_subject_below: u32,
-    /// [`NODE_NEVER_SELECTS`] and future flags.
+    /// `NODE_*` flags of the path that ends at this node.
     pub flags: u32,
-    /// Keeps the layout free of hidden padding.
-    pub reserved: u32,
+    /// `NODE_*` flags of every path below this node that has no node of its own.
+    pub flags_below: u32,
 }
 
 /// Executing this file never attaches a label: the service manager and its helper set up the
@@ -213,6 +238,9 @@ pub struct Node {
 pub const NODE_NEVER_SELECTS: u32 = 1;
 /// A flag of a node: executing exactly this file makes some subject another one, see [`TAG_SUCCESSOR`].
 pub const NODE_SUCCESSORS: u32 = 2;
+/// The place belongs to Guard itself, or is one that Guard protects on every host: it is nothing for a
+/// subject with a root of its own, whatever that calls it.
+pub const NODE_GUARDS_OWN: u32 = 4;
 
 /// Among the flags of a walk: the file is not connected to its file system's root, so its names say
 /// nothing.
@@ -310,7 +338,7 @@ const _: () = {
     assert!(size_of::<EdgeKey>() == 32);
     assert!(size_of::<Node>() == 24);
     assert!(size_of::<Pattern>() == 112);
-    assert!(size_of::<Walk>() == 16 * MAX_COMPONENTS + 272);
+    assert!(size_of::<Walk>() == 16 * MAX_COMPONENTS + 328);
     assert!(PATTERN_MAX == CHUNK);
 };
 

@@ -29,6 +29,8 @@ pub const MAX_PATTERNS: u32 = 16;
 
 /// The subject is part of this generation.
 pub const SUBJECT_LIVE: u32 = 1;
+/// Paths of the subject's policies count from the root that each of its tasks had when it was labelled.
+pub const SUBJECT_OWN_ROOT: u32 = 2;
 
 /// What a generation says of one subject, or of one session with variables. Index: subject id, or the
 /// number given to the session.
@@ -40,7 +42,7 @@ pub const SUBJECT_LIVE: u32 = 1;
 pub struct SubjectRow {
     /// A [`Control`] word: the only field that changes while a generation lives, by one store.
     pub control: u64,
-    /// [`SUBJECT_LIVE`], or 0 for an id that this generation does not know.
+    /// [`SUBJECT_LIVE`] and [`SUBJECT_OWN_ROOT`], or 0 for an id that this generation does not know.
     pub flags: u32,
     /// Index of this subject's first cell.
     pub cells: u32,
@@ -286,6 +288,10 @@ impl AttributeTest {
 pub const HAS_NAMES: u32 = 1;
 /// Some executable attaches a subject.
 pub const HAS_EXEC_SELECTORS: u32 = 2;
+/// Some subject has a root of its own.
+pub const HAS_OWN_ROOTS: u32 = 4;
+/// Some subject is selected by the name or image of a container, which only the container's engine knows.
+pub const HAS_CONTAINERS: u32 = 8;
 
 /// Minor numbers of the memory devices (major 1) that are judged by what they are, wherever their
 /// node lies: null, zero, full, random, urandom (`Documentation/admin-guide/devices.txt`).
@@ -299,7 +305,7 @@ pub const DEVICE_PATHS: [&str; 5] = ["/dev/null", "/dev/zero", "/dev/full", "/de
 pub struct Header {
     /// Number of this generation, from 1.
     pub generation: u64,
-    /// [`HAS_NAMES`], [`HAS_EXEC_SELECTORS`].
+    /// [`HAS_NAMES`], [`HAS_EXEC_SELECTORS`], [`HAS_OWN_ROOTS`], [`HAS_CONTAINERS`].
     pub flags: u32,
     /// Classes per subject.
     pub classes: u32,

@@ -17,7 +17,7 @@ use aya_ebpf::programs::LsmContext;
 use guard_common::action::Action;
 use guard_common::class::FIRST_CAPABILITY;
 use guard_common::decide::Reason;
-use guard_common::label::Label;
+use guard_common::label::{Label, Question};
 
 // include/linux/fs.h; the same in 6.1 to 7.3.
 const ATTR_SIZE: u32 = 1 << 3;
@@ -78,14 +78,15 @@ fn change_attribute(dentry: u64, label: *mut Label) -> Result<i32, Reason> {
     if overlay::is_at_work(label)? {
         return Ok(0);
     }
-    decide(dentry, Action::FileSetattr, label)
+    decide(dentry, 0, Action::FileSetattr, label)
 }
 
-/// Decides an action on the file at `dentry`.
+/// Decides an action on the file at `dentry`. `mount_at` says where the kernel keeps the mount that it is seen
+/// through; 0 if it does not say.
 #[inline(always)]
-fn decide(dentry: u64, action: Action, label: *mut Label) -> Result<i32, Reason> {
+fn decide(dentry: u64, mount_at: u64, action: Action, label: *mut Label) -> Result<i32, Reason> {
     let inode: u64 = read(dentry, &DENTRY_INODE)?;
-    ask(label, question::file(dentry, inode, action.bit()))
+    ask(label, Question { mount_at, ..question::file(dentry, inode, action.bit()) })
 }
 
 /// `truncate(2)`; before 6.2 also `ftruncate(2)` and `O_TRUNC`.
@@ -93,7 +94,7 @@ fn decide(dentry: u64, action: Action, label: *mut Label) -> Result<i32, Reason>
 pub fn path_truncate(ctx: LsmContext) -> i32 {
     guarded(Action::FileTruncate.bit(), |label| {
         let path: u64 = ctx.arg(0);
-        decide(read(path, &PATH_DENTRY)?, Action::FileTruncate, label)
+        decide(read(path, &PATH_DENTRY)?, path + get(&PATH_MNT), Action::FileTruncate, label)
     })
 }
 
@@ -102,7 +103,7 @@ pub fn path_truncate(ctx: LsmContext) -> i32 {
 pub fn file_truncate(ctx: LsmContext) -> i32 {
     guarded(Action::FileTruncate.bit(), |label| {
         let file: u64 = ctx.arg(0);
-        decide(read(file, &FILE_DENTRY)?, Action::FileTruncate, label)
+        decide(read(file, &FILE_DENTRY)?, file + get(&FILE_MNT), Action::FileTruncate, label)
     })
 }
 
@@ -146,7 +147,7 @@ fn control(file: u64, command: u32, label: *mut Label) -> Result<i32, Reason> {
         return Ok(0);
     }
     let Some((dentry, inode)) = named(file)? else { return Ok(0) };
-    ask(label, question::file(dentry, inode, required))
+    ask(label, question::open(file, dentry, inode, required))
 }
 
 /// Whether a command puts words into the mouth of whoever else uses a terminal: TIOCSTI, and TIOCLINUX,

@@ -12,6 +12,7 @@ use aya_ebpf::programs::BtfTracePointContext;
 use guard_common::decide::Reason;
 use guard_common::event::Verdict;
 use guard_common::label::{NO_SUBJECT, UNIT_NAME_MAX, UnitName};
+use guard_common::tables::HAS_CONTAINERS;
 
 /// `BPF_ANY`: insert or replace.
 const ANY: u64 = 0;
@@ -29,8 +30,10 @@ fn created(cgroup: u64, path: u64) -> Result<(), Reason> {
     let id: u64 = read(node, &KERNFS_NODE_ID)?;
     let mut subject = NO_SUBJECT;
     let parent: u64 = read(cgroup, &CGROUP_PARENT)?;
+    let mut is_containers = is_of_container(node).unwrap_or(false);
     if parent != 0 {
         let parent_node: u64 = read(parent - get(&CGROUP_SELF), &CGROUP_KN)?;
+        is_containers |= is_of_container(parent_node).unwrap_or(false);
         subject = lookup_cgroup(read(parent_node, &KERNFS_NODE_ID)?);
     }
     if subject == NO_SUBJECT {
@@ -41,8 +44,27 @@ fn created(cgroup: u64, path: u64) -> Result<(), Reason> {
     }
     if subject != NO_SUBJECT {
         let _ = SELECT_CGROUP.insert(id, subject, ANY);
+    } else if is_containers
+        && let Some(generation) = Generation::live()
+        && let Some(header) = generation.header()
+        && header.flags & HAS_CONTAINERS != 0
+    {
+        // Only the container's engine knows whose it is; the agent looks.
+        wake(&generation);
     }
     Ok(())
+}
+
+/// What the engine podman calls the cgroup of a container, before the container's id.
+const CONTAINER: [u8; 8] = *b"libpod-\0";
+
+/// Whether an engine gave a cgroup its name as that of a container.
+#[inline(always)]
+fn is_of_container(node: u64) -> Result<bool, Reason> {
+    let mut name = [0u8; 8];
+    // SAFETY: the size is the array's. A longer name is cut to seven bytes.
+    unsafe { copy_string(name.as_mut_ptr(), 8, read(node, &KERNFS_NODE_NAME)?)? };
+    Ok(u64::from_ne_bytes(name) == u64::from_ne_bytes(CONTAINER))
 }
 
 /// The subject that a unit's name or a cgroup's path selects. Paths begin with a slash and names hold
@@ -82,15 +104,21 @@ fn moved(cgroup: u64) -> Result<(), Reason> {
     let subject = lookup_cgroup(read(node, &KERNFS_NODE_ID)?);
     let Some(generation) = Generation::live() else { return Ok(()) };
     if subject != NO_SUBJECT {
-        let report = Report {
-            verdict: Verdict::Attached,
-            reason: Reason::Policy as u8,
-            actions: 0,
-            errno: 0,
-            loosened: false,
-            shadow: 0,
-        };
-        send(&generation, core::ptr::null_mut(), &Resource::unknown(), &report);
+        wake(&generation);
     }
     Ok(())
+}
+
+/// Has the agent look at the cgroups and at what runs in them.
+#[inline(always)]
+fn wake(generation: &Generation) {
+    let report = Report {
+        verdict: Verdict::Attached,
+        reason: Reason::Policy as u8,
+        actions: 0,
+        errno: 0,
+        loosened: false,
+        shadow: 0,
+    };
+    send(generation, core::ptr::null_mut(), &Resource::unknown(), &report);
 }

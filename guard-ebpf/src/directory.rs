@@ -17,6 +17,7 @@ use crate::atomic;
 use crate::maps::{DIRECTORIES, FREED, NODES, REMEMBERED};
 use crate::memory::{read, read_at};
 use crate::offsets::*;
+use crate::own_root;
 use aya_ebpf::macros::lsm;
 use aya_ebpf::programs::LsmContext;
 use core::ptr::{addr_of_mut, read_volatile, write_volatile};
@@ -51,6 +52,7 @@ pub fn inode_free_security(ctx: LsmContext) -> i32 {
         if mode & S_IFMT != S_IFDIR {
             return 0;
         }
+        own_root::forget(inode as u64);
         let superblock: *const u8 = *inode.byte_add(get(&INODE_SB) as usize).cast();
         *superblock.byte_add(get(&SB_MAGIC) as usize).cast::<u64>()
     };
@@ -84,10 +86,10 @@ pub fn begin(walk: &mut Walk) -> u32 {
     if walk.renames & 1 == 0 { UNASKED } else { APART }
 }
 
-/// Whether nothing was renamed since a walk began that was not [`APART`] then.
+/// Whether nothing was renamed since a walk began, and nothing was being renamed then.
 #[inline(always)]
 pub fn nothing_moved(walk: &Walk) -> bool {
-    renames() == walk.renames
+    walk.renames & 1 == 0 && renames() == walk.renames
 }
 
 /// The entry that a directory shares with few others.

@@ -76,5 +76,5 @@ fn interpreter(bprm: u64, label: *mut Label) -> i32 {
 fn decide(bprm: u64, label: *mut Label) -> Result<i32, Reason> {
     let file: u64 = read(bprm, &BPRM_FILE)?;
     let Some((dentry, inode)) = named(file)? else { return Ok(0) };
-    ask(label, question::file(dentry, inode, Action::Exec.bit()))
+    ask(label, question::open(file, dentry, inode, Action::Exec.bit()))
 }

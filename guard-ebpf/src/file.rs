@@ -12,7 +12,7 @@ use aya_ebpf::programs::LsmContext;
 use guard_common::action::Action;
 use guard_common::class::TERMINAL;
 use guard_common::decide::Reason;
-use guard_common::label::Label;
+use guard_common::label::{Label, Question};
 use guard_common::tables::{DEVICE_MINORS, Header};
 
 // include/linux/fs.h; the same in 6.1 to 7.3.
@@ -68,9 +68,9 @@ fn open(file: u64, label: *mut Label) -> Result<i32, Reason> {
     let question = if flags & FMODE_EXEC != 0 {
         // The kernel opens a program to execute it. The program itself is decided by the exec
         // hooks; an ELF interpreter is decided nowhere else, so either right is needed here.
-        question::either(dentry, inode, Action::Exec, Action::ExecMap)
+        question::either(file, dentry, inode, Action::Exec, Action::ExecMap)
     } else {
-        question::file(dentry, inode, required(flags, mode, inode_mode))
+        question::open(file, dentry, inode, required(flags, mode, inode_mode))
     };
     ask(label, question)
 }
@@ -131,7 +131,7 @@ fn map(file: u64, changeable: bool, label: *mut Label) -> Result<i32, Reason> {
         }
     }
     let Some((dentry, inode)) = named(file)? else { return Ok(0) };
-    ask(label, question::file(dentry, inode, Action::ExecMap.bit()))
+    ask(label, question::open(file, dentry, inode, Action::ExecMap.bit()))
 }
 
 /// Memory that becomes executable after it was mapped.
@@ -171,13 +171,15 @@ fn protect(vma: u64, protection: u64, label: *mut Label) -> Result<i32, Reason> 
     }
     let mut dentry: u64 = read(file, &FILE_DENTRY)?;
     let mut inode: u64 = read(file, &FILE_INODE)?;
+    let mut mount_at = file + get(&FILE_MNT);
     if is_known(&BACKING_USER_DENTRY) && is_layers(file, dentry, inode)? {
         // The mapping is of a layer's file, which lies in a `struct backing_file` (fs/file_table.c, since
         // 6.5); the name that was used is the overlay's.
         dentry = read(file, &BACKING_USER_DENTRY)?;
         inode = read(dentry, &DENTRY_INODE)?;
+        mount_at = file + get(&BACKING_USER_MNT);
     }
-    ask(label, question::file(dentry, inode, Action::ExecMap.bit()))
+    ask(label, Question { mount_at, ..question::file(dentry, inode, Action::ExecMap.bit()) })
 }
 
 /// Whether the running task is inside execve (`task_struct.in_execve`).

@@ -6,19 +6,20 @@
 use crate::machine;
 use crate::memory::read;
 use crate::offsets::*;
+use crate::own_root;
 use crate::record::count;
-use crate::select::{credentials, lookup_user};
+use crate::select::{by_cgroup, credentials, lookup_cgroup, lookup_user};
 use crate::successor;
 use crate::task::{self, Lookup};
 use aya_ebpf::bindings::task_struct;
-use aya_ebpf::helpers::generated::{bpf_get_current_pid_tgid, bpf_send_signal};
+use aya_ebpf::helpers::generated::{bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, bpf_send_signal};
 use aya_ebpf::macros::{btf_tracepoint, lsm};
 use aya_ebpf::programs::{BtfTracePointContext, LsmContext};
 use aya_log_ebpf::{error, warn};
 use guard_common::action::EAGAIN;
 use guard_common::decide::Reason;
 use guard_common::event::Counter;
-use guard_common::label::{Label, NO_SUBJECT};
+use guard_common::label::{IN_CONTAINER, Label, NO_SUBJECT};
 
 const SIGKILL: u32 = 9;
 /// `LSM_SETID_FS` (include/linux/security.h): a change of the file-system ids only.
@@ -62,6 +63,7 @@ fn inherit(child: *mut task_struct, parent: *mut Label) -> bool {
     unsafe {
         (*label).session = (*parent).session;
         (*label).row = (*parent).row;
+        (*label).root = (*parent).root;
         (*label).subject = (*parent).subject;
     }
     true
@@ -115,6 +117,7 @@ fn attach(subject: u32) -> bool {
     if label.is_null() {
         return false;
     }
+    own_root::keep(task::current(), label, subject);
     // SAFETY: the storage of the running task. The row first: the subject makes it count.
     unsafe {
         (*label).row = subject;
@@ -154,10 +157,20 @@ pub fn bprm_committed_creds(ctx: LsmContext) -> i32 {
     if crate::generation::Generation::live().is_none() {
         return 0;
     }
-    let subject = set_id_subject().unwrap_or(NO_SUBJECT);
+    // A container may have become known since the exec began.
+    // SAFETY: the helper has no requirements.
+    let selected = lookup_cgroup(unsafe { bpf_get_current_cgroup_id() });
+    let mut subject = if selected & IN_CONTAINER != 0 {
+        by_cgroup(selected, |_| Ok(own_root::runs_inside() != 0))
+    } else {
+        NO_SUBJECT
+    };
+    if subject == NO_SUBJECT {
+        subject = set_id_subject().unwrap_or(NO_SUBJECT);
+    }
     if subject != NO_SUBJECT && !attach(subject) {
         count(Counter::LabelFailed);
-        error!(&ctx, "no memory to label a set-user-id program: it is killed");
+        error!(&ctx, "no memory to label a program whose label is due: it is killed");
         // SAFETY: the helper has no requirements.
         unsafe { bpf_send_signal(SIGKILL) };
     }

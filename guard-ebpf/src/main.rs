@@ -34,6 +34,7 @@ mod network;
 mod offsets;
 mod overlay;
 mod own_proc;
+mod own_root;
 mod own_tmpfs;
 mod path;
 mod process;

@@ -116,6 +116,18 @@ pub static MAKERS: HashMap<u64, Maker, FILE_SYSTEMS, ON_DEMAND> = HashMap::new()
 #[btf_map]
 pub static MADE: Array<u64, 1> = Array::new();
 
+/// Directories that are roots of labels at a time. A label with a further one has no root.
+pub const OWN_ROOTS: usize = 4096;
+/// The number of each, by the address of its inode, see `own_root.rs`.
+#[btf_map]
+pub static ROOTS: HashMap<u64, u64, OWN_ROOTS, ON_DEMAND> = HashMap::new();
+/// The last number that was given, and how many entries that map has, at least.
+#[btf_map]
+pub static ROOT_COUNTS: Array<u64, 2> = Array::new();
+/// Address of the inode of the agent's root, which is the host's; 0 = not known yet.
+#[btf_map]
+pub static HOST_ROOT: Array<u64, 1> = Array::new();
+
 /// Storage that the kernel keeps with an object and frees with it. aya has no wrapper for it, so the
 /// definition is spelled out: `KIND` is the map type, `V` the value.
 #[repr(C)]

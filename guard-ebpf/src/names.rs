@@ -33,58 +33,62 @@ pub fn path_mknod(ctx: LsmContext) -> i32 {
         return 0;
     }
     let required = made((mode & S_IFMT) as u64);
-    guarded(required, |label| create(ctx.arg(1), mode, required, label))
+    guarded(required, |label| create(ctx.arg(0), ctx.arg(1), mode, required, label))
 }
 
 #[lsm(hook = "path_mkdir")]
 pub fn path_mkdir(ctx: LsmContext) -> i32 {
     let mode: u64 = ctx.arg(2);
     guarded(Action::DirCreate.bit(), |label| {
-        create(ctx.arg(1), mode as u16 & !S_IFMT | S_IFDIR, Action::DirCreate.bit(), label)
+        create(ctx.arg(0), ctx.arg(1), mode as u16 & !S_IFMT | S_IFDIR, Action::DirCreate.bit(), label)
     })
 }
 
 #[lsm(hook = "path_symlink")]
 pub fn path_symlink(ctx: LsmContext) -> i32 {
-    guarded(Action::FileSymlink.bit(), |label| create(ctx.arg(1), S_IFLNK, Action::FileSymlink.bit(), label))
+    guarded(Action::FileSymlink.bit(), |label| {
+        create(ctx.arg(0), ctx.arg(1), S_IFLNK, Action::FileSymlink.bit(), label)
+    })
 }
 
 #[lsm(hook = "path_unlink")]
 pub fn path_unlink(ctx: LsmContext) -> i32 {
-    guarded(Action::FileRemove.bit(), |label| remove(ctx.arg(1), Action::FileRemove, label))
+    guarded(Action::FileRemove.bit(), |label| remove(ctx.arg(0), ctx.arg(1), Action::FileRemove, label))
 }
 
 #[lsm(hook = "path_rmdir")]
 pub fn path_rmdir(ctx: LsmContext) -> i32 {
-    guarded(Action::DirRemove.bit(), |label| remove(ctx.arg(1), Action::DirRemove, label))
+    guarded(Action::DirRemove.bit(), |label| remove(ctx.arg(0), ctx.arg(1), Action::DirRemove, label))
 }
 
 #[inline(always)]
-fn create(dentry: u64, mode: u16, required: u64, label: *mut Label) -> Result<i32, Reason> {
+fn create(path: u64, dentry: u64, mode: u16, required: u64, label: *mut Label) -> Result<i32, Reason> {
     // `mknod(2)` takes no kind for a regular file.
     let mode = if mode & S_IFMT == 0 { mode | S_IFREG } else { mode };
-    ask(label, question::new(dentry, mode, required))
+    ask(label, question::at(path, question::new(dentry, mode, required)))
 }
 
 #[inline(always)]
-fn remove(dentry: u64, action: Action, label: *mut Label) -> Result<i32, Reason> {
+fn remove(path: u64, dentry: u64, action: Action, label: *mut Label) -> Result<i32, Reason> {
     let inode: u64 = read(dentry, &DENTRY_INODE)?;
-    ask(label, question::place(dentry, inode, action.bit()))
+    ask(label, question::at(path, question::place(dentry, inode, action.bit())))
 }
 
 /// `link(2)`: `file.link` on the name that is there, `file.create` on the new one.
 #[lsm(hook = "path_link")]
 pub fn path_link(ctx: LsmContext) -> i32 {
-    guarded(Action::FileLink.bit(), |label| link(ctx.arg(0), ctx.arg(2), label))
+    guarded(Action::FileLink.bit(), |label| link(ctx.arg(0), ctx.arg(1), ctx.arg(2), label))
 }
 
 #[inline(always)]
-fn link(old: u64, new: u64, label: *mut Label) -> Result<i32, Reason> {
+fn link(old: u64, directory: u64, new: u64, label: *mut Label) -> Result<i32, Reason> {
     let inode: u64 = read(old, &DENTRY_INODE)?;
     // SAFETY: the label of the running task.
     unsafe { (*label).questions.action = Action::FileLink.bit() };
-    put(label, 0, Question { save: 1, ..place(old, inode, Action::FileLink.bit()) });
-    put(label, 1, Question { compare: 1, ..place(new, inode, MADE) });
+    // The kernel links within one mount only, so the new name's is that of the old.
+    let at = |question| question::at(directory, question);
+    put(label, 0, at(Question { save: 1, ..place(old, inode, Action::FileLink.bit()) }));
+    put(label, 1, at(Question { compare: 1, ..place(new, inode, MADE) }));
     ask_all(label, 2)
 }
 
@@ -93,11 +97,13 @@ fn link(old: u64, new: u64, label: *mut Label) -> Result<i32, Reason> {
 #[lsm(hook = "path_rename")]
 pub fn path_rename(ctx: LsmContext) -> i32 {
     let flags: u64 = ctx.arg(4);
-    guarded(Action::FileRename.bit(), |label| rename(ctx.arg(1), ctx.arg(3), flags as u32, label))
+    guarded(Action::FileRename.bit(), |label| rename(ctx.arg(0), ctx.arg(1), ctx.arg(3), flags as u32, label))
 }
 
 #[inline(always)]
-fn rename(old: u64, new: u64, flags: u32, label: *mut Label) -> Result<i32, Reason> {
+fn rename(directory: u64, old: u64, new: u64, flags: u32, label: *mut Label) -> Result<i32, Reason> {
+    // The kernel renames within one mount only.
+    let place = |dentry, inode, required| question::at(directory, place(dentry, inode, required));
     let moved: u64 = read(old, &DENTRY_INODE)?;
     let other: u64 = read(new, &DENTRY_INODE)?;
     let exchange = flags & RENAME_EXCHANGE != 0 && other != 0;

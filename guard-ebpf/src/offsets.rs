@@ -17,6 +17,9 @@ pub static TASK_IN_EXECVE_BIT: u32 = 0;
 /// Address of the kernel's `rename_lock`, or 0 if it is not known.
 #[unsafe(no_mangle)]
 pub static RENAME_LOCK: u64 = 0;
+/// Address of the kernel's `mount_lock`, or 0 if it is not known.
+#[unsafe(no_mangle)]
+pub static MOUNT_LOCK: u64 = 0;
 /// 1 where `bpf_task_storage_get` may fail for a task that has a label (before 6.2).
 #[unsafe(no_mangle)]
 pub static STORAGE_MAY_BE_BUSY: u32 = 0;

@@ -22,7 +22,9 @@ const STORAGES: u32 = 16;
 #[inline(always)]
 pub fn is_own(walk: *mut Walk) -> Result<bool, Reason> {
     // SAFETY: the walk buffer of the running task.
-    let count = unsafe { (*walk).count };
+    let (count, inside) = unsafe { ((*walk).count, (*walk).inside) };
+    // Names above the point where the procfs is mounted are not its own.
+    let count = if inside < count { inside } else { count };
     if count == 0 || count > MAX_COMPONENTS as u32 {
         return Ok(false);
     }

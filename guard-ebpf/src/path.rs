@@ -13,6 +13,10 @@
 //!
 //! A walk whose file lies in a directory that was walked to before goes up one step only and begins
 //! at the trie's node of that directory (`directory.rs`).
+//!
+//! For a subject with a root of its own the way ends at that root and leads through mount points
+//! (`own_root.rs`). Mounts are read under the sequence count of the kernel's `mount_lock`: whatever moves one,
+//! makes one or takes one away changes it.
 
 use crate::directory::{self, APART, KNOWS, LEARNS, UNASKED};
 use crate::fault::injected;
@@ -27,8 +31,8 @@ use guard_common::class::UNKNOWN;
 use guard_common::decide::Reason;
 use guard_common::fault;
 use guard_common::path::{
-    CHUNK, EdgeKey, MAX_ANCESTORS, MAX_COMPONENTS, NODE_ABSTRACT, NODE_FILE_SYSTEMS, NODE_NAMES, TAG_MORE,
-    WALK_APART, Walk,
+    CHUNK, EdgeKey, MAX_ANCESTORS, MAX_COMPONENTS, NODE_ABSTRACT, NODE_FILE_SYSTEMS, NODE_NAMES, OWN_ROOT,
+    TAG_MORE, WALK_APART, Walk,
 };
 use guard_common::tables::{HAS_NAMES, Header, MAX_PATTERNS};
 
@@ -45,6 +49,19 @@ const NOT_NAMED: u32 = u32::MAX;
 /// out to have moved.
 const MAX_STEPS: u32 =
     (ATTEMPTS + 1) * ((MAX_ANCESTORS + 1) * (MAX_CHUNKS + 1) + MAX_PATTERNS + RING * MAX_CHUNKS + RING + 8);
+
+/// `Walk::way`: to the root of the file's file system.
+pub const HOST: u32 = 0;
+/// To the root of the label's own.
+pub const OWN: u32 = 1;
+/// As [`HOST`], without the memory of directories, which keeps less than is asked for.
+pub const HOST_UNREMEMBERED: u32 = 2;
+/// Mount points that a walk passes; as many can be stacked or nested.
+const MAX_CROSSED: u32 = 64;
+/// Times that a walk looks again whether mounts still change before it gives up.
+const MAX_WAITS: u32 = 20_000;
+/// Value of `Walk::inside` before the walk leaves the file's own file system.
+const NOWHERE: u32 = u32::MAX;
 
 /// Begin with the leaf.
 const START: u32 = 0;
@@ -64,11 +81,15 @@ const DESCEND: u32 = 6;
 const FINISH: u32 = 7;
 /// Compare one dentry's sequence count with what it was.
 const CHECK: u32 = 8;
+/// Go on where the file system is mounted.
+const CROSS: u32 = 9;
+/// No state: the walk does what it would do anyway.
+const STRAIGHT: u32 = u32::MAX;
 /// The walk is over: found, or why not.
-const DONE: u32 = 9;
-const UNSTABLE: u32 = 10;
-const TOO_DEEP: u32 = 11;
-const UNREADABLE: u32 = 12;
+const DONE: u32 = 10;
+const UNSTABLE: u32 = 11;
+const TOO_DEEP: u32 = 12;
+const UNREADABLE: u32 = 13;
 
 /// Classifies the file at `dentry`: afterwards the walk buffer holds its class, what executing it
 /// selects, and the path for an event; the features of its names are added to `resource`.
@@ -89,12 +110,7 @@ pub fn classify(
         (*walk).patterns = header.patterns.min(MAX_PATTERNS);
         walk_up_and_down(walk)
     };
-    match state {
-        DONE => {}
-        UNSTABLE => return Err(Reason::PathUnstable),
-        UNREADABLE => return Err(Reason::Unreadable),
-        _ => return Err(Reason::PathTooDeep),
-    }
+    ended(state)?;
     // SAFETY: as above.
     let walk = unsafe { &*walk };
     resource.has_path = true;
@@ -103,7 +119,18 @@ pub fn classify(
     Ok(())
 }
 
-/// Walks from `leaf`. Returns the state in which it ended.
+/// What the state in which a walk ended means.
+#[inline(always)]
+pub fn ended(state: u32) -> Result<(), Reason> {
+    match state {
+        DONE => Ok(()),
+        UNSTABLE => Err(Reason::PathUnstable),
+        UNREADABLE => Err(Reason::Unreadable),
+        _ => Err(Reason::PathTooDeep),
+    }
+}
+
+/// Walks from `leaf`, by the way that the buffer says. Returns the state in which it ended.
 ///
 /// A global function: the verifier checks it by itself, once for each program that has it, whatever the
 /// program did before.
@@ -127,6 +154,8 @@ pub unsafe extern "C" fn walk_up_and_down(walk: *mut Walk) -> u32 {
         (*walk).state = START;
         (*walk).attempts = 0;
         (*walk).memory = UNASKED;
+        (*walk).first = (*walk).leaf;
+        (*walk).crossed = 0;
         bpf_loop(MAX_STEPS, step as *mut c_void, (&raw mut context).cast(), 0);
         (*walk).state
     }
@@ -135,6 +164,11 @@ pub unsafe extern "C" fn walk_up_and_down(walk: *mut Walk) -> u32 {
 extern "C" fn step(_: u32, walk: *mut *mut Walk) -> i64 {
     // SAFETY: the only caller passes a valid pointer to a valid buffer.
     let walk = unsafe { &mut **walk };
+    let turn = if walk.way == OWN { steer(walk) } else { STRAIGHT };
+    if turn != STRAIGHT {
+        walk.state = turn;
+        return (turn >= DONE) as i64;
+    }
     let result = match walk.state {
         START => start(walk),
         CLIMB => climb(walk),
@@ -161,7 +195,9 @@ extern "C" fn step(_: u32, walk: *mut *mut Walk) -> i64 {
 
 #[inline(always)]
 fn start(walk: &mut Walk) -> Result<u32, Reason> {
+    walk.leaf = walk.first;
     walk.dentry = walk.leaf;
+    walk.inside = NOWHERE;
     walk.features = 0;
     walk.leaf_features = 0;
     walk.count = 0;
@@ -173,7 +209,109 @@ fn start(walk: &mut Walk) -> Result<u32, Reason> {
     walk.directory_node = 0;
     // What was not as remembered, or could not be remembered, is not asked for again.
     walk.memory = if walk.memory == UNASKED { directory::begin(walk) } else { APART };
+    if walk.way != HOST {
+        walk.memory = APART;
+        walk.found = 0;
+        walk.mount = walk.first_mount;
+    }
     Ok(CLIMB)
+}
+
+/// The sequence count of `mount_lock`, which is the first member of a `seqlock_t`. Odd while mounts change,
+/// and where it cannot be read.
+#[inline(always)]
+fn changes_of_mounts() -> u32 {
+    let lock = get_address(&MOUNT_LOCK);
+    if lock == 0 {
+        return 1;
+    }
+    read_at(lock).unwrap_or(1)
+}
+
+/// What a walk to the root of the label's own does besides: the state that follows, or [`STRAIGHT`].
+///
+/// A function of its own, so that other walks need no stack for it.
+#[inline(never)]
+fn steer(walk: &mut Walk) -> u32 {
+    let state = walk.state;
+    let result = if state == START {
+        wait(walk)
+    } else if state == CLIMB {
+        turn(walk)
+    } else if state == CROSS {
+        cross(walk)
+    } else if state == FINISH && walk.crossed != 0 && changes_of_mounts() != walk.mounts {
+        Err(Reason::PathUnstable)
+    } else {
+        Ok(STRAIGHT)
+    };
+    match result {
+        Ok(next) => next,
+        Err(Reason::PathUnstable) => {
+            walk.attempts += 1;
+            if walk.attempts >= ATTEMPTS { UNSTABLE } else { START }
+        }
+        Err(Reason::PathTooDeep) => TOO_DEEP,
+        Err(_) => UNREADABLE,
+    }
+}
+
+/// Waits until nobody mounts anything, which takes as long as a few steps.
+#[inline(always)]
+fn wait(walk: &mut Walk) -> Result<u32, Reason> {
+    walk.mounts = changes_of_mounts();
+    if walk.mounts & 1 != 0 && get_address(&MOUNT_LOCK) != 0 {
+        walk.crossed += 1;
+        return if walk.crossed > MAX_WAITS { Err(Reason::PathUnstable) } else { Ok(START) };
+    }
+    walk.crossed = 0;
+    Ok(STRAIGHT)
+}
+
+/// Goes on where the file system is mounted that the walk has reached the visible root of.
+#[inline(always)]
+fn cross(walk: &mut Walk) -> Result<u32, Reason> {
+    let above: u64 = read(walk.mount, &MOUNT_PARENT)?;
+    if above == walk.mount || walk.mounts & 1 != 0 {
+        // It is mounted nowhere, or nobody can say where.
+        return Ok(TOP);
+    }
+    if walk.crossed >= MAX_CROSSED {
+        return Err(Reason::PathTooDeep);
+    }
+    walk.crossed += 1;
+    walk.dentry = read(walk.mount, &MOUNT_POINT)?;
+    walk.mount = above;
+    if walk.count == 0 {
+        // It is called what its mount point is called.
+        walk.leaf = walk.dentry;
+    }
+    if walk.inside == NOWHERE {
+        walk.inside = walk.count;
+    }
+    Ok(CLIMB)
+}
+
+/// Whether the way ends here, or goes on elsewhere than at the parent.
+#[inline(always)]
+fn turn(walk: &mut Walk) -> Result<u32, Reason> {
+    if walk.dentry == walk.anchor
+        && walk.anchor != 0
+        && read::<u64>(walk.dentry, &DENTRY_INODE)? == walk.anchor_inode
+    {
+        walk.found = 1;
+        if walk.count == 0 {
+            // A root is called "/", also one that is a directory with a name elsewhere.
+            let superblock: u64 = read(walk.dentry, &DENTRY_SB)?;
+            walk.leaf = read(superblock, &SB_ROOT)?;
+        }
+        return Ok(TOP);
+    }
+    let mount = walk.mount;
+    if mount != 0 && read_at::<u64>(mount + get(&MOUNT_MNT) + get(&VFSMOUNT_ROOT))? == walk.dentry {
+        return Ok(CROSS);
+    }
+    Ok(STRAIGHT)
 }
 
 #[inline(always)]
@@ -240,6 +378,14 @@ fn top(walk: &mut Walk) -> Result<u32, Reason> {
         let superblock: u64 = read(walk.leaf, &DENTRY_SB)?;
         walk.device = read(superblock, &SB_DEV)?;
     }
+    if walk.way == OWN {
+        if walk.found != 0 {
+            walk.device = OWN_ROOT;
+        } else {
+            // Outside: a walk to a device of the host's would be about other names.
+            walk.flags = WALK_APART;
+        }
+    }
     if walk.patterns == 0 {
         return Ok(ENTER);
     }
@@ -292,8 +438,11 @@ fn enter(walk: &mut Walk) -> Result<u32, Reason> {
         walk.offset = 0;
         return Ok(DESCEND);
     }
+    if walk.way == OWN && walk.flags & WALK_APART != 0 {
+        return Ok(FINISH);
+    }
     let superblock: u64 = read(walk.leaf, &DENTRY_SB)?;
-    if read::<u64>(superblock, &SB_ROOT)? != walk.dentry {
+    if walk.way != OWN && read::<u64>(superblock, &SB_ROOT)? != walk.dentry {
         // Not connected to its file system's root, so it has no name that policy could mean.
         walk.flags = WALK_APART;
         walk.memory = APART;
@@ -354,13 +503,14 @@ fn arrive(walk: &mut Walk, exact: bool) -> Result<u32, Reason> {
     walk.class = if exact { node.exact } else { node.below };
     walk.exec_subject =
         if exact && node.exec_subject != 0 { node.exec_subject } else { node.exec_subject_below };
-    walk.flags = if exact { node.flags } else { 0 };
+    walk.flags = if exact { node.flags } else { node.flags_below };
     Ok(FINISH)
 }
 
 #[inline(always)]
 fn finish(walk: &mut Walk) -> Result<u32, Reason> {
-    let is_still = walk.memory != APART && directory::nothing_moved(walk);
+    let was_asked = walk.memory != APART || walk.way != HOST;
+    let is_still = was_asked && directory::nothing_moved(walk);
     match walk.memory {
         // The directory, or the file, may have been elsewhere already.
         KNOWS if !is_still => return Ok(START),

@@ -13,11 +13,12 @@ use crate::memory::read;
 use crate::offsets::*;
 use crate::overlay;
 use crate::own_proc;
+use crate::own_root;
 use crate::own_tmpfs;
 use crate::path;
 use crate::resource::Resource;
 use crate::task::current;
-use crate::verdict::{conclude, live, query};
+use crate::verdict::{conclude, query};
 use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
 use guard_common::action::{Action, EACCES};
 use guard_common::class::{ANONYMOUS_MEMORY, OWN_ANONYMOUS, OWN_CGROUP, OWN_PROC, OWN_TMPFS, UNKNOWN};
@@ -60,6 +61,7 @@ pub fn file(dentry: u64, inode: u64, required: u64) -> Question {
     Question {
         dentry,
         inode,
+        mount_at: 0,
         required,
         either: [0; 2],
         save: 0,
@@ -71,10 +73,23 @@ pub fn file(dentry: u64, inode: u64, required: u64) -> Question {
     }
 }
 
+/// Asks about a file that is open: what the kernel calls it says through which mount.
+#[inline(always)]
+pub fn open(file: u64, dentry: u64, inode: u64, required: u64) -> Question {
+    Question { mount_at: file + get(&FILE_MNT), ..self::file(dentry, inode, required) }
+}
+
+/// Says through which mount something is seen, by the kernel's `struct path` of it or of its directory.
+#[inline(always)]
+pub fn at(path: u64, question: Question) -> Question {
+    Question { mount_at: path + get(&PATH_MNT), ..question }
+}
+
 /// Asks whether one of two actions is allowed.
 #[inline(always)]
-pub fn either(dentry: u64, inode: u64, first: Action, second: Action) -> Question {
-    Question { either: [first.bit(), second.bit()], ..file(dentry, inode, first.bit() | second.bit()) }
+pub fn either(file: u64, dentry: u64, inode: u64, first: Action, second: Action) -> Question {
+    let required = first.bit() | second.bit();
+    Question { either: [first.bit(), second.bit()], ..open(file, dentry, inode, required) }
 }
 
 /// Asks about a file, or one that will be there, by its name.
@@ -125,8 +140,11 @@ pub fn ask_all(label: *mut Label, count: u32) -> Result<i32, Reason> {
 
 #[inline(always)]
 fn answer(label: *mut Label, index: u32) -> Result<i32, Reason> {
-    // SAFETY: the label of the running task.
-    let failed = unsafe { describe_question(label, index) };
+    let mut failed = own_root::prepare(label, index);
+    if failed == NOT_DESCRIBED {
+        // SAFETY: the label of the running task.
+        failed = unsafe { describe_question(label, index) };
+    }
     decided(label, index, failed)
 }
 
@@ -144,11 +162,13 @@ pub fn decided(label: *mut Label, index: u32, failed: u32) -> Result<i32, Reason
 }
 
 // Why something could not be described.
-const DESCRIBED: u32 = 0;
+pub const DESCRIBED: u32 = 0;
 const UNSTABLE: u32 = 1;
 const TOO_DEEP: u32 = 2;
 const NO_GENERATION: u32 = 3;
 pub const UNREADABLE: u32 = 4;
+/// It was not tried.
+pub const NOT_DESCRIBED: u32 = 5;
 
 /// Describes what question `index` of a label is about. Returns [`DESCRIBED`] or why it could not.
 ///
@@ -178,11 +198,25 @@ pub fn described(label: *mut Label, result: Result<(), Reason>, resource: &Resou
             described.has_path = resource.has_path as u32;
             DESCRIBED
         }
-        Err(Reason::PathUnstable) => UNSTABLE,
-        Err(Reason::PathTooDeep) => TOO_DEEP,
-        Err(Reason::NoGeneration) => NO_GENERATION,
-        Err(_) => UNREADABLE,
+        Err(reason) => undescribed(reason),
     }
+}
+
+/// Why something could not be described, as a number.
+#[inline(always)]
+pub fn undescribed(reason: Reason) -> u32 {
+    match reason {
+        Reason::PathUnstable => UNSTABLE,
+        Reason::PathTooDeep => TOO_DEEP,
+        Reason::NoGeneration => NO_GENERATION,
+        _ => UNREADABLE,
+    }
+}
+
+/// Whether a question is about something with a name in a file system.
+#[inline(always)]
+pub fn is_named(question: &Question) -> bool {
+    matches!(question.about, FILE | PLACE | NEW | SOCKET)
 }
 
 #[inline(always)]
@@ -294,8 +328,7 @@ fn removed(kind: u64) -> u64 {
 /// Finds class, features and attributes of what is asked about.
 #[inline(always)]
 fn describe(question: *const Question, label: *mut Label, resource: &mut Resource) -> Result<(), Reason> {
-    let (generation, header) = live()?;
-    generation.keep(label);
+    let (generation, header) = own_root::generation(label)?;
     // SAFETY: the question of the running task.
     let question = unsafe { &*question };
     let about = question.about;

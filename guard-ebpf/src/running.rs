@@ -11,8 +11,9 @@ use crate::identity::irrevocable;
 use crate::maps::REQUESTS;
 use crate::memory::read;
 use crate::offsets::*;
+use crate::own_root;
 use crate::record::count;
-use crate::select::lookup_cgroup;
+use crate::select::{lookup_cgroup, of_cgroup};
 use crate::task::{self, Lookup};
 use aya_ebpf::bindings::task_struct;
 use core::ffi::c_void;
@@ -77,6 +78,10 @@ fn fulfil(task: *mut task_struct, request: &LabelRequest) {
     if label.is_null() {
         return;
     }
+    if request.replaces == NO_SUBJECT {
+        // A successor keeps the root that its label has.
+        own_root::keep(task, label, request.row);
+    }
     // SAFETY: the helper returned a whole value. The subject last: it makes a new label count, and a pass
     // that finds it does nothing.
     unsafe {
@@ -107,7 +112,11 @@ fn requested(task: u64) -> Result<Option<LabelRequest>, Reason> {
 fn wanted(task: u64) -> Result<Option<LabelRequest>, Reason> {
     let flags: u32 = read(task, &TASK_FLAGS)?;
     let tgid: u32 = read(task, &TASK_TGID)?;
-    if flags & PF_KTHREAD != 0 || tgid == 1 || tgid as u64 == get(&AGENT_TGID) {
+    if tgid as u64 == get(&AGENT_TGID) {
+        own_root::remember_host(task);
+        return Ok(None);
+    }
+    if flags & PF_KTHREAD != 0 || tgid == 1 {
         return Ok(None);
     }
     if let Some(request) = requested(task)? {
@@ -116,7 +125,8 @@ fn wanted(task: u64) -> Result<Option<LabelRequest>, Reason> {
     let groups: u64 = read(task, &TASK_CGROUPS)?;
     let cgroup: u64 = read(groups, &CSS_SET_CGROUP)?;
     let node: u64 = read(cgroup, &CGROUP_KN)?;
-    let mut subject = lookup_cgroup(read(node, &KERNFS_NODE_ID)?);
+    let selected = lookup_cgroup(read(node, &KERNFS_NODE_ID)?);
+    let mut subject = of_cgroup(selected, task, own_root::has_begun);
     if subject == NO_SUBJECT {
         let cred: u64 = read(task, &TASK_CRED)?;
         subject = irrevocable(cred)?;

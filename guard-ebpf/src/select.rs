@@ -4,7 +4,8 @@ use crate::generation::Generation;
 use crate::maps::{SELECT_CGROUP, SELECT_GROUP, SELECT_USER};
 use crate::memory::read;
 use crate::offsets::*;
-use crate::path::classify;
+use crate::own_root;
+use crate::path::{HOST, classify};
 use crate::record::{Report, count, send};
 use crate::resource::Resource;
 use crate::shared;
@@ -13,7 +14,7 @@ use aya_ebpf::helpers::generated::{bpf_get_current_cgroup_id, bpf_get_current_pi
 use guard_common::action::{Action, EAGAIN};
 use guard_common::decide::Reason;
 use guard_common::event::{Counter, Verdict};
-use guard_common::label::{Label, NO_SUBJECT};
+use guard_common::label::{IN_CONTAINER, Label, NO_SUBJECT};
 use guard_common::path::NODE_NEVER_SELECTS;
 use guard_common::tables::HAS_EXEC_SELECTORS;
 
@@ -28,7 +29,11 @@ pub fn at_exec(bprm: u64) -> i32 {
         return 0;
     }
     // SAFETY: the helper has no requirements.
-    let by_cgroup = lookup_cgroup(unsafe { bpf_get_current_cgroup_id() });
+    let by_cgroup =
+        by_cgroup(
+            lookup_cgroup(unsafe { bpf_get_current_cgroup_id() }),
+            |_| Ok(own_root::runs_inside() != 0),
+        );
     let by_credentials = credentials(task::current() as u64).unwrap_or(NO_SUBJECT);
     let has_exec_selectors = match generation.header() {
         Some(header) => header.flags & HAS_EXEC_SELECTORS != 0,
@@ -58,6 +63,7 @@ pub fn at_exec(bprm: u64) -> i32 {
     }
     // SAFETY: the storage of the running task.
     unsafe { (*label).prepared = subject };
+    own_root::keep(task::current(), label, subject);
     0
 }
 
@@ -88,7 +94,24 @@ fn forget_prepared() -> i32 {
     0
 }
 
-/// The subject of a cgroup, or [`NO_SUBJECT`].
+/// The subject that the running task gets from what a cgroup selects. What a container's cgroup selects
+/// counts only where `is_inside` says so of the task.
+#[inline(always)]
+pub fn by_cgroup(selected: u32, is_inside: impl FnOnce(u64) -> Result<bool, Reason>) -> u32 {
+    of_cgroup(selected, task::current() as u64, is_inside)
+}
+
+/// The same of any task.
+#[inline(always)]
+pub fn of_cgroup(selected: u32, task: u64, is_inside: impl FnOnce(u64) -> Result<bool, Reason>) -> u32 {
+    if selected & IN_CONTAINER == 0 || is_inside(task).unwrap_or(false) {
+        selected & !IN_CONTAINER
+    } else {
+        NO_SUBJECT
+    }
+}
+
+/// What a cgroup selects: a subject, and [`IN_CONTAINER`]; or [`NO_SUBJECT`].
 #[inline(always)]
 pub fn lookup_cgroup(id: u64) -> u32 {
     // SAFETY: the value is one aligned word.
@@ -146,6 +169,8 @@ fn executable_with(generation: &Generation, bprm: u64, label: *mut Label) -> Res
     let mut resource = Resource::unknown();
     // SAFETY: the buffer was borrowed.
     let walk = unsafe { &raw mut (*label).walk };
+    // SAFETY: as above.
+    unsafe { (*walk).way = HOST };
     classify(generation, header, dentry, walk, &mut resource)?;
     // SAFETY: as above.
     let walk = unsafe { &*walk };

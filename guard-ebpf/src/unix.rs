@@ -8,13 +8,15 @@ use crate::address::AF_UNIX;
 use crate::memory::{member, read, read_at};
 use crate::network::sock_of;
 use crate::offsets::*;
+use crate::own_root;
 use crate::own_tmpfs;
 use crate::path;
-use crate::question::{self, ABSTRACT, SOCKET, UNNAMED, UNREADABLE, decided, described, nth, put};
+use crate::question::{
+    self, ABSTRACT, NOT_DESCRIBED, SOCKET, UNNAMED, UNREADABLE, decided, described, nth, put,
+};
 use crate::resource::Resource;
 use crate::sockets;
 use crate::task::guarded;
-use crate::verdict::live;
 use aya_ebpf::macros::lsm;
 use aya_ebpf::programs::LsmContext;
 use core::ffi::c_void;
@@ -93,14 +95,14 @@ pub fn unix_bind_path(ctx: LsmContext) -> i32 {
     if mode & S_IFMT != S_IFSOCK {
         return 0;
     }
-    guarded(Action::UnixBind.bit(), |label| bind_at(ctx.arg(1), label))
+    guarded(Action::UnixBind.bit(), |label| bind_at(ctx.arg(0), ctx.arg(1), label))
 }
 
-/// Decides `unix.bind` at the place of `dentry`, where nothing is yet.
+/// Decides `unix.bind` at the place of `dentry` in the directory `path`, where nothing is yet.
 #[inline(always)]
-pub fn bind_at(dentry: u64, label: *mut Label) -> Result<i32, Reason> {
+pub fn bind_at(path: u64, dentry: u64, label: *mut Label) -> Result<i32, Reason> {
     let question = question::file(dentry, 0, Action::UnixBind.bit());
-    ask(label, Question { about: SOCKET, peer: own(label), ..question })
+    ask(label, question::at(path, Question { about: SOCKET, peer: own(label), ..question }))
 }
 
 /// Who listens where the running task binds: itself.
@@ -121,7 +123,8 @@ fn decide(sock: *const c_void, label: *mut Label, action: Action) -> Result<i32,
     let peer = sockets::subject_of(sock);
     let dentry: u64 = read(sock as u64, &UNIX_DENTRY)?;
     let question = if dentry != 0 {
-        Question { about: SOCKET, ..question::file(dentry, 0, action.bit()) }
+        let mount_at = sock as u64 + get(&UNIX_MNT);
+        Question { about: SOCKET, mount_at, ..question::file(dentry, 0, action.bit()) }
     } else {
         let address: u64 = read(sock as u64, &UNIX_ADDR)?;
         let length: u32 = if address == 0 { 0 } else { read(address, &UNIX_ADDRESS_LEN)? };
@@ -137,8 +140,11 @@ fn decide(sock: *const c_void, label: *mut Label, action: Action) -> Result<i32,
 #[inline(always)]
 fn ask(label: *mut Label, question: Question) -> Result<i32, Reason> {
     put(label, 0, question);
-    // SAFETY: the label of the running task.
-    let failed = unsafe { describe_socket(label) };
+    let mut failed = own_root::prepare(label, 0);
+    if failed == NOT_DESCRIBED {
+        // SAFETY: the label of the running task.
+        failed = unsafe { describe_socket(label) };
+    }
     decided(label, 0, failed)
 }
 
@@ -160,8 +166,7 @@ pub unsafe extern "C" fn describe_socket(label: *mut Label) -> u32 {
 
 #[inline(always)]
 fn describe(label: *mut Label, resource: &mut Resource) -> Result<(), Reason> {
-    let (generation, header) = live()?;
-    generation.keep(label);
+    let (generation, header) = own_root::generation(label)?;
     // SAFETY: the label of the running task.
     let (question, own) = unsafe { (&*nth(label, 0), (*label).subject) };
     let about = question.about;

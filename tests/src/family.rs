@@ -14,9 +14,10 @@ use crate::threats::Entry;
 use crate::{
     admin, attributes, caches, canary, checks, coverage, credentials, deputies, doors, escape, exactness,
     exec, failures, families, file, first_hour, flood, generations, hostile, identity, image, includes,
-    interpreter, layout, lifecycle, listening, machine, mode, mounts, names, network, own_tmpfs, path,
-    process, programs, quickstart, quiet, reference, requirements, ring, running, selector, self_protection,
-    selftest, sending, session, shadow, starters, stdio, store, successor, systemd, unix, unused, users, why,
+    interpreter, layout, lifecycle, listening, machine, mode, mounts, names, network, nspawn, own_tmpfs,
+    path, podman, process, programs, quickstart, quiet, reference, requirements, ring, running, selector,
+    self_protection, selftest, sending, session, shadow, starters, stdio, store, successor, systemd, unix,
+    unused, users, why,
 };
 
 /// One test: run once without Guard and once under it.
@@ -135,6 +136,8 @@ const FAMILIES: &[Family] = &[
             includes::container::PART,
         ],
     },
+    Family { name: "podman", place: Place::Plain, has_daemon: true, parts: &[podman::PART] },
+    Family { name: "nspawn", place: Place::Systemd, has_daemon: true, parts: &[nspawn::PART] },
     Family {
         name: "lifecycle",
         place: Place::Alone,

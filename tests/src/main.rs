@@ -15,6 +15,7 @@ use guard_tests::{attempt, bundle, daemon, elf, events, http, layout, raw, users
 
 mod admin;
 mod attributes;
+mod boxes;
 mod bpf;
 mod caches;
 mod canary;
@@ -48,8 +49,10 @@ mod mounts;
 mod names;
 mod network;
 mod nginx;
+mod nspawn;
 mod own_tmpfs;
 mod path;
+mod podman;
 mod process;
 mod programs;
 mod puppet;

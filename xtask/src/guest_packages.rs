@@ -12,7 +12,7 @@ use crate::paths;
 
 /// What the guest itself uses (shell of the initramfs, modules, file systems, systemd) and what the
 /// tests, the quickstart and the workloads of `cargo xtask interference` start in it.
-const PACKAGES: [&str; 26] = [
+const PACKAGES: [&str; 27] = [
     "acl",
     "btrfs-progs",
     "bubblewrap",
@@ -30,6 +30,7 @@ const PACKAGES: [&str; 26] = [
     "nodejs",
     "openssh-server",
     "openssl",
+    "podman",
     "postgresql",
     "procps",
     "python3",

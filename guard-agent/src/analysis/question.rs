@@ -85,7 +85,10 @@ impl Words {
         };
         let facts = self.facts(bundle)?;
         let mut resource = self.parse_resource(types)?;
-        let resolved = self.follow(host, &mut resource);
+        // Symbolic links in a root of its own are not known here, nor what else is there.
+        let own_root = bundle.subjects().any(|known| known.name == self.subject && known.has_own_root());
+        let resolved = if own_root { None } else { self.follow(host, &mut resource) };
+        let files = if own_root { Files::Assume } else { files };
         let attributes = self.attributes(&resource, files)?;
         let request = Request {
             subject: self.subject.clone(),

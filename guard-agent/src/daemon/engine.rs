@@ -1,6 +1,7 @@
 //! What the daemon enforces now, and how that changes: one compile and one switch at a time.
 
 use super::candidate::{Kept, Stored};
+use super::containers::Containers;
 use super::labelling;
 use super::modes::{Modes, Now};
 use super::names::Watch;
@@ -23,7 +24,7 @@ use crate::store::Store;
 use crate::tables::Selector;
 use guard_common::action::{Coverage, TABLE};
 use guard_common::event::Counter;
-use guard_common::label::LabelRequest;
+use guard_common::label::{IN_CONTAINER, LabelRequest};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -279,7 +280,10 @@ impl Engine {
     fn label_all(&mut self) -> Result<usize, KernelError> {
         let Some(live) = &self.live else { return Ok(0) };
         let selectors = &live.compiled.generation.selectors;
-        self.kernel.set_cgroups(|| labelling::cgroups(&|path| selected_cgroup(selectors, path)))?;
+        self.kernel.set_cgroups(|| {
+            let containers = Containers::default();
+            labelling::cgroups(&|path| selected_cgroup(selectors, &containers, path))
+        })?;
         let mut total = 0;
         for _ in 0..MAX_SCANS {
             let requests = labelling::requests(&live.compiled.exec_selectors, &self.resumed);
@@ -505,13 +509,14 @@ pub(super) fn compile_seated(
     Ok((compiled, ids))
 }
 
-/// The subject whose unit or cgroup selector names exactly this cgroup.
-fn selected_cgroup(selectors: &[(Selector, u32)], path: &Path) -> Option<u32> {
+/// The subject whose unit, cgroup or container selector names exactly this cgroup, as the kernel's map has it.
+fn selected_cgroup(selectors: &[(Selector, u32)], containers: &Containers, path: &Path) -> Option<u32> {
+    let is_at = |wanted: &str| path == Path::new("/").join(wanted.trim_start_matches('/'));
     selectors.iter().find_map(|(selector, subject)| match selector {
         Selector::Unit(name) => (path.file_name()? == name.as_str()).then_some(*subject),
-        Selector::Cgroup(wanted) => {
-            (path == Path::new("/").join(wanted.trim_start_matches('/'))).then_some(*subject)
-        }
+        Selector::Cgroup(wanted) => is_at(wanted).then_some(*subject),
+        Selector::Container(wanted) => is_at(wanted).then_some(*subject | IN_CONTAINER),
+        Selector::Podman(wanted) => containers.fits(path, wanted).then_some(*subject | IN_CONTAINER),
         Selector::User(_) | Selector::Group(_) => None,
     })
 }

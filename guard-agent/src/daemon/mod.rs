@@ -4,6 +4,7 @@ mod adopt;
 mod canary;
 mod candidate;
 mod change;
+mod containers;
 mod engine;
 mod labelling;
 mod mode;

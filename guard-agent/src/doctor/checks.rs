@@ -85,8 +85,9 @@ pub fn examine(facts: &Facts) -> Vec<Check> {
         lockdown(facts),
         bpffs(facts),
         cgroup2(facts),
-        clock(facts),
     ];
+    checks.extend(containers(facts));
+    checks.push(clock(facts));
     checks.extend(hidden_addresses(facts));
     checks
 }
@@ -215,12 +216,42 @@ fn hidden_addresses(facts: &Facts) -> Option<Check> {
     facts.addresses_hidden.then(|| {
         Check::missing(
             "addresses",
-            "the kernel hides its addresses (kernel.kptr_restrict=2), so Guard cannot remember directories, and \
-             decisions about files cost more than they need to",
+            "the kernel hides its addresses (kernel.kptr_restrict=2), so Guard cannot remember directories, \
+             decisions about files cost more than they need to, and what is mounted in a container is unclassified",
             ["sudo sysctl kernel.kptr_restrict=1, then restart the agent".to_owned()],
         )
         .soft()
     })
+}
+
+/// Said only where something runs containers.
+fn containers(facts: &Facts) -> Option<Check> {
+    const NAME: &str = "containers";
+    let known = |name: &&str| ["systemd-nspawn", "podman"].contains(name);
+    let (known, others): (Vec<&str>, Vec<&str>) = facts.engines.iter().copied().partition(known);
+    let mut covered = Vec::new();
+    if known.contains(&"systemd-nspawn") {
+        covered.push("those of systemd-nspawn by name");
+    }
+    if known.contains(&"podman") {
+        covered.push(
+            "root's of podman by name and image, once the agent has looked into podman's list; not those of other users",
+        );
+    }
+    let covered = covered.join(", ");
+    if others.is_empty() {
+        return (!covered.is_empty()).then(|| Check::ok(NAME, format!("containers: {covered}")).soft());
+    }
+    let others = others.join(", ");
+    let and = if covered.is_empty() { String::new() } else { format!(" ({covered})") };
+    Some(
+        Check::unknown(
+            NAME,
+            format!("containers of {others} are not recognised by name, image or pod{and}"),
+            ["select them by cgroup, with root = \"own\" for paths inside of them".to_owned()],
+        )
+        .soft(),
+    )
 }
 
 /// The last check: load and attach the programs, if nothing known speaks against it.

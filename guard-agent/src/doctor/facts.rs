@@ -4,6 +4,10 @@ use super::Distribution;
 use std::fs;
 use std::path::Path;
 
+/// Programs that run containers.
+const ENGINES: [&str; 9] =
+    ["systemd-nspawn", "podman", "dockerd", "containerd", "crio", "kubelet", "k3s", "lxc-start", "incusd"];
+
 /// What a host says about itself. `None` is "could not be read".
 #[derive(Clone, Debug)]
 pub struct Facts {
@@ -29,6 +33,8 @@ pub struct Facts {
     pub cgroup2: bool,
     /// Whether the kernel tells addresses of its symbols to nobody, not even root.
     pub addresses_hidden: bool,
+    /// Programs that run containers, of those that are known here, by the names of their files.
+    pub engines: Vec<&'static str>,
     /// Whether something keeps the clock right.
     pub clock_synchronised: Option<bool>,
     /// The distribution's family.
@@ -57,6 +63,10 @@ impl Facts {
             cgroup2: mounted(&mounts, "cgroup2", "/sys/fs/cgroup")
                 || mounted(&mounts, "cgroup2", "/sys/fs/cgroup/unified"),
             addresses_hidden: text("proc/sys/kernel/kptr_restrict").is_some_and(|text| text.trim() == "2"),
+            engines: ENGINES
+                .into_iter()
+                .filter(|name| ["usr/bin", "usr/sbin"].iter().any(|at| root.join(at).join(name).exists()))
+                .collect(),
             // A foreign root has no clock.
             clock_synchronised: (root == Path::new("/")).then(crate::kernel::clock_is_synchronised).flatten(),
             distribution: Distribution::from_os_release(&os_release),

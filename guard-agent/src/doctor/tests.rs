@@ -13,6 +13,7 @@ fn good() -> Facts {
         bpffs: true,
         cgroup2: true,
         addresses_hidden: false,
+        engines: Vec::new(),
         clock_synchronised: Some(true),
         distribution: Distribution::Debian,
     }
@@ -35,6 +36,22 @@ fn a_good_host_is_ready() {
     assert!(report.is_ready(), "{}", report.to_text(false));
     assert!(report.to_text(false).ends_with("this host can enforce"));
     assert_eq!(report.to_json()["ready"], true);
+}
+
+#[test]
+fn containers_that_are_not_recognised_are_named_and_stop_nobody() {
+    assert!(examine(&good()).iter().all(|check| check.name != "containers"));
+    let facts = Facts { engines: vec!["systemd-nspawn", "podman"], ..good() };
+    assert_eq!(check(&facts, "containers").state, State::Ok);
+    let facts = Facts { engines: vec!["podman", "dockerd", "kubelet"], ..good() };
+    let found = check(&facts, "containers");
+    assert_eq!(found.state, State::Unknown);
+    assert!(
+        found.found.contains("dockerd, kubelet") && found.found.contains("podman by name"),
+        "{}",
+        found.found
+    );
+    assert!(report(&facts, Ok(())).is_ready());
 }
 
 #[test]

@@ -11,6 +11,7 @@ use guard_common::class::{ANONYMOUS_MEMORY, BUILTINS, FIRST_CAPABILITY, capabili
 use guard_common::decide::Reason;
 use guard_common::event::{Event, FLAG_ABSTRACT, FLAG_PATH, FLAG_PATH_CUT, FLAG_WOULD_ALLOW, Verdict};
 use guard_common::label::AGENT_SUBJECT;
+use guard_common::path::OWN_ROOT;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -100,7 +101,7 @@ impl Renderer {
         let bytes = event.path.get(..usize::from(event.path_len)).unwrap_or(&event.path);
         let mut record = ResourceRecord { kind: kind(event).to_owned(), ..ResourceRecord::default() };
         record.builtin = BUILTINS.iter().find(|row| row.class == event.class).map(|row| row.id.to_owned());
-        if event.device != 0 {
+        if event.device != 0 && event.device != OWN_ROOT {
             let (major, minor) = (event.device >> MINOR_BITS, event.device & ((1 << MINOR_BITS) - 1));
             record.device = Some(format!("{major}:{minor}"));
         }
@@ -111,7 +112,12 @@ impl Renderer {
             record.path_truncated = event.flags & FLAG_PATH_CUT != 0;
             // A cut path may lack its beginning: it would be another file's path.
             let whole = (!record.path_truncated).then_some(path);
-            if let Some(host) = whole.and_then(|path| self.mounts.host_path(event.device, path)) {
+            // In a root of its own it is called so by the subject, and by the subject's policies.
+            let host = whole.and_then(|path| match event.device {
+                OWN_ROOT => Some(path.to_vec()),
+                device => self.mounts.host_path(device, path),
+            });
+            if let Some(host) = host {
                 let (text, hex) = lossless(&host);
                 (record.path, record.path_bytes) = (Some(text), hex);
             }

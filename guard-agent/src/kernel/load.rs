@@ -181,12 +181,12 @@ impl Kernel {
             return Err(KernelError::NoObject);
         }
         // Two readers of the kernel's types, each for what the other does not give.
-        let (types, rename_lock, btf) = thread::scope(|scope| {
+        let (types, locks, btf) = thread::scope(|scope| {
             let types = scope.spawn(btf::types);
-            let rename_lock = scope.spawn(symbols::rename_lock);
+            let locks = scope.spawn(symbols::locks);
             let btf = Btf::from_sys_fs().map_err(|cause| KernelError::NoBtf(cause.to_string()));
             let panicked = |_| Err(KernelError::NoBtf("reading it panicked".to_owned()));
-            (types.join().unwrap_or_else(panicked), rename_lock.join().unwrap_or_default(), btf)
+            (types.join().unwrap_or_else(panicked), locks.join().unwrap_or_default(), btf)
         });
         let (btf::Types { mut offsets, hooks }, btf) = (types?, btf?);
         let fitting: Vec<_> = PROGRAMS
@@ -204,7 +204,8 @@ impl Kernel {
         for (global, value) in &offsets {
             loader.override_global(global, value, true);
         }
-        loader.override_global("RENAME_LOCK", &rename_lock, true);
+        loader.override_global("RENAME_LOCK", &locks.rename, true);
+        loader.override_global("MOUNT_LOCK", &locks.mount, true);
         let mut ebpf = loader.load(object()).map_err(|cause| KernelError::Object(describe(&cause)))?;
         load_programs(&mut ebpf, &fitting, &btf)?;
         let mut programs = Vec::with_capacity(fitting.len());
@@ -223,7 +224,7 @@ impl Kernel {
         }
         let live = LiveWord::map(&ebpf)?;
         let inner = InnerMaps::new(&ebpf, old)?;
-        Ok(Self {
+        let mut this = Self {
             ebpf,
             live,
             inner,
@@ -233,7 +234,10 @@ impl Kernel {
             selectors: Default::default(),
             programs,
             hooks: hooks.into_keys().collect(),
-        })
+        };
+        // No selector is installed, so nothing is labelled: the programs learn the agent's root.
+        this.label_running(&[])?;
+        Ok(this)
     }
 
     /// Whether this kernel lets programs be attached to an LSM hook.

@@ -5,7 +5,7 @@ use super::{Kernel, KernelError};
 use crate::fault;
 use crate::tables::Selector;
 use aya::maps::{HashMap as Table, MapData, MapError};
-use guard_common::label::{UNIT_NAME_MAX, UnitName};
+use guard_common::label::{IN_CONTAINER, UNIT_NAME_MAX, UnitName};
 use std::collections::HashMap;
 use std::hash::Hash;
 
@@ -27,6 +27,9 @@ impl Installed {
                 Selector::Group(id) => wanted.groups.insert(*id, *subject),
                 Selector::Unit(name) => wanted.units.insert(name.clone(), *subject),
                 Selector::Cgroup(path) => wanted.units.insert(absolute(path), *subject),
+                Selector::Container(path) => wanted.units.insert(absolute(path), *subject | IN_CONTAINER),
+                // Its cgroups are known by numbers that podman gives.
+                Selector::Podman(_) => None,
             };
         }
         wanted

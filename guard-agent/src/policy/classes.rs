@@ -7,7 +7,11 @@ use guard_common::class::{self, Class};
 
 use super::formula::{Atom, AtomId, Atoms, Formula};
 use super::kind::Kind;
+use super::places::OWN_ROOT_POINT;
 use guard_common::tables::Attribute;
+
+/// What people read where a path counts from the root of a subject's own.
+const OWN_ROOT_WORDS: &str = "own root:";
 
 /// What sort of thing a class holds: which types its resources can have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -118,8 +122,8 @@ impl Classes {
     /// same.
     pub(super) fn describe_by(&self, atoms: &Atoms, own: AtomId) -> Vec<String> {
         let literal = |id: &AtomId| match atoms.get(*id) {
-            Atom::At(path) => path.clone(),
-            Atom::Below(path) => format!("{path}/**"),
+            Atom::At(path) => path.replacen(OWN_ROOT_POINT, OWN_ROOT_WORDS, 1),
+            Atom::Below(path) => format!("{}/**", path.replacen(OWN_ROOT_POINT, OWN_ROOT_WORDS, 1)),
             Atom::Builtin(class::MACHINE) => "the machine".to_owned(),
             Atom::Builtin(class::KERNEL) => "the kernel".to_owned(),
             Atom::Builtin(number) => class::BUILTINS

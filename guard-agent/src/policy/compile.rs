@@ -7,9 +7,10 @@ use std::sync::Arc;
 use guard_common::action::{Action, Coverage, TABLE};
 use guard_common::class::Class;
 use guard_common::label::CANARY_SUBJECT;
-use guard_common::path::{EdgeKey, Node};
+use guard_common::path::{EdgeKey, Node, OWN_ROOT};
 use guard_common::tables::{
-    DEVICE_PATHS, HAS_EXEC_SELECTORS, HAS_NAMES, Header, MAX_OUTCOME_FEATURES, MAX_OUTCOMES, Net4, Net6,
+    DEVICE_PATHS, HAS_CONTAINERS, HAS_EXEC_SELECTORS, HAS_NAMES, HAS_OWN_ROOTS, Header, MAX_OUTCOME_FEATURES,
+    MAX_OUTCOMES, Net4, Net6,
 };
 
 use super::bundle::Bundle;
@@ -30,13 +31,13 @@ use super::rules;
 use super::seats::Seat;
 use super::selectors;
 use super::shadow;
-use super::subjects::{CANARY, Mode};
+use super::subjects::{CANARY, Mode, SubjectDefinition};
 use super::successors::{self, Begin, ExecSuccessor};
 use super::trie::Trie;
 use super::walk::Walker;
 use super::world::Facts;
 use crate::host::{Answers, Asked, Host};
-use crate::tables::{Generation, SubjectOutcomes, SubjectTables};
+use crate::tables::{Generation, Selector, SubjectOutcomes, SubjectTables};
 
 /// A compiled bundle.
 #[derive(Debug)]
@@ -184,6 +185,10 @@ pub(super) fn front(
     }
     let features = Features::assign(&rules.atoms, &groups, ids, &mut found);
     let mut trie = Trie::new();
+    if bundle.subjects.iter().any(SubjectDefinition::has_own_root) {
+        trie.root(OWN_ROOT);
+        layout::protect(bundle, host, mounts, &mut trie);
+    }
     let mut classes = layout::paths(host, mounts, &rules.atoms, &groups, &mut trie, &mut found);
     let selected = selectors::compile(bundle, host, mounts, ids, &mut trie, &mut found);
     let begins = successors::places(bundle, host, mounts, ids, &mut trie, &mut found);
@@ -283,12 +288,17 @@ pub fn compile_seated(
         generation.add(id, &tables, &program.outcomes(&posture, Instant::MIN));
         programs.insert(id, program);
     };
+    let mut own_roots = Vec::new();
     add(CANARY_SUBJECT, (Mode::Enforce, None), SubjectCells::deny(classes.list().len()));
     for (subject, built) in bundle.subjects.iter().zip(cells.all(&rules.by_subject)) {
         match built {
             Ok(built) => {
                 let modes = (subject.mode, shadow::mode(shadow, &subject.name));
-                add(ids.assign(&subject.name), modes, built);
+                let id = ids.assign(&subject.name);
+                add(id, modes, built);
+                if subject.has_own_root() {
+                    own_roots.push(id);
+                }
             }
             Err(error) => found.push(too_large(bundle, shadow, &subject.name, &error)),
         }
@@ -303,17 +313,27 @@ pub fn compile_seated(
             (Ok(_), None) => {}
         }
     }
+    for id in &own_roots {
+        generation.has_own_root(*id);
+    }
     for seat in &seats {
         generation.belongs(seat.row, seat.session);
     }
     generation.finish();
     coverage(bundle, host, &mut found);
+    found.extend(shadow.into_iter().flat_map(|shadow| other_roots(bundle, shadow)));
     let mut notes = refuse_if_errors(found)?;
     // Errors first, then warnings and notes; within each in the order of the bundle.
     notes.sort_by_key(|note| note.severity);
 
     let flags = if features.names.is_empty() { 0 } else { HAS_NAMES }
-        | if selected.exec.is_empty() { 0 } else { HAS_EXEC_SELECTORS };
+        | if selected.exec.is_empty() { 0 } else { HAS_EXEC_SELECTORS }
+        | if own_roots.is_empty() { 0 } else { HAS_OWN_ROOTS }
+        | if selected.selectors.iter().any(|(one, _)| matches!(one, Selector::Podman(_))) {
+            HAS_CONTAINERS
+        } else {
+            0
+        };
     let header = Header {
         flags,
         classes: classes.list().len() as u32,
@@ -413,6 +433,21 @@ fn too_large(bundle: &Bundle, shadow: Option<&Bundle>, subject: &str, error: &To
         Some(policy) => policy.error("too-many-features", None, message).help(help),
         None => Diagnostic::error("too-many-features", message).help(help),
     }
+}
+
+/// The kernel finds a file by one root of a subject's, so a shadow cannot ask about the other.
+fn other_roots(bundle: &Bundle, shadow: &Bundle) -> Vec<Diagnostic> {
+    let same = |subject: &SubjectDefinition| {
+        let other = shadow.subjects.iter().find(|other| other.name == subject.name);
+        other.is_none_or(|other| other.root == subject.root)
+    };
+    let differ = bundle.subjects.iter().filter(|subject| !same(subject));
+    differ
+        .map(|subject| {
+            Diagnostic::error("root", format!("the shadow gives {} another root", subject.name))
+                .help("apply the bundle; what it would decide cannot be compared")
+        })
+        .collect()
 }
 
 /// Notes which governed actions nothing decides in this version, and says what follows from those that

@@ -146,6 +146,9 @@ impl EffectiveSet {
             let origin = match &policy.origin {
                 Some(origin) => format!("{}:{}", origin.file(), origin.line()),
                 None if policy.permit => "generated: actions that the subject does not govern".to_owned(),
+                None if policy.id.starts_with(OWN_ROOT_ID) => {
+                    "generated: with a root of its own, files are called what mounts make of them".to_owned()
+                }
                 None => "generated: this kernel cannot enforce all that the subject governs".to_owned(),
             };
             let rewritten = if policy.rewritten { ", rewritten to fail closed" } else { "" };
@@ -399,13 +402,22 @@ pub(super) fn unenforceable_id(subject: &str) -> String {
     format!("generated/unenforceable@{subject}")
 }
 
-/// The permit for what a subject does not govern, and the forbid of all that it governs where this kernel
-/// cannot enforce that.
+/// How the name of [`own_root_id`] begins.
+const OWN_ROOT_ID: &str = "generated/own-root@";
+
+/// The name of the forbid of what a subject with a root of its own may never do.
+pub(super) fn own_root_id(subject: &str) -> String {
+    format!("{OWN_ROOT_ID}{subject}")
+}
+
+/// The permit for what a subject does not govern, the forbid of all that it governs where this kernel cannot
+/// enforce that, and the forbid of what its kind may never do.
 fn generated(subject: &SubjectDefinition, undecided: u64) -> Result<Vec<EffectivePolicy>, Box<Diagnostic>> {
     let denied = if subject.is_denied(undecided) { subject.governs } else { 0 };
     [
         (generated_id(&subject.name), true, ALL_ACTIONS & !subject.governs),
         (unenforceable_id(&subject.name), false, denied),
+        (own_root_id(&subject.name), false, subject.never()),
     ]
     .into_iter()
     .filter(|(_, _, actions)| *actions != 0)

@@ -11,7 +11,7 @@ use guard_common::class::{Class, UNKNOWN};
 
 use super::bundle::Bundle;
 use super::classes::{Classes, substitute};
-use super::effective::{generated_id, unenforceable_id};
+use super::effective::{generated_id, own_root_id, unenforceable_id};
 use super::features::Features;
 use super::formula::{AtomId, Atoms};
 use super::ids::SubjectIds;
@@ -115,6 +115,7 @@ impl Explanations {
         match rule.policy {
             Some(number) => self.policies[number].clone(),
             None if rule.permit => generated_id(subject),
+            None if rule.own_root => own_root_id(subject),
             None => unenforceable_id(subject),
         }
     }

@@ -3,16 +3,22 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use cedar_policy_core::ast::{
+    EntityReference, EntityUID, Expr, ExprKind, Literal, PrincipalOrResourceConstraint as Scope,
+};
 use guard_common::class::{self, Class};
-use guard_common::tables::{Net4, Net6};
+use guard_common::path::{NODE_GUARDS_OWN, OWN_ROOT};
+use guard_common::tables::{DEVICE_PATHS, Net4, Net6};
 
+use super::bundle::Bundle;
 use super::classes::{Classes, Sort};
 use super::diagnostics::{Diagnostic, Severity};
 use super::formula::{Atom, AtomId, Atoms};
 use super::includes::is_guards_own;
 use super::literals::RESOLVERS;
 use super::network::{self, Range, pieces};
-use super::places::{Mounts, Place, resolve};
+use super::places::{Mounts, Place, own_path, resolve};
+use super::policies::eid;
 use super::trie::{Trie, names};
 use crate::host::Host;
 
@@ -38,6 +44,9 @@ pub(super) fn paths(
         match atom {
             Atom::Builtin(number) => builtin.push((*number, id)),
             Atom::Abstract(name) => trie.cover_abstract(name, id),
+            Atom::At(text) | Atom::Below(text) if own_path(text).is_some() => {
+                own(mounts, atom, id, trie, &mut builtin, mention, found);
+            }
             Atom::At(text) => {
                 if let Some((_, place)) = locate(host, mounts, text, mention, found) {
                     trie.cover_at(&place, id);
@@ -70,6 +79,75 @@ pub(super) fn paths(
         }
     }
     Classes::new(|number| builtin.iter().filter(|(of, _)| *of == number).map(|(_, id)| *id).collect())
+}
+
+/// Adds a literal of subjects with a root of their own. What is judged by what it is, and not by its place,
+/// has one class for everybody: it holds the literals that mean its usual place.
+fn own(
+    mounts: &Mounts<'_>,
+    atom: &Atom,
+    id: AtomId,
+    trie: &mut Trie,
+    builtin: &mut Vec<(Class, AtomId)>,
+    mention: &Diagnostic,
+    found: &mut Vec<Diagnostic>,
+) {
+    let (text, below) = match atom {
+        Atom::At(text) => (text, false),
+        Atom::Below(text) => (text, true),
+        _ => return,
+    };
+    let Some(path) = own_path(text) else { return };
+    if names(&path).count() > guard_common::path::MAX_COMPONENTS {
+        let message =
+            format!("{} has more than {} components", path.display(), guard_common::path::MAX_COMPONENTS);
+        let at = Diagnostic { code: "literal", severity: Severity::Error, message, ..mention.clone() };
+        found.push(at.help("name a directory above it"));
+        return;
+    }
+    let holds = |usual: &str| {
+        let usual = Path::new(usual);
+        if below { usual.starts_with(&path) } else { usual == path }
+    };
+    for usual in DEVICE_PATHS.into_iter().filter(|usual| holds(usual)) {
+        if let Some(place) = mounts.locate(Path::new(usual)) {
+            trie.cover_at(&place, id);
+        }
+    }
+    if below {
+        let usual = USUAL_PLACES.iter().filter(|(_, usual)| holds(usual));
+        builtin.extend(usual.map(|(number, _)| (*number, id)));
+    }
+    let place = Place { device: OWN_ROOT, path };
+    if below { trie.cover_below(&place, id) } else { trie.cover_at(&place, id) }
+}
+
+/// Marks what Guard protects on every host, for subjects that may have another name for it.
+pub(super) fn protect(bundle: &Bundle, host: &Host, mounts: &Mounts<'_>, trie: &mut Trie) {
+    let literal = |uid: &EntityUID, trie: &mut Trie| {
+        let kind = uid.entity_type().to_string();
+        if !matches!(kind.as_str(), "Guard::Dir" | "Guard::File" | "Guard::Unix") {
+            return;
+        }
+        let Ok(resolved) = resolve(host, Path::new(eid(uid))) else { return };
+        if let Some(place) = mounts.locate(&resolved.path) {
+            trie.flag_below(&place, NODE_GUARDS_OWN);
+        }
+    };
+    for policy in bundle.policies.iter().filter(|policy| is_guards_own(&policy.source.name)) {
+        match policy.template.resource_constraint().as_inner() {
+            Scope::Eq(EntityReference::EUID(uid))
+            | Scope::In(EntityReference::EUID(uid))
+            | Scope::IsIn(_, EntityReference::EUID(uid)) => literal(uid, trie),
+            _ => {}
+        }
+        let condition = policy.template.non_scope_constraints();
+        for part in condition.into_iter().flat_map(Expr::subexpressions) {
+            if let ExprKind::Lit(Literal::EntityUID(uid)) = part.expr_kind() {
+                literal(uid, trie);
+            }
+        }
+    }
 }
 
 /// Path without links, and place, of a literal.

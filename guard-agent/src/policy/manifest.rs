@@ -134,6 +134,8 @@ pub(super) struct Subject {
     pub(super) unenforceable: Option<Unenforceable>,
     #[serde(default)]
     pub(super) include: Vec<Spanned<String>>,
+    #[serde(default)]
+    pub(super) root: Root,
     pub(super) session: Option<Spanned<Table<SessionVariable>>>,
     pub(super) successors: Option<Spanned<Table<Successor>>>,
     pub(super) hide: Option<Spanned<Vec<String>>>,
@@ -173,6 +175,17 @@ pub enum FailMode {
     Audit,
 }
 
+/// Which root the paths of a subject's policies count from.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Root {
+    /// The host's: a path means its place in the agent's mount namespace.
+    #[default]
+    Host,
+    /// The one that the task has when the label is attached: that of its container.
+    Own,
+}
+
 /// What a subject gets on a kernel that lacks what enforcing its policy takes.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -200,6 +213,9 @@ pub struct SelectorDefinition {
     pub start: Option<String>,
     /// A cgroup, as a path below the cgroup2 mount.
     pub cgroup: Option<String>,
+    /// Containers.
+    #[serde(default, deserialize_with = "container")]
+    pub container: Option<Container>,
     /// Executables.
     #[serde(default, deserialize_with = "one_or_many")]
     pub exe: Vec<String>,
@@ -218,10 +234,51 @@ impl SelectorDefinition {
             || self.group.is_some()
             || self.unit.is_some()
             || self.cgroup.is_some()
+            || self.container.is_some()
             || !self.exe.is_empty()
             || !self.exe_in.is_empty()
             || !self.adopt.is_empty()
     }
+}
+
+/// A program that runs containers, as selectors name it.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Engine {
+    /// systemd-nspawn.
+    Nspawn,
+    /// podman, run by root.
+    Podman,
+}
+
+/// Which containers a selector means: those that all of its keys fit.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct Container {
+    /// The container's name.
+    pub name: Option<String>,
+    /// The image it was made of.
+    pub image: Option<String>,
+    /// What runs it; any known engine if it is left out.
+    pub engine: Option<Engine>,
+}
+
+/// Accepts `"x"` for `{ name = "x" }`.
+fn container<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Container>, D::Error> {
+    struct Visitor;
+    impl<'de> serde::de::Visitor<'de> for Visitor {
+        type Value = Container;
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("the name of a container, or a table with name, image, engine")
+        }
+        fn visit_str<E>(self, value: &str) -> Result<Self::Value, E> {
+            Ok(Container { name: Some(value.to_owned()), ..Container::default() })
+        }
+        fn visit_map<A: serde::de::MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+            Container::deserialize(serde::de::value::MapAccessDeserializer::new(map))
+        }
+    }
+    deserializer.deserialize_any(Visitor).map(Some)
 }
 
 /// Accepts `"x"` for `["x"]`.

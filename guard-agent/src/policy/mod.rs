@@ -77,7 +77,7 @@ pub use ids::SubjectIds;
 pub use includes::{is_guards_own, shipped_includes};
 pub use literals::{file_kind, protocol};
 pub(crate) use manifest::toml;
-pub use manifest::{FailMode, SelectorDefinition, Unenforceable, duration};
+pub use manifest::{Container, Engine, FailMode, Root, SelectorDefinition, Unenforceable, duration};
 pub use naming::resolved;
 pub use oracle::{Answer, Lift, Oracle, Verdict};
 pub use posture::{Instant, Opening, Posture, Until};

@@ -7,7 +7,9 @@
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use super::places::{Mounts, Place, resolve};
+use guard_common::path::OWN_ROOT;
+
+use super::places::{Mounts, OWN_ROOT_POINT, Place, resolve};
 use crate::host::Host;
 
 /// Names of places on one host.
@@ -55,6 +57,13 @@ impl<'a> Naming<'a> {
             if best.as_ref().is_none_or(better) {
                 best = Some((mount.root.components().count(), path));
             }
+        }
+        if best.is_none() && place.device == OWN_ROOT {
+            return match place.path.to_str() {
+                Some("/") => OWN_ROOT_POINT.to_owned(),
+                Some(path) => format!("{OWN_ROOT_POINT}{path}"),
+                None => format!("guard:bytes:{}", place.path.as_os_str().as_bytes().escape_ascii()),
+            };
         }
         match best.as_ref().map(|(_, path)| path.to_str().ok_or(path)) {
             Some(Ok(path)) => path.to_owned(),

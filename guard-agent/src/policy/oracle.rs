@@ -17,6 +17,7 @@ use super::bundle::Bundle;
 use super::diagnostics::{Diagnostic, Diagnostics};
 use super::effective::{EffectiveSet, may_concern};
 use super::entity::Covers;
+use super::places::own_host;
 use super::request::Request;
 use super::subjects::Mode;
 use super::world::{FactValue, Facts};
@@ -91,6 +92,30 @@ pub struct Oracle<'a> {
     context: Context,
     sets: HashMap<String, Sets>,
     entities: Entities,
+    /// The same for subjects with a root of their own, if there are any.
+    own: Option<OwnRoot>,
+}
+
+/// The effective policy set where every path counts from a root of the subject's own.
+struct OwnRoot {
+    host: Host,
+    set: EffectiveSet,
+    sets: HashMap<String, Sets>,
+}
+
+impl OwnRoot {
+    fn new(bundle: &Bundle, host: &Host, facts: &Facts) -> Result<Option<Self>, Diagnostics> {
+        let mut subjects = bundle.subjects.iter().filter(|subject| subject.has_own_root()).peekable();
+        if subjects.peek().is_none() {
+            return Ok(None);
+        }
+        let host = own_host(host);
+        let set = EffectiveSet::new(bundle, &host, facts)?;
+        let sets = subjects
+            .map(|subject| Ok((subject.name.clone(), Sets::of(&set, bundle, &subject.name)?)))
+            .collect::<Result<_, Diagnostics>>()?;
+        Ok(Some(Self { host, set, sets }))
+    }
 }
 
 impl<'a> Oracle<'a> {
@@ -107,7 +132,8 @@ impl<'a> Oracle<'a> {
         }
         let entities = entities(bundle, &covers)?;
         let context = context(facts)?;
-        Ok(Self { bundle, set, covers, facts: facts.clone(), context, sets, entities })
+        let own = OwnRoot::new(bundle, host, facts)?;
+        Ok(Self { bundle, set, covers, facts: facts.clone(), context, sets, entities, own })
     }
 
     /// Answers `request`. A subject that the bundle does not define is permitted nothing.
@@ -163,7 +189,12 @@ impl<'a> Oracle<'a> {
             let known = self.bundle.subjects.iter().find(|subject| subject.name == name);
             known.map(|subject| subject.groups.clone()).unwrap_or_default()
         };
-        let resource = self.covers.entity(request, &self.facts, &groups).ok_or_else(broken)?;
+        let own = self.own.as_ref().filter(|own| own.sets.contains_key(&request.subject));
+        let resource = match own {
+            Some(own) => Covers::new(self.bundle, &own.host, &own.set).entity(request, &self.facts, &groups),
+            None => self.covers.entity(request, &self.facts, &groups),
+        }
+        .ok_or_else(broken)?;
         let uid = |kind, id: &str| self.covers.uid(kind, id).ok_or_else(broken);
         let known = |uid| EntityUIDEntry::known(uid, None);
         let cedar = CedarRequest::new_unchecked(
@@ -173,7 +204,8 @@ impl<'a> Oracle<'a> {
             Some(context.clone()),
         );
         let none = Answer { allow: false, policies: Vec::new(), errors: Vec::new() };
-        let Some(sets) = self.sets.get(&request.subject) else {
+        let sets = own.map_or(&self.sets, |own| &own.sets);
+        let Some(sets) = sets.get(&request.subject) else {
             return Ok(Verdict { enforced: none.clone(), candidate: none, monitor: false, quiet: false });
         };
         // A subject that is itself the resource is part of the store already.

@@ -32,7 +32,9 @@ pub(super) struct Rule {
     /// Actions that answer as if the resource were not there, where they are denied and it holds.
     pub(super) quiet: u64,
     pub(super) formula: Formula,
-    /// Index of the policy; `None` for generated permits.
+    /// Generated because the subject has a root of its own.
+    pub(super) own_root: bool,
+    /// Index of the policy; `None` for generated ones.
     pub(super) policy: Option<usize>,
 }
 

@@ -2,8 +2,12 @@
 
 use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
-use crate::host::{Entry, Host, Mount};
+use guard_common::path::OWN_ROOT;
+
+use super::formula::Atom;
+use crate::host::{Entry, Host, Lookup, Mount};
 
 /// Where a path lies.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -12,6 +16,52 @@ pub(super) struct Place {
     pub(super) device: u32,
     /// Path from the file system's root.
     pub(super) path: PathBuf,
+}
+
+/// Where roots of subjects' own lie among the paths of the host: nowhere, so no path of the host begins like
+/// this.
+pub(super) const OWN_ROOT_POINT: &str = "/guard:own-root";
+
+/// What an atom means for a subject with a root of its own.
+pub(super) fn in_own_root(atom: Atom) -> Atom {
+    let moved = |path: String| format!("{OWN_ROOT_POINT}{}", path.strip_suffix('/').unwrap_or(&path));
+    match atom {
+        Atom::At(path) => Atom::At(moved(path)),
+        Atom::Below(path) => Atom::Below(moved(path)),
+        other => other,
+    }
+}
+
+/// The path from the root of its own that a literal of such a subject means; nothing for one of the host's.
+pub(super) fn own_path(literal: &str) -> Option<PathBuf> {
+    let rest = literal.strip_prefix(OWN_ROOT_POINT)?;
+    Some(if rest.is_empty() { PathBuf::from("/") } else { PathBuf::from(rest) })
+}
+
+/// The host as a subject with a root of its own sees it: one file system, of which nothing is known. Symbolic
+/// links are what the container makes of them, so none is followed.
+pub(super) fn own_host(host: &Host) -> Host {
+    struct Blind(Arc<dyn Lookup>);
+    impl Lookup for Blind {
+        fn entry(&self, _: &Path) -> Option<Entry> {
+            None
+        }
+        fn user(&self, name: &str) -> Option<u32> {
+            self.0.user(name)
+        }
+        fn group(&self, name: &str) -> Option<u32> {
+            self.0.group(name)
+        }
+    }
+    let root = PathBuf::from("/");
+    let kind = String::new();
+    Host {
+        mounts: vec![Mount { id: 1, parent: 1, device: OWN_ROOT, root: root.clone(), point: root, kind }],
+        resolvers: host.resolvers.clone(),
+        protected: host.protected.clone(),
+        undecided: host.undecided,
+        lookup: Arc::new(Blind(Arc::clone(&host.lookup))),
+    }
 }
 
 /// The mounts of the agent's mount namespace, ready for look-ups.

@@ -8,7 +8,7 @@ use guard_common::tables::ALL_ACTIONS;
 use super::bundle::Bundle;
 use super::compile::Compiled;
 use super::diagnostics::Severity;
-use super::manifest::SelectorDefinition;
+use super::manifest::{Container, Engine, SelectorDefinition};
 use super::subjects::{Mode, SubjectDefinition};
 use super::successors::{Entrance, SuccessorDefinition};
 
@@ -81,9 +81,22 @@ fn describe(selector: &SelectorDefinition) -> Vec<String> {
     ]
     .into_iter()
     .flatten()
+    .chain(selector.container.as_ref().map(container))
     .chain(many("exe", &selector.exe))
     .chain(many("exe_in", &selector.exe_in))
     .collect()
+}
+
+/// The containers that a selector means.
+fn container(container: &Container) -> String {
+    let Container { name, image, engine } = container;
+    let engine = engine.map(|engine| match engine {
+        Engine::Nspawn => "of systemd-nspawn".to_owned(),
+        Engine::Podman => "of podman".to_owned(),
+    });
+    let image = image.as_ref().map(|image| format!("with image {image}"));
+    let words = [name.clone(), image, engine];
+    std::iter::once("container".to_owned()).chain(words.into_iter().flatten()).collect::<Vec<_>>().join(" ")
 }
 
 /// The shortest list of groups and actions for a set of bits, in words.

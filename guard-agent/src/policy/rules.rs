@@ -116,7 +116,7 @@ pub(super) fn translate_some(
     let index = Index::new(bundle, &policies);
     let mut by_subject = Vec::new();
     // What policies say that say the same of every subject they apply to.
-    let mut common: HashMap<usize, Vec<Arc<Rule>>> = HashMap::new();
+    let mut common: HashMap<(usize, bool), Vec<Arc<Rule>>> = HashMap::new();
     for subject in &bundle.subjects {
         let mut own = Vec::new();
         if !wanted(&subject.name) {
@@ -136,7 +136,7 @@ pub(super) fn translate_some(
             if details[number].per_subject {
                 job.run(atoms, &mut own, found);
             } else if names.fits(&subject.name, policies[number].template.principal_constraint().as_inner()) {
-                let rules = common.entry(number).or_insert_with(|| {
+                let rules = common.entry((number, subject.has_own_root())).or_insert_with(|| {
                     let mut rules = Vec::new();
                     job.run(atoms, &mut rules, found);
                     rules
@@ -155,13 +155,14 @@ pub(super) fn all_policies(bundle: &Bundle) -> impl Iterator<Item = &Policy> {
     bundle.policies.iter().chain(bundle.linked.iter().map(|(policy, _)| policy))
 }
 
-/// The permit for what a subject does not govern, and the forbid of what it governs if this kernel cannot
-/// enforce all of that and its definition wants nothing then; once per type of resource.
+/// The permit for what a subject does not govern, the forbid of what it governs if this kernel cannot enforce
+/// all of that and its definition wants nothing then, and the forbid of what its kind may never do; once per
+/// type of resource.
 fn generated(subject: &SubjectDefinition, undecided: u64) -> impl Iterator<Item = Rule> {
     let denied = if subject.is_denied(undecided) { subject.governs } else { 0 };
-    let both = [(!subject.governs, true), (denied, false)];
-    let kinds = Kind::ALL.into_iter().flat_map(move |kind| both.map(|rule| (kind, rule)));
-    kinds.filter_map(|(kind, (wanted, permit))| {
+    let all = [(!subject.governs, true, false), (denied, false, false), (subject.never(), false, true)];
+    let kinds = Kind::ALL.into_iter().flat_map(move |kind| all.map(|rule| (kind, rule)));
+    kinds.filter_map(|(kind, (wanted, permit, own_root))| {
         let actions = kind.actions() & wanted;
         (actions != 0).then_some(Rule {
             kind,
@@ -173,6 +174,7 @@ fn generated(subject: &SubjectDefinition, undecided: u64) -> impl Iterator<Item 
             audit: false,
             quiet: 0,
             formula: Formula::TRUE,
+            own_root,
             policy: None,
         })
     })
@@ -382,6 +384,7 @@ impl Job<'_> {
                         audit: self.policy.audit,
                         quiet: self.policy.quiet & actions,
                         formula,
+                        own_root: false,
                         policy: Some(self.number),
                     })),
                     Err(error) => found.push(*error),
@@ -418,6 +421,7 @@ impl Job<'_> {
                 names: self.names,
                 policy: self.policy,
                 subject: &self.subject.name,
+                own_root: self.subject.has_own_root(),
                 kind,
                 action,
                 session: &self.facts.session,

@@ -9,11 +9,11 @@ use super::bundle::Bundle;
 use super::compile::ExecSelector;
 use super::diagnostics::Diagnostic;
 use super::ids::SubjectIds;
-use super::manifest::SelectorDefinition;
+use super::manifest::{Container, Engine, SelectorDefinition};
 use super::places::{Mounts, Place, resolve};
 use super::trie::Trie;
 use crate::host::{Host, SERVICE_MANAGER};
-use crate::tables::Selector;
+use crate::tables::{Podman, Selector};
 
 /// The agent's own unit.
 const AGENT_UNIT: &str = "guard-agent.service";
@@ -64,6 +64,7 @@ pub(super) fn compile(
             let mut one = One { host, mounts, subject: id, errors: Vec::new(), notes: Vec::new() };
             one.accounts(definition, &mut selected.selectors);
             one.cgroups(definition, &mut selected.selectors);
+            one.containers(definition, &mut selected.selectors);
             one.executables(definition, trie, ids, &mut selected.exec);
             let name = &subject.name;
             let text = |message: String| format!("{name}: {message}");
@@ -79,6 +80,32 @@ pub(super) fn compile(
     }
     conflicts(&selected.selectors, ids, found);
     selected
+}
+
+/// Where systemd-nspawn puts the processes of a machine: in the scope that systemd-machined makes for it, in the
+/// one that it makes itself, or in its service. Beside `payload` there can be a cgroup of its own.
+fn machine_cgroups(name: &str) -> [String; 3] {
+    [
+        format!("machine-{}.scope", escaped(name)),
+        format!("{name}.scope"),
+        format!("systemd-nspawn@{name}.service"),
+    ]
+    .map(|unit| format!("/machine.slice/{unit}/payload"))
+}
+
+/// A name as part of the name of a unit (systemd-escape(1)).
+fn escaped(name: &str) -> String {
+    let plain = |at: usize, byte: u8| {
+        byte.is_ascii_alphanumeric() || matches!(byte, b':' | b'_') || byte == b'.' && at != 0
+    };
+    name.bytes()
+        .enumerate()
+        .map(|(at, byte)| match byte {
+            b'/' => "-".to_owned(),
+            byte if plain(at, byte) => char::from(byte).to_string(),
+            byte => format!("\\x{byte:02x}"),
+        })
+        .collect()
 }
 
 /// The same selector for two subjects would leave the choice to chance.
@@ -183,6 +210,44 @@ impl One<'_> {
             } else {
                 selectors.push((Selector::Cgroup(cgroup.clone()), self.subject));
             }
+        }
+    }
+
+    fn containers(&mut self, definition: &SelectorDefinition, selectors: &mut Vec<(Selector, u32)>) {
+        let Some(container) = &definition.container else { return };
+        let Container { name, image, engine } = container;
+        if name.is_none() && image.is_none() {
+            self.refuse("container says neither name nor image", "write container = \"NAME\"");
+            return;
+        }
+        for (text, what) in [(name, "name"), (image, "image")] {
+            if text.as_ref().is_some_and(|text| text.is_empty() || text.contains(char::is_control)) {
+                self.refuse(format!("this is no {what} of a container"), "write it as the engine lists it");
+                return;
+            }
+        }
+        if *engine != Some(Engine::Podman) {
+            match (name, image) {
+                (Some(name), None) => {
+                    for path in machine_cgroups(name) {
+                        if path.len() >= UNIT_NAME_MAX {
+                            let message =
+                                format!("the cgroup of a machine called {name} has too long a path");
+                            self.refuse(message, "shorten the name, or add engine = \"podman\"");
+                            return;
+                        }
+                        selectors.push((Selector::Container(path), self.subject));
+                    }
+                }
+                (_, Some(_)) if *engine == Some(Engine::Nspawn) => {
+                    self.refuse("systemd-nspawn knows no images", "select the machine by its name");
+                }
+                _ => {}
+            }
+        }
+        if *engine != Some(Engine::Nspawn) {
+            let podman = Podman { name: name.clone(), image: image.clone() };
+            selectors.push((Selector::Podman(podman), self.subject));
         }
     }
 

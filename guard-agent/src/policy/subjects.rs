@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use guard_common::action;
+use guard_common::action::{self, Action};
 use guard_common::tables::ALL_ACTIONS;
 use toml::Spanned;
 
 use super::diagnostics::{Diagnostic, Source};
-use super::manifest::{FailMode, Manifest, SelectorDefinition, Subject, Unenforceable};
+use super::manifest::{FailMode, Manifest, Root, SelectorDefinition, Subject, Unenforceable};
 use super::sessions::{Adopter, Variable};
 use super::successors::{self, SuccessorDefinition};
 
@@ -54,6 +54,8 @@ pub struct SubjectDefinition {
     pub unenforceable: Unenforceable,
     /// The includes linked for it.
     pub include: Vec<String>,
+    /// Which root the paths of its policies count from.
+    pub root: Root,
     /// Its selectors.
     pub selectors: Vec<SelectorDefinition>,
     /// Who answers for it.
@@ -73,6 +75,17 @@ pub struct SubjectDefinition {
 }
 
 impl SubjectDefinition {
+    /// Whether the paths of its policies count from a root of its own.
+    pub fn has_own_root(&self) -> bool {
+        self.root == Root::Own
+    }
+
+    /// Bits of the actions that are forbidden to it whatever its policies say: mounting, because with a root of
+    /// its own a file is called what the mounts on the way to it are called.
+    pub fn never(&self) -> u64 {
+        if self.has_own_root() { Action::SysMount.bit() } else { 0 }
+    }
+
     /// Bits of the actions it governs among those that the kernel has no hook for.
     pub fn unenforceable(&self, undecided: u64) -> u64 {
         self.governs & undecided
@@ -218,9 +231,21 @@ fn one(
         let message = "nobody can open a session: the selector has no adopt";
         found.push(source.note("session", span, message));
     }
+    if let Some(span) = subject.session.as_ref().map(Spanned::span).filter(|_| subject.root == Root::Own) {
+        found.push(
+            source
+                .error(
+                    "root",
+                    span,
+                    "session variables are paths of the host, and this subject has a root of its own",
+                )
+                .help("remove session, or root = \"own\""),
+        );
+    }
     Some(SubjectDefinition {
         name: name.get_ref().clone(),
         mode,
+        root: subject.root,
         groups: subject.groups.iter().map(|group| group.get_ref().clone()).collect(),
         governs,
         fail_mode: subject.fail_mode.as_ref().map(|mode| *mode.get_ref()).unwrap_or_default(),
@@ -275,7 +300,7 @@ fn no_selector(manifest: &Manifest, source: &Source, name: &Spanned<String>, fou
         found.push(
             source
                 .error("no-selector", name.span(), "nothing attaches this label")
-                .help("add `selector = { user = \"NAME\" }`, or group, unit, cgroup, exe, exe_in, adopt"),
+                .help("add `selector = { user = \"NAME\" }`, or group, unit, cgroup, container, exe, exe_in, adopt"),
         );
     }
 }

@@ -18,6 +18,7 @@ use super::diagnostics::Diagnostic;
 use super::formula::{Atom, Atoms, Formula};
 use super::kind::Kind;
 use super::literals;
+use super::places;
 use super::policies::{Policy, eid};
 use super::world::{FactValue, Peer, World};
 
@@ -69,6 +70,8 @@ pub(super) struct Translator<'a> {
     pub(super) names: &'a Names<'a>,
     pub(super) policy: &'a Policy,
     pub(super) subject: &'a str,
+    /// Paths count from the subject's own root.
+    pub(super) own_root: bool,
     pub(super) kind: Kind,
     pub(super) action: &'static str,
     /// Values of session variables.
@@ -738,7 +741,10 @@ impl Translator<'_> {
 
     fn literal(&mut self, uid: &EntityUID, within: bool) -> Result<Formula> {
         match literals::atom(uid, within, self.session) {
-            Ok(atom) => Ok(self.atom(atom, uid.loc())),
+            Ok(atom) => {
+                let atom = if self.own_root { places::in_own_root(atom) } else { atom };
+                Ok(self.atom(atom, uid.loc()))
+            }
             Err((message, help)) => {
                 let message = format!("{}: {message}", uid.entity_type());
                 Err(self.policy.error("literal", uid.loc(), message).help(help).into())

@@ -25,6 +25,7 @@ struct Draft {
     exec_subject: u32,
     exec_subject_below: u32,
     flags: u32,
+    flags_below: u32,
 }
 
 /// The trie while it is built.
@@ -131,6 +132,12 @@ impl Trie {
         self.nodes[node as usize].flags |= flags;
     }
 
+    /// Sets flags of a node and of everything below it.
+    pub(super) fn flag_below(&mut self, place: &Place, flags: u32) {
+        let node = self.node(place);
+        self.nodes[node as usize].flags_below |= flags;
+    }
+
     /// The classes of the finished trie. `names` are the names that policy asks for at any depth,
     /// with their feature bits.
     pub(super) fn finish(
@@ -143,7 +150,7 @@ impl Trie {
         let abstracts = classes.intern(Sort::Abstract, Vec::new());
         finished[NODE_ABSTRACT as usize] = Node { exact: abstracts, below: abstracts, ..Node::default() };
         let mut pending: Vec<(u32, Above)> = Vec::new();
-        let start = |sort, class| Above { cover: BTreeSet::new(), sort, class, exec_subject: 0 };
+        let start = |sort, class| Above { cover: BTreeSet::new(), sort, class, exec_subject: 0, flags: 0 };
         pending.extend(
             self.nodes[NODE_FILE_SYSTEMS as usize]
                 .children
@@ -170,13 +177,14 @@ impl Trie {
             if draft.exec_subject_below != 0 {
                 above.exec_subject = draft.exec_subject_below;
             }
+            above.flags |= draft.flags_below;
             finished[number as usize] = Node {
                 exact: if draft.partial { above.class } else { exact },
                 below: above.class,
                 exec_subject: if draft.exec_subject != 0 { draft.exec_subject } else { above.exec_subject },
                 exec_subject_below: above.exec_subject,
-                flags: draft.flags,
-                reserved: 0,
+                flags: draft.flags | above.flags,
+                flags_below: above.flags,
             };
             pending.extend(draft.children.iter().map(|child| (*child, above.clone())));
         }
@@ -212,6 +220,7 @@ struct Above {
     sort: Sort,
     class: Class,
     exec_subject: u32,
+    flags: u32,
 }
 
 /// The named components of a path.

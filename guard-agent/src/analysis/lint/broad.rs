@@ -174,7 +174,9 @@ fn sensitive(job: &Job<'_>, oracle: &Oracle<'_>, found: &mut Vec<Diagnostic>) ->
             if expand(action).is_none_or(|bits| bits & subject.governs == 0) {
                 continue;
             }
-            let spot = Spot::Path(crate::policy::resolved(job.host, path));
+            let own_root = subject.has_own_root();
+            let path_there = if own_root { path.into() } else { crate::policy::resolved(job.host, path) };
+            let spot = Spot::Path(path_there);
             let resource = if *kind == "socket" { Resource::Unix(spot) } else { Resource::File(spot) };
             let request = Request {
                 subject: subject.name.clone(),

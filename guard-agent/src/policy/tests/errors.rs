@@ -25,7 +25,7 @@ fn an_unknown_key_is_underlined() {
     assert_eq!(
         errors(&toml("seletor = { user = \"web\" }\ngoverns = [\"*\"]")),
         "error[unknown-key]: unknown key `seletor`, expected one of `selector`, `also`, `owner`, `groups`, `governs`, `fail_mode`, `unenforceable`, \
-         `include`, `session`, `successors`, `hide`\n --> guard.toml:6:1\n  |\n6 | seletor = { user = \"web\" }\n  | ^^^^^^^\n"
+         `include`, `root`, `session`, `successors`, `hide`\n --> guard.toml:6:1\n  |\n6 | seletor = { user = \"web\" }\n  | ^^^^^^^\n"
     );
 }
 
@@ -95,7 +95,7 @@ fn subjects_say_what_they_govern_and_how_they_are_attached() {
     assert!(found.starts_with("error[no-governs]: web: governs is missing"), "{found}");
     assert_eq!(
         brief(&errors(&toml("governs = [\"*\"]"))),
-        "error[no-selector]: web: nothing attaches this label / add `selector = { user = \"NAME\" }`, or group, unit, cgroup, exe, exe_in, adopt"
+        "error[no-selector]: web: nothing attaches this label / add `selector = { user = \"NAME\" }`, or group, unit, cgroup, container, exe, exe_in, adopt"
     );
     assert_eq!(
         brief(&errors(&toml("selector = { user = \"web\" }\ngoverns = [\"file\"]"))),

@@ -4,6 +4,7 @@ mod effective;
 mod errors;
 mod includes;
 mod oracle;
+mod own_root;
 mod posture;
 mod reference;
 mod rewrites;
