@@ -80,6 +80,7 @@ impl Set {
         let minutes = match self {
             Self::Plain | Self::Alone(_) if full => 150,
             Self::Plain | Self::Alone(_) => 80,
+            Self::Systemd => 60,
             _ => 20,
         };
         Duration::from_secs(minutes * 60)
