@@ -225,7 +225,9 @@ impl Wanted {
         FAMILIES
             .iter()
             .filter(|family| self.places.contains(&family.place))
-            .map(move |family| (family, self.tests(family).into_iter().filter(&mut is_mine).collect::<Vec<_>>()))
+            .map(move |family| {
+                (family, self.tests(family).into_iter().filter(&mut is_mine).collect::<Vec<_>>())
+            })
             .filter(|(_, tests)| !tests.is_empty())
     }
 }
@@ -342,13 +344,8 @@ mod unit {
     #[test]
     fn two_halves_are_the_whole() {
         let of = |half| {
-            let wanted = Wanted {
-                smoke: false,
-                places: &[Place::Alone],
-                filter: String::new(),
-                entries: None,
-                half,
-            };
+            let wanted =
+                Wanted { smoke: false, places: &[Place::Alone], filter: String::new(), entries: None, half };
             names(&wanted).into_iter().collect::<BTreeSet<_>>()
         };
         let (first, second) = (of(Some(Half::First)), of(Some(Half::Second)));

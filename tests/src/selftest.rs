@@ -37,7 +37,11 @@ fn the_selftest_sees_every_way_refused_and_leaves_nothing(case: &Case<'_>) -> Re
     ensure!(left.is_none(), "the self-test left {left:?} in /run");
     let text = String::from_utf8_lossy(&output.stdout);
     if case.daemon().is_none() {
-        ensure!(output.status.code() == Some(3), "without a daemon it should end with 3, not {}", output.status);
+        ensure!(
+            output.status.code() == Some(3),
+            "without a daemon it should end with 3, not {}",
+            output.status
+        );
         return Ok(());
     }
     ensure!(

@@ -297,10 +297,8 @@ fn no_selector(manifest: &Manifest, source: &Source, name: &Spanned<String>, fou
         .flat_map(|subject| subject.successors.iter().flat_map(|table| table.get_ref().keys()))
         .any(|successor| successor == name);
     if !entered {
-        found.push(
-            source
-                .error("no-selector", name.span(), "nothing attaches this label")
-                .help("add `selector = { user = \"NAME\" }`, or group, unit, cgroup, container, exe, exe_in, adopt"),
-        );
+        found.push(source.error("no-selector", name.span(), "nothing attaches this label").help(
+            "add `selector = { user = \"NAME\" }`, or group, unit, cgroup, container, exe, exe_in, adopt",
+        ));
     }
 }

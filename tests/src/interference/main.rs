@@ -49,7 +49,10 @@ fn bundle(version: u64, selector: &str) -> Bundle {
     Bundle::new("interference")
         .version(version)
         .toml(&format!("[subjects.all]\nselector = {{ {selector} }}\ngoverns = [\"*\"]\n"))
-        .policy("all", "@id(\"everything\")\npermit (principal == Guard::Subject::\"all\", action, resource);\n")
+        .policy(
+            "all",
+            "@id(\"everything\")\npermit (principal == Guard::Subject::\"all\", action, resource);\n",
+        )
 }
 
 fn run(args: &Args) -> Result<bool> {

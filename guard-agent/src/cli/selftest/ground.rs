@@ -72,8 +72,8 @@ impl Ground {
         self.directory.join("file")
     }
 
-    /// A name that nothing has.
-    pub(super) fn new(&self) -> PathBuf {
+    /// A name that nothing has yet.
+    pub(super) fn unused(&self) -> PathBuf {
         self.directory.join("new")
     }
 

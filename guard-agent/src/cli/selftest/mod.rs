@@ -203,13 +203,7 @@ impl Report {
             .collect();
         let count = |outcome| ways.iter().filter(|line| line.outcome == outcome).count();
         let (refused, not_here) = (count(Outcome::Refused), count(Outcome::NotHere));
-        Self {
-            schema: "guard.selftest/1",
-            failed: ways.len() - refused - not_here,
-            refused,
-            not_here,
-            ways,
-        }
+        Self { schema: "guard.selftest/1", failed: ways.len() - refused - not_here, refused, not_here, ways }
     }
 
     fn render(&self) -> String {

@@ -45,9 +45,7 @@ const fn way(
 
 /// All of them, in the order in which they are tried.
 pub(super) const WAYS: &[Way] = &[
-    way("FS-2", "open a file to read", Action::FileRead, |ground| {
-        File::open(ground.file()).map(drop)
-    }),
+    way("FS-2", "open a file to read", Action::FileRead, |ground| File::open(ground.file()).map(drop)),
     way("FS-2", "open it by openat2", Action::FileRead, |ground| {
         let how = OpenHow::new().flags(OFlag::O_RDONLY).resolve(ResolveFlag::RESOLVE_NO_SYMLINKS);
         Ok(openat2(AT_FDCWD, &ground.file(), how).map(drop)?)
@@ -62,46 +60,42 @@ pub(super) const WAYS: &[Way] = &[
     way("FS-2", "open it to append", Action::FileAppend, |ground| {
         OpenOptions::new().append(true).open(ground.file()).map(drop)
     }),
-    way("FS-20", "cut it short", Action::FileTruncate, |ground| {
-        Ok(truncate(&ground.file(), 0)?)
-    }),
+    way("FS-20", "cut it short", Action::FileTruncate, |ground| Ok(truncate(&ground.file(), 0)?)),
     way("FS-22", "change its mode", Action::FileSetattr, |ground| {
         fs::set_permissions(ground.file(), Permissions::from_mode(0o640))
     }),
     way("FS-5", "link it elsewhere", Action::FileLink, |ground| {
-        fs::hard_link(ground.file(), ground.new())?;
-        fs::remove_file(ground.new())
+        fs::hard_link(ground.file(), ground.unused())?;
+        fs::remove_file(ground.unused())
     }),
     way("FS-6", "rename it", Action::FileRename, |ground| {
-        fs::rename(ground.file(), ground.new())?;
-        fs::rename(ground.new(), ground.file())
+        fs::rename(ground.file(), ground.unused())?;
+        fs::rename(ground.unused(), ground.file())
     }),
     way("FS-2", "make a file", Action::FileCreate, |ground| {
-        File::create_new(ground.new())?;
-        fs::remove_file(ground.new())
+        File::create_new(ground.unused())?;
+        fs::remove_file(ground.unused())
     }),
     way("EX-1", "make a file without a name", Action::FileCreate, |ground| {
         let flags = OFlag::O_TMPFILE.bits();
         OpenOptions::new().write(true).custom_flags(flags).open(ground.directory()).map(drop)
     }),
     way("FS-2", "make a symbolic link", Action::FileSymlink, |ground| {
-        symlink("x", ground.new())?;
-        fs::remove_file(ground.new())
+        symlink("x", ground.unused())?;
+        fs::remove_file(ground.unused())
     }),
     way("FS-27", "make a pipe with a name", Action::FileMknod, |ground| {
-        mknod(&ground.new(), SFlag::S_IFIFO, Mode::S_IRUSR, 0)?;
-        fs::remove_file(ground.new())
+        mknod(&ground.unused(), SFlag::S_IFIFO, Mode::S_IRUSR, 0)?;
+        fs::remove_file(ground.unused())
     }),
     way("FS-2", "remove a file", Action::FileRemove, |ground| {
         fs::remove_file(ground.spare())?;
         File::create_new(ground.spare()).map(drop)
     }),
-    way("FS-2", "list a directory", Action::DirList, |ground| {
-        fs::read_dir(ground.directory()).map(drop)
-    }),
+    way("FS-2", "list a directory", Action::DirList, |ground| fs::read_dir(ground.directory()).map(drop)),
     way("FS-2", "make a directory", Action::DirCreate, |ground| {
-        fs::create_dir(ground.new())?;
-        fs::remove_dir(ground.new())
+        fs::create_dir(ground.unused())?;
+        fs::remove_dir(ground.unused())
     }),
     way("FS-2", "remove a directory", Action::DirRemove, |ground| {
         fs::remove_dir(ground.spare_directory())?;
@@ -118,9 +112,7 @@ pub(super) const WAYS: &[Way] = &[
         memory.write_all(ground.code())?;
         execute(format!("/proc/self/fd/{}", memory.as_raw_fd()).as_ref())
     }),
-    way("NE-1", "connect by TCP", Action::NetConnect, |ground| {
-        TcpStream::connect(ground.tcp()).map(drop)
-    }),
+    way("NE-1", "connect by TCP", Action::NetConnect, |ground| TcpStream::connect(ground.tcp()).map(drop)),
     way("NE-2", "connect by TCP over IPv6", Action::NetConnect, |ground| match ground.tcp6() {
         Some(address) => TcpStream::connect(address).map(drop),
         None => Err(Errno::EAFNOSUPPORT.into()),
@@ -151,9 +143,7 @@ pub(super) const WAYS: &[Way] = &[
         Ok(bind(one.as_raw_fd(), &UnixAddr::new_abstract(name.as_bytes())?)?)
     }),
     // Its default is to be ignored.
-    way("DP-7", "signal another process", Action::ProcSignal, |_| {
-        Ok(kill(getppid(), Signal::SIGWINCH)?)
-    }),
+    way("DP-7", "signal another process", Action::ProcSignal, |_| Ok(kill(getppid(), Signal::SIGWINCH)?)),
     way("FS-7", "bind-mount a directory", Action::SysMount, |ground| {
         let (from, flags) = (ground.directory(), MsFlags::MS_BIND);
         mount(Some(&from), &ground.spare_directory(), None::<&str>, flags, None::<&str>)?;
