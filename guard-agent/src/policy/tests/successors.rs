@@ -108,11 +108,7 @@ fn a_forbid_of_the_parent_is_missed_and_what_is_not_governed_is_more() {
     assert!(text.contains("tool may file.read /srv/secret/** and web may not"), "{text}");
     let toml = "[subjects.other]\nselector = { user = \"ci\" }\ngoverns = [\"exec.*\"]\nsuccessors = { \"tool\" = { by = \"adopt\", narrowing = true } }";
     assert_eq!(errors(&bundle(NARROW, toml, &read)), "", "who does not govern it may do it");
-    let text = errors(&bundle(
-        &NARROW.replace("tool", "other"),
-        &toml.replace("by = \"adopt\"", "by = \"adopt\""),
-        &read,
-    ));
+    let text = errors(&bundle(&NARROW.replace("tool", "other"), toml, &read));
     assert!(text.contains("web → other: narrowing = true, but other may "), "{text}");
 }
 
