@@ -312,13 +312,16 @@ fn who_is_traced_shares_or_gave_up_rights_begins_nothing_with_more(case: &Case<'
         quickly(name)
     };
     let sharing = |name: &str| run_in_child(sharing_directories, || Err(Command::new(program(name)).exec()));
-    let ways: [&dyn Fn(&str) -> io::Result<()>; 4] = [&without, &namespace, &sharing, &traced];
+    let ways: [Way<'_>; 4] = [&without, &namespace, &sharing, &traced];
     for way in ways {
         case.refused(unsafe_exec(), || way("quick-wide"))?;
         case.allowed(CI.becoming("quick-narrow"), || way("quick-narrow"))?;
     }
     case.allowed(CI.becoming("quick-wide"), || quickly("quick-wide"))
 }
+
+/// A way to execute the program of this name.
+type Way<'a> = &'a dyn Fn(&str) -> io::Result<()>;
 
 /// A child that shares working directory and root with this process.
 fn sharing_directories() -> io::Result<ForkResult> {
@@ -402,8 +405,11 @@ impl Waiting {
     }
 }
 
+/// Something that is done to a process.
+type Act<'a> = &'a dyn Fn(Pid) -> io::Result<()>;
+
 fn the_parent_may_not_steer_what_has_more_rights(case: &Case<'_>) -> Result<()> {
-    let on = |name: &str, act: &dyn Fn(Pid) -> io::Result<()>| {
+    let on = |name: &str, act: Act<'_>| {
         let waiting = Waiting::start(Command::new(program(name)), &notes())?;
         let result = act(waiting.pid());
         waiting.read()?;
@@ -412,7 +418,7 @@ fn the_parent_may_not_steer_what_has_more_rights(case: &Case<'_>) -> Result<()> 
     let signal = |pid: Pid| Ok(kill(pid, None)?);
     let look = |pid: Pid| fs::read_link(format!("/proc/{pid}/cwd")).map(drop);
     let job = CI.becoming("job");
-    let acts: [(&str, Errno, &dyn Fn(Pid) -> io::Result<()>); 2] =
+    let acts: [(&str, Errno, Act<'_>); 2] =
         [("proc.signal", Errno::EPERM, &signal), ("proc.trace", Errno::EACCES, &look)];
     for (action, heard, act) in acts {
         let refused = refusal(job, action).with(Errno::EPERM).heard_as(heard).only_labelled();
