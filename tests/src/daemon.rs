@@ -20,7 +20,7 @@ use crate::http;
 /// Loading, verifying and attaching under emulation, on the slowest series.
 const START: Duration = Duration::from_secs(180);
 /// The daemon has nothing to do when it stops but to close its files.
-const STOP: Duration = Duration::from_secs(30);
+const STOP: Duration = Duration::from_secs(120);
 
 /// Lines of the log that say why it ended.
 const LOG_LINES: usize = 8;
