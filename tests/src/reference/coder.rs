@@ -164,7 +164,7 @@ rm main
 
 const LOOK: &str = "
 ls -la >/dev/null
-find . -type f -not -path './.git/*' | sort | xargs grep -l main | grep -q main.c
+find . -type f -not -path './.git/*' | sort | { xargs grep -sl main || true; } | grep -q main.c
 sed -n 1p main.c
 cp main.c copy.c && mv copy.c moved.c && rm moved.c
 mkdir -p a/b && rmdir a/b a
