@@ -62,7 +62,7 @@ const POSTGRES: Identity = ROOT.becoming("postgres");
 /// An address of the network of replicas, which may connect.
 const REPLICA: &str = "10.40.0.5";
 /// What a query must not read.
-const DATA: &str = "/srv/private/data.csv";
+const DATA: &str = "/srv/outside/data.csv";
 
 /// The version that is installed.
 pub(super) fn version() -> Result<String> {
