@@ -57,7 +57,7 @@ fn is_first_stage(bprm: u64) -> Result<bool, Reason> {
 fn first(ctx: &LsmContext, bprm: u64, label: *mut Label) -> Result<i32, Reason> {
     let file: u64 = read(bprm, &BPRM_FILE)?;
     let Some((dentry, inode)) = named(file)? else { return Ok(0) };
-    let answer = ask(label, question::file(dentry, inode, Action::Exec.bit()))?;
+    let answer = ask(label, question::open(file, dentry, inode, Action::Exec.bit()))?;
     if answer != 0 { Ok(answer) } else { successor::prepare(ctx, inode, label) }
 }
 
