@@ -10,8 +10,6 @@ pub enum Resource {
     File,
     /// `Guard::Dir`: a directory.
     Dir,
-    /// `Guard::File` or `Guard::Dir`, by what the name refers to.
-    FileOrDir,
     /// `Guard::File`, or `Guard::Memory` for a mapping without a file.
     FileOrMemory,
     /// `Guard::Endpoint`: an IP address, a port and a protocol.
@@ -74,10 +72,13 @@ pub const ECONNREFUSED: i32 = 111;
 macro_rules! actions {
     ($($variant:ident = $name:literal, [$($group:literal),*], $resource:ident, $errno:ident, $hook:literal, $coverage:expr;)*) => {
         /// An action. The discriminant is the action's bit in every mask of [`crate::tables::Masks`].
+        ///
+        /// `file.rename` is taken on files and on directories, and the tables decide about those apart:
+        /// it has two rows.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[repr(u8)]
         pub enum Action {
-            $(#[doc = concat!("`", $name, "`")] $variant,)*
+            $(#[doc = concat!("`", $name, "` on `Guard::", stringify!($resource), "`")] $variant,)*
         }
 
         /// Every action, in the order of its bit.
@@ -106,6 +107,7 @@ const RECEIVE: Coverage = Partly(
     "a datagram is dropped when it arrives; what an inherited socket holds when it is taken over is not decided",
 );
 
+// Rows are only added at the end: the bits are in the agent's database.
 actions! {
     FileRead = "file.read", ["read"], File, EACCES, "file_open", AT_OPEN;
     FileWrite = "file.write", ["mutate"], File, EACCES, "file_open", AT_OPEN;
@@ -113,7 +115,7 @@ actions! {
     FileTruncate = "file.truncate", ["mutate"], File, EACCES, "path_truncate, file_truncate", Enforced;
     FileCreate = "file.create", ["mutate"], File, EACCES, "path_mknod, path_link, path_rename, file_open", Enforced;
     FileRemove = "file.remove", ["mutate"], File, EACCES, "path_unlink, path_rename", Enforced;
-    FileRename = "file.rename", ["mutate"], FileOrDir, EACCES, "path_rename", Enforced;
+    FileRename = "file.rename", ["mutate"], File, EACCES, "path_rename", Enforced;
     FileLink = "file.link", ["mutate"], File, EACCES, "path_link", Enforced;
     FileSymlink = "file.symlink", ["mutate"], File, EACCES, "path_symlink, path_rename", Enforced;
     FileMknod = "file.mknod", ["mutate"], File, EACCES, "path_mknod, path_rename", Enforced;
@@ -140,8 +142,8 @@ actions! {
     UnixBind = "unix.bind", ["unix.*"], Unix, EACCES, "path_mknod, socket_bind", Enforced;
     UnixAccept = "unix.accept", ["unix.*"], Unix, EACCES, "socket_accept", Enforced;
     ProcSignal = "proc.signal", ["proc.*"], Process, EPERM,
-        "task_kill, task_setnice, task_setioprio, task_setscheduler, task_setrlimit, task_movememory",
-        Partly("the signal that a file sends to the process which fcntl(F_SETOWN) names is not decided");
+        "task_kill, file_set_fowner, file_send_sigiotask, task_setnice, task_setioprio, task_setscheduler, task_setrlimit, \
+         task_movememory", Enforced;
     ProcTrace = "proc.trace", ["proc.*"], Process, EPERM, "ptrace_access_check, ptrace_traceme", Enforced;
     SysCap = "sys.cap", ["sys.*"], Capability, EPERM, "capable", Enforced;
     SysMount = "sys.mount", ["sys.*"], Machine, EPERM,
@@ -154,6 +156,7 @@ actions! {
     SysUring = "sys.uring", ["sys.*"], Machine, EPERM, "uring_allowed, inode_init_security_anon", Enforced;
     SysSetid = "sys.setid", ["sys.*"], Machine, EPERM,
         "task_fix_setuid, task_fix_setgid, task_fix_setgroups", Enforced;
+    DirRename = "file.rename", ["mutate"], Dir, EACCES, "path_rename", Enforced;
 }
 
 /// Action groups: name and the groups it belongs to. `*` holds everything.
@@ -187,9 +190,15 @@ impl Action {
         TABLE.get(index as usize).map(|row| row.action)
     }
 
-    /// The action with this dotted name, if there is one.
+    /// The action with this dotted name, if there is one: that on files, if it is taken on directories too.
     pub fn from_name(name: &str) -> Option<Self> {
         TABLE.iter().find(|row| row.name == name).map(|row| row.action)
+    }
+
+    /// The action with this dotted name on a directory, or on whatever else it can be taken on.
+    pub fn on(name: &str, directory: bool) -> Option<Self> {
+        let first = Self::from_name(name)?;
+        Some(if directory && first == Self::FileRename { Self::DirRename } else { first })
     }
 
     /// The error number a denied caller sees where a policy wants no trace of the resource (`@errno`), if
@@ -229,10 +238,26 @@ pub const QUIET_FILE: u64 = Action::FileRead.bit()
 pub const QUIET_PEER: u64 =
     Action::NetConnect.bit() | Action::NetSend.bit() | Action::UnixConnect.bit() | Action::UnixSend.bit();
 
+/// Actions that only directories can be asked for.
+pub const ON_DIRECTORIES: u64 =
+    Action::DirList.bit() | Action::DirCreate.bit() | Action::DirRemove.bit() | Action::DirRename.bit();
+
+/// The table with each name once.
+pub fn named() -> impl Iterator<Item = &'static Row> {
+    TABLE.iter().filter(|row| row.action != Action::DirRename)
+}
+
+/// The names of actions, each once, in the order of the table.
+pub fn names(bits: u64) -> impl Iterator<Item = &'static str> {
+    named().map(|row| row.name).filter(move |name| expand(name).unwrap_or(0) & bits != 0)
+}
+
 /// Every action that `name`, an action or a group, stands for; `None` if it is neither.
 pub fn expand(name: &str) -> Option<u64> {
-    if let Some(action) = Action::from_name(name) {
-        return Some(action.bit());
+    let named = |bits, row: &Row| if row.name == name { bits | row.action.bit() } else { bits };
+    let actions = TABLE.iter().fold(0, named);
+    if actions != 0 {
+        return Some(actions);
     }
     if !GROUPS.iter().any(|(group, _)| *group == name) {
         return None;
@@ -262,8 +287,21 @@ mod tests {
     fn groups_hold_what_their_names_say() {
         assert_eq!(expand("read"), Some(Action::FileRead.bit() | Action::DirList.bit()));
         assert_eq!(expand("net.out"), Some(Action::NetConnect.bit() | Action::NetSend.bit()));
-        assert_eq!(expand("*").map(u64::count_ones), Some(TABLE.len() as u32));
+        assert_eq!(expand("*"), Some(crate::tables::ALL_ACTIONS));
         assert_eq!(expand("file"), None);
+        assert_eq!(expand("file.rename"), Some(Action::FileRename.bit() | Action::DirRename.bit()));
+    }
+
+    #[test]
+    fn an_action_on_files_and_directories_has_one_name() {
+        let (file, dir) = (Action::FileRename, Action::DirRename);
+        assert_eq!(
+            [Action::on("file.rename", false), Action::on("file.rename", true)],
+            [Some(file), Some(dir)]
+        );
+        assert_eq!(Action::on("file.read", true), Some(Action::FileRead));
+        assert!(names(file.bit() | dir.bit()).eq(["file.rename"]));
+        assert!(names(dir.bit() | Action::Exec.bit()).eq(["file.rename", "exec"]));
     }
 
     #[test]

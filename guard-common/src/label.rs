@@ -80,8 +80,8 @@ pub struct Process {
     pub comm: [u8; 16],
 }
 
-/// Whose a socket is: what arrives at it is decided for this label, because whoever runs then has nothing
-/// to do with it.
+/// Whose a socket is, or who named the owner of a file: what arrives, and what the file sends, is decided for
+/// this label, because whoever runs then has nothing to do with it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SocketLabel {

@@ -74,6 +74,8 @@ macro_rules! for_each_member {
             FILE_INODE, "file", "f_inode", false;
             FILE_FLAGS, "file", "f_flags", false;
             FILE_MODE, "file", "f_mode", false;
+            FILE_OWNER, "file", "f_owner", false;
+            OWNER_FILE, "fown_struct", "file", true;
             DENTRY_PARENT, "dentry", "d_parent", false;
             DENTRY_NAME, "dentry", "d_name.name", false;
             DENTRY_NAME_LEN, "dentry", "d_name.len", false;

@@ -7,7 +7,7 @@
 
 use zerocopy::{Immutable, IntoBytes};
 
-use crate::action::Action;
+use crate::action::TABLE;
 
 /// Features a decision can depend on besides its class. One bit each in a `u64`.
 pub const MAX_FEATURES: usize = 64;
@@ -339,7 +339,7 @@ pub const fn live_slot(word: u64) -> u32 {
 }
 
 /// Every action's bit.
-pub const ALL_ACTIONS: u64 = (1 << (Action::SysSetid as u8 + 1)) - 1;
+pub const ALL_ACTIONS: u64 = (1 << TABLE.len()) - 1;
 
 const _: () = {
     assert!(size_of::<SubjectRow>() == 48);

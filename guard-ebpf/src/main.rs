@@ -33,6 +33,7 @@ mod names;
 mod network;
 mod offsets;
 mod overlay;
+mod owners;
 mod own_proc;
 mod own_root;
 mod own_tmpfs;

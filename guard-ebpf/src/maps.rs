@@ -116,6 +116,13 @@ pub static MAKERS: HashMap<u64, Maker, FILE_SYSTEMS, ON_DEMAND> = HashMap::new()
 #[btf_map]
 pub static MADE: Array<u64, 1> = Array::new();
 
+/// Files at a time that send signals to whom a labelled task named. Who names one for a further file is
+/// killed.
+pub const FILE_OWNERS: usize = 65536;
+/// Who named the owner of a file, by the address of the file, see `owners.rs`.
+#[btf_map]
+pub static OWNERS: HashMap<u64, SocketLabel, FILE_OWNERS, ON_DEMAND> = HashMap::new();
+
 /// Directories that are roots of labels at a time. A label with a further one has no root.
 pub const OWN_ROOTS: usize = 4096;
 /// The number of each, by the address of its inode, see `own_root.rs`.

@@ -12,7 +12,7 @@
 use crate::file::{S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK};
 use crate::memory::read;
 use crate::offsets::*;
-use crate::question::{self, MADE, REMOVED, ask, ask_all, made, place, put};
+use crate::question::{self, MADE, REMOVED, RENAMED, WHITEOUT, ask, ask_all, made, place, put};
 use crate::task::guarded;
 use aya_ebpf::macros::lsm;
 use aya_ebpf::programs::LsmContext;
@@ -107,14 +107,14 @@ fn rename(directory: u64, old: u64, new: u64, flags: u32, label: *mut Label) -> 
     let moved: u64 = read(old, &DENTRY_INODE)?;
     let other: u64 = read(new, &DENTRY_INODE)?;
     let exchange = flags & RENAME_EXCHANGE != 0 && other != 0;
-    let whiteout = if flags & RENAME_WHITEOUT != 0 { Action::FileMknod.bit() } else { 0 };
+    let whiteout = if flags & RENAME_WHITEOUT != 0 { WHITEOUT } else { 0 };
     // SAFETY: the label of the running task.
-    unsafe { (*label).questions.action = Action::FileRename.bit() };
-    put(label, 0, Question { save: 1, ..place(old, moved, Action::FileRename.bit() | whiteout) });
+    unsafe { (*label).questions.action = RENAMED };
+    put(label, 0, Question { save: 1, ..place(old, moved, RENAMED | whiteout) });
     let arrives = Question { compare: 1, ..place(new, moved, MADE) };
     let count = if exchange {
         put(label, 1, Question { save: 2, ..place(old, other, MADE) });
-        put(label, 2, Question { compare: -2, ..place(new, other, Action::FileRename.bit()) });
+        put(label, 2, Question { compare: -2, ..place(new, other, RENAMED) });
         put(label, 3, arrives);
         4
     } else if other != 0 {

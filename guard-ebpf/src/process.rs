@@ -23,7 +23,7 @@ use guard_common::tables::ABSENT;
 /// `PTRACE_MODE_NOAUDIT` (`include/linux/ptrace.h`): the kernel asks how much to show, nobody is refused.
 const NO_AUDIT: u64 = 0x04;
 
-const SIGNAL: u64 = Action::ProcSignal.bit();
+pub const SIGNAL: u64 = Action::ProcSignal.bit();
 const TRACE: u64 = Action::ProcTrace.bit();
 
 /// kill(2) and its relatives, signal 0 included: whether a process exists is an answer too. Signals
@@ -111,7 +111,7 @@ fn other(target: *mut task_struct, label: *mut Label, required: u64, reported: b
 
 /// Decides what the holder of `label` does to `target`.
 #[inline(always)]
-fn process(
+pub fn process(
     label: *mut Label,
     target: *mut task_struct,
     required: u64,

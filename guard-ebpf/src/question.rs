@@ -20,7 +20,7 @@ use crate::resource::Resource;
 use crate::task::current;
 use crate::verdict::{conclude, query};
 use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
-use guard_common::action::{Action, EACCES};
+use guard_common::action::{Action, EACCES, ON_DIRECTORIES};
 use guard_common::class::{ANONYMOUS_MEMORY, OWN_ANONYMOUS, OWN_CGROUP, OWN_PROC, OWN_TMPFS, UNKNOWN};
 use guard_common::decide::{Decision, Reason, Tables, combination, decide};
 use guard_common::label::{Known, Label, QUESTIONS, Question};
@@ -51,9 +51,12 @@ pub const ABSTRACT: u32 = 5;
 /// A unix socket without a name.
 pub const UNNAMED: u32 = 6;
 
-/// Instead of actions: what brings a file of its kind into being, or removes it.
+/// Instead of actions: what brings a file of its kind into being, removes it, or renames it.
 pub const MADE: u64 = 1 << 62;
 pub const REMOVED: u64 = 1 << 61;
+pub const RENAMED: u64 = 1 << 60;
+/// With [`RENAMED`]: a device node stays behind.
+pub const WHITEOUT: u64 = 1 << 59;
 
 /// Asks about a file.
 #[inline(always)]
@@ -242,6 +245,8 @@ pub unsafe extern "C" fn decide_question(label: *mut Label, index: u32) -> i32 {
         required = made(described.kind);
     } else if required == REMOVED {
         required = removed(described.kind);
+    } else if required & RENAMED != 0 {
+        required = renamed(described.kind, required & WHITEOUT != 0);
     }
     let generation = Generation::kept(label);
     let mut resource = Resource::of_class(described.class);
@@ -302,7 +307,11 @@ fn compare(
     let (before, after) = if there > 0 { (other, &here) } else { (&here, other) };
     let (gained, candidate) = more_rights(generation, kind == S_IFDIR as u64, before, after);
     // SAFETY: as above.
-    decision.refer(unsafe { (*label).questions.action }, gained, candidate);
+    let mut action = unsafe { (*label).questions.action };
+    if action == RENAMED {
+        action = renamed(kind, false);
+    }
+    decision.refer(action, gained, candidate);
 }
 
 /// The action that brings a file of this kind (`S_IFMT`) into being, as a bit.
@@ -323,6 +332,13 @@ pub fn made(kind: u64) -> u64 {
 #[inline(always)]
 fn removed(kind: u64) -> u64 {
     if kind == S_IFDIR as u64 { Action::DirRemove.bit() } else { Action::FileRemove.bit() }
+}
+
+/// The action that renames a file of this kind, as a bit, with what leaves a device node in its place.
+#[inline(always)]
+fn renamed(kind: u64, whiteout: bool) -> u64 {
+    let rename = if kind == S_IFDIR as u64 { Action::DirRename } else { Action::FileRename };
+    rename.bit() | if whiteout { Action::FileMknod.bit() } else { 0 }
 }
 
 /// Finds class, features and attributes of what is asked about.
@@ -398,10 +414,8 @@ fn more_rights(generation: &Generation, is_directory: bool, before: &Known, afte
         let monitored = before.allow & after.allow & MONITORED != 0;
         (!same && !monitored, !same)
     } else {
-        (
-            after.allow & !before.allow & ALL_ACTIONS != 0,
-            after.candidate & !before.candidate & ALL_ACTIONS != 0,
-        )
+        const OF_FILES: u64 = ALL_ACTIONS & !ON_DIRECTORIES;
+        (after.allow & !before.allow & OF_FILES != 0, after.candidate & !before.candidate & OF_FILES != 0)
     }
 }
 

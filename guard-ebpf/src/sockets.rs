@@ -20,8 +20,7 @@ use aya_ebpf::helpers::generated::{
     bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_uid_gid, bpf_sk_storage_get,
 };
 use core::ffi::c_void;
-use guard_common::action::EACCES;
-use guard_common::decide::Reason;
+use guard_common::decide::{Decision, Reason};
 use guard_common::event::Counter;
 use guard_common::label::{Label, NO_SUBJECT, SocketLabel};
 
@@ -103,13 +102,23 @@ pub fn guarded(
     if kept.is_null() {
         return 0;
     }
-    // SAFETY: a non-null result of the helper points to a whole value.
+    for_label(kept, required, decide)
+}
+
+/// Lets `decide` answer for a label that is kept with something; `kept` points to a whole one.
+#[inline(always)]
+pub fn for_label(
+    kept: *const SocketLabel,
+    required: u64,
+    decide: impl FnOnce(*mut Label) -> Result<i32, Reason>,
+) -> i32 {
+    // SAFETY: by the contract of this function.
     let subject = unsafe { core::ptr::read_volatile(&raw const (*kept).subject) };
     if subject == NO_SUBJECT {
         return 0;
     }
     let answer = shared::borrow(|label| {
-        // SAFETY: the label is borrowed; the storage of the socket is whole.
+        // SAFETY: the label is borrowed; what is kept is whole.
         unsafe {
             (*label).subject = subject;
             (*label).session = (*kept).session;
@@ -125,7 +134,7 @@ pub fn guarded(
         Ok(answer) => bounded(answer),
         Err(_) => {
             count(Counter::InternalDenied);
-            -EACCES
+            Decision::deny_all(required, Reason::StorageBusy).answer()
         }
     }
 }

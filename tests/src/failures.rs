@@ -49,6 +49,7 @@ pub(crate) const PART: Part = Part {
             whatever_fails_inside_denies_who_is_labelled_and_nobody_else,
             a_denial_without_room_for_its_event_is_a_denial_and_is_counted,
             a_process_whose_label_finds_no_memory_does_not_begin,
+            a_process_whose_file_cannot_be_noted_ends,
         ],
     ),
 };
@@ -363,6 +364,11 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("socket_recvmsg", "decides what waited at an inherited socket"),
     ("socket_post_create", "notes whose a socket is"),
     ("sock_graft", "notes whose a socket is"),
+    ("file_set_fowner", "a_process_whose_file_cannot_be_noted_ends"),
+    (
+        "file_send_sigiotask",
+        "runs in no process of its own; decides for who named the owner, whose label is kept with the file",
+    ),
     ("inode_free_security", "counts"),
     ("sb_alloc_security", "notes whose a file system is"),
     ("sb_free_security", "forgets whose a file system was"),
@@ -487,6 +493,25 @@ fn a_denial_without_room_for_its_event_is_a_denial_and_is_counted(_: &Case<'_>) 
     ensure!(attempt(FREE, open)? == Outcome::Worked, "a full ring is nothing to who has no label");
     let after = lost(&daemon)?;
     ensure!(after == before + 1, "{before} events were lost before, {after} after one more");
+    daemon.stop().map(drop)
+}
+
+/// The hook cannot refuse, so the process does not go on.
+fn a_process_whose_file_cannot_be_noted_ends(_: &Case<'_>) -> Result<()> {
+    let daemon = start()?;
+    let faults = bpf::words("FAULTS")?;
+    let faults = faults.word();
+    let name = || {
+        faults.store(fault::NO_MEMORY, SeqCst);
+        let named =
+            raw::signal_by_file(raw::Naming::Process, nix::unistd::getpid().as_raw(), nix::libc::SIGCONT);
+        faults.store(0, SeqCst);
+        named
+    };
+    let outcome = attempt(AGENT, name)?;
+    faults.store(0, SeqCst);
+    ensure!(matches!(&outcome, Outcome::Broke(how) if how.contains("SIGKILL")), "it went on: {outcome:?}");
+    ensure!(attempt(FREE, name)? == Outcome::Worked, "a process without a label names who it likes");
     daemon.stop().map(drop)
 }
 

@@ -37,6 +37,7 @@ pub(crate) const PART: Part = Part {
             a_link_or_a_rename_gives_no_more_rights,
             a_directory_is_not_moved_away_from_above_what_policy_names,
             a_directory_is_moved_where_policy_makes_no_difference,
+            files_and_directories_are_renamed_by_permits_of_their_own,
             a_whiteout_is_a_device_node,
             what_was_removed_from_a_lower_layer_can_be_made_again,
         ],
@@ -48,7 +49,9 @@ const RENAME_WHITEOUT: libc::c_uint = 4;
 
 fn prepare() -> Result<()> {
     layout::create()?;
-    for name in VERBS.iter().map(|(name, _)| *name).chain(["narrow", "wide", "move"]) {
+    for name in
+        VERBS.iter().map(|(name, _)| *name).chain(["narrow", "wide", "move", "rename-file", "rename-dir"])
+    {
         layout::directory(&path("names").join(name))?;
     }
     Ok(())
@@ -73,6 +76,12 @@ fn bundle(bundle: Bundle) -> Result<Bundle> {
     policy += &permit("names-narrow", "agent", &["mutate"], &both);
     policy += &permit("names-wide", "agent", &["file.read"], &at("wide"));
     policy += &permit("names-move", "agent", &["mutate", "read"], &at("move"));
+    for (name, entity) in [("rename-file", "File"), ("rename-dir", "Dir")] {
+        let made = ["file.create", "file.remove", "dir.create", "dir.remove"];
+        policy += &permit(&format!("names-{name}-made"), "agent", &made, &at(name));
+        let such = format!("resource is Guard::{entity} && {}", at(name));
+        policy += &permit(&format!("names-{name}"), "agent", &["file.rename"], &such);
+    }
     policy += &permit("names-below", "agent", &["exec"], &at("move/above/named"));
     Ok(bundle.policy("names", policy))
 }
@@ -389,6 +398,30 @@ fn a_directory_is_moved_where_policy_makes_no_difference(case: &Case<'_>) -> Res
         fs::rename(&narrow, &wide)?;
         fs::rename(&wide, &narrow)
     })
+}
+
+fn files_and_directories_are_renamed_by_permits_of_their_own(case: &Case<'_>) -> Result<()> {
+    for (place, may_file) in [("rename-file", true), ("rename-dir", false)] {
+        let place = path("names").join(place);
+        for (name, is_file) in [("file", true), ("directory", false)] {
+            let (old, new) = (place.join(name), place.join("renamed"));
+            if is_file {
+                layout::file(&old, b"content\n")?
+            } else {
+                layout::directory(&old)?
+            }
+            let there_and_back = || {
+                fs::rename(&old, &new)?;
+                fs::rename(&new, &old)
+            };
+            if is_file == may_file {
+                case.allowed(AGENT, there_and_back)?;
+            } else {
+                case.refused(refusal(AGENT, "file.rename").at(&old), there_and_back)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 fn a_whiteout_is_a_device_node(case: &Case<'_>) -> Result<()> {

@@ -9,9 +9,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use nix::errno::Errno;
 use nix::libc;
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{ForkResult, Pid, setpgid};
+use nix::unistd::{ForkResult, Pid, Uid, setpgid, setresuid};
 
 use crate::attempt::{Outcome, attempt, start};
 use crate::bundle::{Bundle, permit};
@@ -19,8 +19,8 @@ use crate::case::{Case, Refusal, refusal};
 use crate::family::{Part, tests};
 use crate::identity::{fork, in_child};
 use crate::layout;
-use crate::raw::{self, Tuning};
-use crate::users::{FREE, Identity, KILL, READ_SEARCH, SYS_PTRACE};
+use crate::raw::{self, Naming, Tuning};
+use crate::users::{FREE, Identity, KILL, READ_SEARCH, SETUID, SYS_PTRACE};
 
 pub(crate) const PART: Part = Part {
     name: "machine-processes",
@@ -32,6 +32,7 @@ pub(crate) const PART: Part = Part {
             a_refused_signal_does_not_arrive,
             signals_to_a_group_are_decided_for_each_process,
             signals_to_all_processes_reach_none_of_others,
+            signals_that_a_file_sends_are_decided_for_who_named_its_owner,
             what_a_process_does_to_itself_is_not_governed,
             a_child_is_another_process,
             tuning_another_process_is_refused,
@@ -71,8 +72,9 @@ fn bundle(bundle: Bundle) -> Result<Bundle> {
             name,
             &["sys.cap"],
             "resource == Guard::Capability::\"kill\" || resource == Guard::Capability::\"sys_ptrace\" || \
-             resource == Guard::Capability::\"dac_read_search\"",
+             resource == Guard::Capability::\"dac_read_search\" || resource == Guard::Capability::\"setuid\"",
         );
+        policy += &permit(&format!("{name}-ids"), name, &["sys.setid"], "true");
         policy += &permit(&format!("{name}-proc"), name, &["file.*"], "resource in Guard::Dir::\"/proc\"");
     }
     policy += &permit(
@@ -84,9 +86,10 @@ fn bundle(bundle: Bundle) -> Result<Bundle> {
     Ok(bundle.policy("process", policy))
 }
 
-/// A process that waits to be killed, in a process group of its own.
+/// A process that waits to be killed, in a process group of its own. Signals that files send wait for ever.
 pub(crate) struct Victim {
     pid: Pid,
+    uid: u32,
     _end: io::PipeWriter,
 }
 
@@ -96,6 +99,10 @@ impl Victim {
         let (wait, end) = pipe().context("make a pipe")?;
         let running = start(who, move || {
             setpgid(Pid::from_raw(0), Pid::from_raw(0))?;
+            [Signal::SIGIO, Signal::SIGURG, Signal::SIGUSR2]
+                .into_iter()
+                .collect::<SigSet>()
+                .thread_block()?;
             (&is_ready).write_all(b"r")?;
             // Until it is killed, or whoever wants it is gone.
             let _ = (&wait).read(&mut [0]);
@@ -103,7 +110,7 @@ impl Victim {
         })?;
         let mut byte = [0];
         ready.read_exact(&mut byte).context("wait for a victim")?;
-        Ok(Self { pid: running.pid(), _end: end })
+        Ok(Self { pid: running.pid(), uid: who.uid, _end: end })
     }
 
     pub(crate) fn pid(&self) -> libc::pid_t {
@@ -159,6 +166,50 @@ fn signals_to_processes_of_others_are_refused(case: &Case<'_>) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether a signal waits for a process, which blocks it.
+fn is_pending(pid: libc::pid_t, signal: libc::c_int) -> io::Result<bool> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let sets =
+        status.lines().filter_map(|line| line.strip_prefix("SigPnd:").or(line.strip_prefix("ShdPnd:")));
+    let waiting =
+        sets.filter_map(|set| u64::from_str_radix(set.trim(), 16).ok()).fold(0, |all, set| all | set);
+    Ok(waiting >> (signal - 1) & 1 == 1)
+}
+
+/// Whoever makes the file ready has nothing to do with the signal; here it is the same process.
+fn signals_that_a_file_sends_are_decided_for_who_named_its_owner(case: &Case<'_>) -> Result<()> {
+    // The kernel wants the owner to be of the same user.
+    let send = |naming, victim: &Victim, signal| {
+        setresuid(Uid::from_raw(victim.uid), Uid::from_raw(victim.uid), Uid::from_raw(victim.uid))?;
+        raw::signal_by_file(naming, victim.pid(), signal)?;
+        if is_pending(victim.pid(), signal)? { Ok(()) } else { Err(Errno::EPERM.into()) }
+    };
+    let (own, both) = (OWN.with(SETUID), BOTH.with(SETUID));
+    for (naming, signal) in [
+        (Naming::Process, libc::SIGIO),
+        (Naming::Process, libc::SIGUSR2),
+        (Naming::Process, libc::SIGURG),
+        (Naming::Group, libc::SIGIO),
+        (Naming::Thread, libc::SIGIO),
+        (Naming::Ioctl, libc::SIGIO),
+    ] {
+        let context = || format!("{naming:?} {signal}");
+        for who in [FREE, NONE] {
+            let victim = Victim::of(who)?;
+            let refusal = refused(own, "proc.signal", &victim).only_labelled();
+            case.refused(refusal, || send(naming, &victim, signal)).with_context(context)?;
+        }
+        let [free, same] = [Victim::of(FREE)?, Victim::of(OWN)?];
+        case.allowed(FREE, || send(naming, &free, signal)).with_context(context)?;
+        case.allowed(own, || send(naming, &same, signal)).with_context(context)?;
+        for who in [FREE, OWN] {
+            let victim = Victim::of(who)?;
+            case.allowed(both, || send(naming, &victim, signal)).with_context(context)?;
+        }
+    }
+    case.allowed(NONE, || raw::signal_by_file(Naming::Process, nix::unistd::getpid().as_raw(), libc::SIGCONT))
 }
 
 fn a_refused_signal_does_not_arrive(case: &Case<'_>) -> Result<()> {

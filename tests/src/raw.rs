@@ -691,6 +691,50 @@ pub fn tune(pid: libc::pid_t, what: Tuning) -> io::Result<()> {
     }
 }
 
+/// How a process names who gets the signals of a file.
+#[derive(Clone, Copy, Debug)]
+pub enum Naming {
+    /// `fcntl(F_SETOWN)`.
+    Process,
+    /// `fcntl(F_SETOWN)` of the process group with this number.
+    Group,
+    /// `fcntl(F_SETOWN_EX)` of the thread.
+    Thread,
+    /// `ioctl(FIOSETOWN)`, which sockets have.
+    Ioctl,
+}
+
+/// Names `owner` as the one who gets the signals of a socket, and has the socket send `signal`: SIGURG by
+/// urgent data, any other by `F_SETSIG` and data.
+pub fn signal_by_file(naming: Naming, owner: libc::pid_t, signal: c_int) -> io::Result<()> {
+    const FIOSETOWN: libc::c_ulong = 0x8901;
+    const F_OWNER_TID: c_int = 0;
+    let (near, far) = std::os::unix::net::UnixStream::pair()?;
+    let socket = near.as_raw_fd();
+    // SAFETY: the descriptor is open; `struct f_owner_ex` is two numbers, and so is what the ioctl reads one.
+    unsafe {
+        let named = match naming {
+            Naming::Process => libc::fcntl(socket, libc::F_SETOWN, owner),
+            Naming::Group => libc::fcntl(socket, libc::F_SETOWN, -owner),
+            Naming::Thread => {
+                const F_SETOWN_EX: c_int = 15;
+                libc::fcntl(socket, F_SETOWN_EX, [F_OWNER_TID, owner].as_ptr())
+            }
+            Naming::Ioctl => libc::ioctl(socket, FIOSETOWN, &raw const owner),
+        };
+        checked(named.into())?;
+        if signal == libc::SIGURG {
+            checked(libc::send(far.as_raw_fd(), b"x".as_ptr().cast(), 1, libc::MSG_OOB) as c_long)?;
+        } else {
+            const F_SETSIG: c_int = 10;
+            checked(libc::fcntl(socket, F_SETSIG, signal).into())?;
+            checked(libc::fcntl(socket, libc::F_SETFL, libc::O_ASYNC).into())?;
+            checked(libc::send(far.as_raw_fd(), b"x".as_ptr().cast(), 1, 0) as c_long)?;
+        }
+    }
+    Ok(())
+}
+
 /// ptrace(2): becomes the tracer of a process without stopping it, or stops it if `stop`; a tracer that
 /// ends lets go.
 pub fn trace(pid: libc::pid_t, stop: bool) -> io::Result<()> {

@@ -2,6 +2,7 @@
 
 use std::fs::{self, OpenOptions, Permissions};
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -9,6 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::libc;
+use nix::poll::{PollFd, PollFlags, poll};
 use nix::unistd::{Uid, setresuid};
 
 use crate::bundle::Bundle;
@@ -97,8 +99,28 @@ fn the_agents_process_is_neither_signalled_nor_traced(case: &Case<'_>) -> Result
     case.refused(no("proc.signal"), || raw::tune(target, raw::Tuning::Nice))?;
     case.refused(no("proc.trace"), || raw::trace(target, false))?;
     case.refused(no("proc.trace"), || raw::pidfd_getfd(target))?;
+    let by_file = |target: libc::pid_t| {
+        let root = Uid::from_raw(0);
+        setresuid(root, root, root)?;
+        raw::signal_by_file(raw::Naming::Process, target, libc::SIGKILL)?;
+        if has_ended(target)? { Ok(()) } else { Err(Errno::EPERM.into()) }
+    };
+    let other = Victim::of(FREE)?;
+    let of_file = case.daemon().map_or(other.pid(), |_| target);
+    case.refused(refused(SETUID, "proc.signal").with(Errno::EPERM).at(of_file.to_string()), || {
+        by_file(of_file)
+    })?;
+    let another = Victim::of(FREE)?;
+    case.allowed(ROOTLIKE.with(SETUID), || by_file(another.pid()))?;
     // Other processes are nothing that it governs.
     case.allowed(ROOTLIKE.with(capabilities), || raw::kill(victim.pid(), libc::SIGCONT))
+}
+
+/// Whether a process that has been killed, if it was, ends within half a second.
+fn has_ended(pid: libc::pid_t) -> io::Result<bool> {
+    let process = raw::pidfd(pid)?;
+    let mut polled = [PollFd::new(process.as_fd(), PollFlags::POLLIN)];
+    Ok(poll(&mut polled, 500u16)? == 1)
 }
 
 fn objects_of_other_bpf_programs_are_refused(case: &Case<'_>) -> Result<()> {

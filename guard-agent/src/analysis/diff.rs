@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use guard_common::action::TABLE;
+use guard_common::action::{self, TABLE};
 use serde::Serialize;
 
 use super::elsewhere;
@@ -286,11 +286,7 @@ fn compare(survey: &Survey<'_>, subject: &str, asked: &[Asked; 2], found: &mut D
             found.changes.push(Change {
                 change: key.change,
                 subject: subject.to_owned(),
-                actions: TABLE
-                    .iter()
-                    .filter(|row| group.iter().any(|(action, _)| *action == row.action.bit()))
-                    .map(|row| row.name)
-                    .collect(),
+                actions: action::names(group.iter().fold(0, |bits, (action, _)| bits | action)).collect(),
                 resource_types: [key.resource_type.to_owned()].into(),
                 resources,
                 condition: key.condition.clone(),

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use guard_common::action::Action;
+use guard_common::action::{Action, expand};
 use guard_common::tables::Attributes;
 
 use super::diff::{Change, Diff, Sign};
@@ -36,8 +36,7 @@ pub(super) fn compare(
     for subject in subjects {
         let mut changes: BTreeMap<Kind, Vec<(String, &'static str)>> = BTreeMap::new();
         for (action, types) in known_actions(after) {
-            let known = Action::from_name(&action);
-            if known.is_some_and(|action| action.bit() & tables != 0) {
+            if expand(&action).is_some_and(|actions| actions & tables != 0) {
                 continue;
             }
             for (name, resource) in

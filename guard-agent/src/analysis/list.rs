@@ -1,6 +1,6 @@
 //! What one subject may do at all.
 
-use guard_common::action::TABLE;
+use guard_common::action;
 use serde::Serialize;
 
 use super::can::Named;
@@ -58,11 +58,7 @@ pub fn list(bundle: &Bundle, set: &EffectiveSet, subject: &str) -> Option<Rights
         forbidden: Vec::new(),
         conditional: Vec::new(),
         never: Vec::new(),
-        not_governed: TABLE
-            .iter()
-            .filter(|row| definition.governs & row.action.bit() == 0)
-            .map(|row| row.name)
-            .collect(),
+        not_governed: action::names(!definition.governs).collect(),
     };
     let concerned = set.policies.iter().filter(|policy| policy.concerns(bundle, subject));
     for policy in concerned.filter(|policy| policy.origin.is_some()) {

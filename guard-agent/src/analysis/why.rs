@@ -116,7 +116,7 @@ impl<'a> Explainer<'a> {
         // of a shadow, it must allow.
         let wanted = !matches!(record.verdict.as_str(), "audited" | "shadow_deny");
         for name in &record.actions {
-            let action = Action::from_name(name).ok_or_else(|| incomplete("its action is not known"))?;
+            let action = record.resource.action(name).ok_or_else(|| incomplete("its action is not known"))?;
             let indexed =
                 index(action).map(|deciding| from_index(record, subject, name, &deciding, &self.oracle));
             let finding = match (self.asked(record, name), indexed) {
@@ -183,7 +183,7 @@ impl<'a> Explainer<'a> {
 
     fn request(&self, record: &Record, name: &str) -> Result<Request, Diagnostic> {
         let subject = subject(record)?.to_owned();
-        let action = Action::from_name(name).ok_or_else(|| incomplete("its action is not known"))?;
+        let action = record.resource.action(name).ok_or_else(|| incomplete("its action is not known"))?;
         let (resource, mut attributes) = resource(record, action)?;
         restore(&mut attributes, record.features, self.tests);
         let listener = record.resource.listener.clone();
@@ -251,7 +251,7 @@ fn resource(record: &Record, action: Action) -> Result<(Resource, Attributes), D
     let is_dir = kind == Kind::Dir;
     let resource = match kind {
         Kind::FileOrMemory if record.class == ANONYMOUS_MEMORY => Resource::Memory,
-        Kind::File | Kind::Dir | Kind::FileOrDir | Kind::FileOrMemory => {
+        Kind::File | Kind::Dir | Kind::FileOrMemory => {
             (attributes.owner, attributes.set_id, attributes.fileless) = (0, 0, 0);
             attributes.kind =
                 file_kind(if is_dir { "directory" } else { "regular" }).unwrap_or(attributes.kind);

@@ -5,7 +5,7 @@ use super::{CliError, Exit};
 use crate::events::escape::{block, line};
 use crate::host::Host;
 use crate::policy::{self, Bundle, Compiled, Diagnostic, Diagnostics, Mode, SubjectIds};
-use guard_common::action::{Coverage, TABLE};
+use guard_common::action::{self, Coverage};
 use serde_json::json;
 use std::io::Write;
 use std::path::Path;
@@ -54,7 +54,7 @@ fn tell<'a>(found: impl Iterator<Item = &'a Diagnostic>) {
 
 /// Names of the governed actions with this coverage.
 fn governed(governs: u64, wanted: impl Fn(&Coverage) -> bool) -> Vec<&'static str> {
-    let rows = TABLE.iter().filter(|row| governs & row.action.bit() != 0 && wanted(&row.coverage));
+    let rows = action::named().filter(|row| governs & row.action.bit() != 0 && wanted(&row.coverage));
     rows.map(|row| row.name).collect()
 }
 

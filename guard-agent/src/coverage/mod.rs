@@ -8,7 +8,7 @@ mod since;
 pub use hooks::Hooks;
 pub(crate) use hooks::is_left_out;
 
-use guard_common::action::{Coverage, Row, TABLE};
+use guard_common::action::{self, Coverage, Row, TABLE};
 use serde::{Deserialize, Serialize};
 
 /// How far an action is decided on a kernel.
@@ -40,7 +40,7 @@ pub struct ActionCoverage {
 
 /// Every action, on a kernel on which `has` says which hooks there are, or which are attached.
 pub fn of(has: &dyn Fn(&str) -> bool) -> Vec<ActionCoverage> {
-    TABLE.iter().map(|row| one(row, has)).collect()
+    action::named().map(|row| one(row, has)).collect()
 }
 
 /// Bits of the actions that this version decides and this kernel has no hook for.
@@ -51,7 +51,7 @@ pub fn undecided(has: &dyn Fn(&str) -> bool) -> u64 {
 
 /// Names of the actions with these bits.
 pub fn names(actions: u64) -> Vec<&'static str> {
-    TABLE.iter().filter(|row| actions & row.action.bit() != 0).map(|row| row.name).collect()
+    action::names(actions).collect()
 }
 
 fn one(row: &Row, has: &dyn Fn(&str) -> bool) -> ActionCoverage {

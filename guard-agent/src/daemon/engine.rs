@@ -22,7 +22,7 @@ use crate::policy::{
 };
 use crate::store::Store;
 use crate::tables::Selector;
-use guard_common::action::{Coverage, TABLE};
+use guard_common::action::{self, Coverage};
 use guard_common::event::Counter;
 use guard_common::label::{IN_CONTAINER, LabelRequest};
 use std::collections::{BTreeMap, BTreeSet};
@@ -527,7 +527,7 @@ fn subjects(live: &Live, modes: &Modes, now: &Now, undecided: u64) -> Vec<Subjec
     for subject in live.bundle.subjects() {
         let number = live.compiled.names.subjects.iter().find(|(_, name)| **name == subject.name);
         let set = modes.get(&subject.name, now).cloned();
-        let not_yet = TABLE.iter().filter(|row| {
+        let not_yet = action::named().filter(|row| {
             subject.governs & row.action.bit() != 0 && matches!(row.coverage, Coverage::NotYet)
         });
         found.push(SubjectStatus {

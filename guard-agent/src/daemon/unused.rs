@@ -7,7 +7,7 @@ use crate::events::{BundleRecord, time};
 use crate::host::Host;
 use crate::policy::{Grant, grants};
 use crate::store::{Store, StoreError, Used};
-use guard_common::action::{Action, Coverage, TABLE};
+use guard_common::action::{self, Coverage, TABLE};
 use guard_common::decide::Tables;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -178,11 +178,7 @@ fn described(permit: &Grant, origin: &str, why: Option<&str>) -> UnusedPermit {
         policy: permit.policy.clone(),
         file: permit.file.strip_prefix(origin).unwrap_or(&permit.file).to_owned(),
         line: permit.line,
-        actions: (0..64)
-            .filter(|bit| permit.actions >> bit & 1 == 1)
-            .filter_map(Action::from_index)
-            .map(|action| action.row().name.to_owned())
-            .collect(),
+        actions: action::names(permit.actions).map(str::to_owned).collect(),
         on: permit.classes.keys().take(WORDS).cloned().collect(),
         more: permit.classes.len().saturating_sub(WORDS),
         why: why.map(str::to_owned),
@@ -192,6 +188,7 @@ fn described(permit: &Grant, origin: &str, why: Option<&str>) -> UnusedPermit {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use guard_common::action::Action;
 
     fn permit(classes: &[(&str, u64)]) -> Grant {
         Grant {

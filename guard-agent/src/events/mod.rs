@@ -19,6 +19,6 @@ mod wrap;
 pub use id::{Kind, typed_id};
 pub use lost::{Dropped, Lost, Missing, SequenceTracker};
 pub use mounts::{MountPoint, Mounts};
-pub use record::{BundleRecord, ParseError, Record, ResourceRecord, Seen, ShadowRecord, action_bits};
+pub use record::{BundleRecord, ParseError, Record, ResourceRecord, Seen, ShadowRecord};
 pub use render::{Renderer, errno_name};
 pub use wrap::wrapped;

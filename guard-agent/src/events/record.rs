@@ -106,10 +106,20 @@ pub struct BundleRecord {
     pub digest: String,
 }
 
+/// The type of what only directories can be asked for.
+pub(super) const DIRECTORY: &str = "directory";
+
+impl ResourceRecord {
+    /// The action with this name on such a resource, if there is one.
+    pub fn action(&self, name: &str) -> Option<Action> {
+        Action::on(name, self.kind == DIRECTORY)
+    }
+}
+
 /// The resource of an event. What does not apply is null.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResourceRecord {
-    /// `file`, `memory`, `endpoint`, `protocol`, `unix`, `process`, `capability`, `machine`, `other`.
+    /// `file`, [`DIRECTORY`], `memory`, `endpoint`, `protocol`, `unix`, `process`, `capability`, `machine`, `other`.
     #[serde(rename = "type")]
     pub kind: String,
     /// The built-in class that a policy would name, such as `guard:own-proc`.
@@ -198,7 +208,13 @@ impl Record {
 
     /// The actions as bits; unknown names have none.
     pub fn action_bits(&self) -> u64 {
-        action_bits(&self.actions)
+        self.bits_of(&self.actions)
+    }
+
+    /// Actions by name on the same resource, as bits; unknown names have none.
+    pub fn bits_of(&self, names: &[String]) -> u64 {
+        let actions = names.iter().filter_map(|name| self.resource.action(name));
+        actions.fold(0, |bits, action| bits | action.bit())
     }
 
     /// Reads a line that [`Record::to_json_line`] wrote.
@@ -209,11 +225,6 @@ impl Record {
         let record: Self = serde_json::from_str(line)?;
         if record.schema == Self::SCHEMA { Ok(record) } else { Err(ParseError::Schema(record.schema)) }
     }
-}
-
-/// Actions by name as bits; unknown names have none.
-pub fn action_bits(names: &[String]) -> u64 {
-    names.iter().filter_map(|name| Action::from_name(name)).fold(0, |bits, action| bits | action.bit())
 }
 
 /// The bytes of a text that may have been escaped: then their digits are beside it.

@@ -2,11 +2,11 @@
 
 use super::escape::lossless;
 use super::mounts::{MountPoint, Mounts};
-use super::record::{Record, ResourceRecord, ShadowRecord};
+use super::record::{DIRECTORY, Record, ResourceRecord, ShadowRecord};
 use super::time::{Clock, rfc3339};
 use super::{Kind, escape};
 use crate::policy::AGENT;
-use guard_common::action::{Action, EACCES, EAGAIN, ECONNREFUSED, ENOENT, EPERM, EXDEV, Resource};
+use guard_common::action::{self, Action, EACCES, EAGAIN, ECONNREFUSED, ENOENT, EPERM, EXDEV, Resource};
 use guard_common::class::{ANONYMOUS_MEMORY, BUILTINS, FIRST_CAPABILITY, capability_name, is_capability};
 use guard_common::decide::Reason;
 use guard_common::event::{Event, FLAG_ABSTRACT, FLAG_PATH, FLAG_PATH_CUT, FLAG_WOULD_ALLOW, Verdict};
@@ -69,7 +69,7 @@ impl Renderer {
             subject: self.names.get(&event.subject).cloned(),
             subject_id: event.subject,
             session: (event.session != 0).then_some(event.session),
-            actions: actions(event.actions).map(|action| action.row().name.to_owned()).collect(),
+            actions: action::names(event.actions).map(str::to_owned).collect(),
             resource: self.resource(event),
             reason: Reason::from_number(event.reason).map_or("unknown", Reason::name).to_owned(),
             errno: (event.errno != 0).then(|| errno_name(i32::from(event.errno))),
@@ -150,7 +150,7 @@ impl Renderer {
 /// How the operation would have ended if the shadow were live, if otherwise.
 fn shadow(event: &Event) -> Option<ShadowRecord> {
     let verdict = if event.verdict == Verdict::Denied as u8 { "allowed" } else { "denied" };
-    let actions = actions(event.shadow).map(|action| action.row().name.to_owned()).collect();
+    let actions = action::names(event.shadow).map(str::to_owned).collect();
     (event.shadow != 0).then(|| ShadowRecord { verdict: verdict.to_owned(), actions })
 }
 
@@ -179,7 +179,8 @@ fn on(event: &Event) -> Option<Resource> {
 fn kind(event: &Event) -> &'static str {
     match on(event) {
         Some(Resource::FileOrMemory) if event.class == ANONYMOUS_MEMORY => "memory",
-        Some(Resource::File | Resource::Dir | Resource::FileOrDir | Resource::FileOrMemory) => "file",
+        Some(Resource::File | Resource::FileOrMemory) => "file",
+        Some(Resource::Dir) => DIRECTORY,
         Some(Resource::Endpoint) => "endpoint",
         Some(Resource::Protocol) => "protocol",
         Some(Resource::Unix) => "unix",

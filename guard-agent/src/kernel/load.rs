@@ -106,6 +106,8 @@ const PROGRAMS: &[(&str, Kind, &str)] = &[
     ("unix_bind_path", Kind::Lsm, "path_mknod"),
     ("unix_bind_abstract", Kind::Lsm, "socket_bind"),
     ("task_kill", Kind::Lsm, "task_kill"),
+    ("file_set_fowner", Kind::Lsm, "file_set_fowner"),
+    ("file_send_sigiotask", Kind::Lsm, "file_send_sigiotask"),
     ("task_setnice", Kind::Lsm, "task_setnice"),
     ("task_setioprio", Kind::Lsm, "task_setioprio"),
     ("task_setscheduler", Kind::Lsm, "task_setscheduler"),

@@ -8,7 +8,7 @@ use super::peers::{Contact, peers};
 use super::places::{Entry, Last, Path1, Place, Tally, Width, generalise, split};
 use super::plan::quoted;
 use super::secrets::Secrets;
-use super::seen::{Seen, Thing, kind_of};
+use super::seen::{Seen, Thing, kinds_of};
 use crate::policy::action_names;
 
 /// One permit that is proposed.
@@ -126,11 +126,11 @@ fn permit(entries: &[Entry]) -> Permit {
 }
 
 /// What a condition says of a place. One path can be two entities: a file, and a directory that is
-/// listed.
+/// listed or renamed.
 fn conditions(place: &Place, actions: &BTreeSet<String>) -> Vec<String> {
     match place {
         Place::At(path) => {
-            let kinds: BTreeSet<&str> = actions.iter().map(|action| kind_of(action)).collect();
+            let kinds: BTreeSet<&str> = actions.iter().flat_map(|action| kinds_of(action)).collect();
             kinds.iter().map(|kind| format!("resource == Guard::{kind}::{}", quoted(path))).collect()
         }
         Place::Below(path) => vec![format!("resource in Guard::Dir::{}", quoted(path))],

@@ -27,6 +27,8 @@ pub struct Seen {
 pub enum Thing {
     /// A path of this host.
     Path(String),
+    /// The path of a directory, where a file could have been meant.
+    Directory(String),
     /// A built-in class: its entity type and id.
     Builtin(String, String),
     /// A unix socket with an abstract name.
@@ -57,6 +59,7 @@ impl Thing {
         }
         if record.path.is_some() {
             return match plain(record.path.as_deref(), record.path_bytes.as_deref()) {
+                Some(path) if Action::on(action, false) != record.action(action) => Self::Directory(path),
                 Some(path) => Self::Path(path),
                 None => Self::Nameless("its path is not UTF-8".to_owned()),
             };
@@ -100,7 +103,7 @@ impl Thing {
     /// The path, if it has one.
     pub fn path(&self) -> Option<&str> {
         match self {
-            Self::Path(path) => Some(path),
+            Self::Path(path) | Self::Directory(path) => Some(path),
             _ => None,
         }
     }
@@ -108,7 +111,7 @@ impl Thing {
     /// In words.
     pub fn text(&self) -> String {
         match self {
-            Self::Path(path) => path.clone(),
+            Self::Path(path) | Self::Directory(path) => path.clone(),
             Self::Builtin(_, id) => id.clone(),
             Self::Abstract(name) => format!("@{name}"),
             Self::Endpoint { address, port, protocol } => {
@@ -127,6 +130,7 @@ impl Thing {
         let kind = kind_of(action);
         let (resource, with) = match self {
             Self::Path(path) => (format!("{kind} {path}"), Vec::new()),
+            Self::Directory(path) => (format!("Dir {path}"), Vec::new()),
             Self::Builtin(entity, id) if matches!(entity.as_str(), "Memory" | "Protocol") => {
                 (format!("{entity} {id}"), Vec::new())
             }
@@ -153,7 +157,13 @@ impl Thing {
     }
 }
 
-/// The entity type of what has a path or a socket's name, for an action.
+/// The entity types of what has a path or a socket's name, for an action.
+pub(super) fn kinds_of(action: &str) -> impl Iterator<Item = &'static str> {
+    let of_directories = Action::on(action, true) != Action::from_name(action);
+    [kind_of(action)].into_iter().chain(of_directories.then_some("Dir"))
+}
+
+/// The entity type of what has a path or a socket's name, for an action; of a file for one on either.
 pub(super) fn kind_of(action: &str) -> &'static str {
     match Action::from_name(action).map(|action| action.row().resource) {
         Some(On::Dir) => "Dir",

@@ -143,7 +143,7 @@ impl Job<'_> {
             Thing::Path(path) if self.seen.action == "exec" => {
                 Err(format!("what may be executed is named one by one, so not {}", split(path).0))
             }
-            Thing::Path(path) => self.directory(path),
+            Thing::Path(path) | Thing::Directory(path) => self.directory(path),
             Thing::Endpoint { address, port, protocol } => {
                 let (base, length) = network(*address);
                 if address.is_loopback() || address.is_unspecified() {

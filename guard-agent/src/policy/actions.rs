@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use guard_common::action::{Coverage, GROUPS, Resource, TABLE};
+use guard_common::action::{self, Action, Coverage, GROUPS, Resource, Row};
 use guard_common::class::BUILTINS;
 
 /// `docs/actions.md`.
@@ -12,7 +12,7 @@ pub fn actions_reference() -> String {
          `GUARD_BLESS=1 cargo test -p guard-agent --lib actions`.\n\n\
          | action | groups | on | a denied caller gets | decided by | in this version |\n|---|---|---|---|---|---|\n",
     );
-    for row in TABLE {
+    for row in action::named() {
         let mut errno = crate::events::errno_name(row.errno);
         if let Some(quiet) = row.action.quiet_errno() {
             let _ = write!(errno, ", or {} by `@errno`", crate::events::errno_name(quiet));
@@ -27,7 +27,7 @@ pub fn actions_reference() -> String {
             "| `{}` | `{}` | {} | {errno} | {hook} | {coverage} |",
             row.name,
             row.groups.join("` `"),
-            resource(row.resource)
+            on(row)
         );
     }
     out.push_str("\n## Groups\n\n| group | belongs to |\n|---|---|\n");
@@ -42,11 +42,11 @@ pub fn actions_reference() -> String {
     out
 }
 
-fn resource(resource: Resource) -> &'static str {
-    match resource {
+fn on(row: &Row) -> &'static str {
+    match row.resource {
+        Resource::File if Action::on(row.name, true) != Some(row.action) => "File, Dir",
         Resource::File => "File",
         Resource::Dir => "Dir",
-        Resource::FileOrDir => "File, Dir",
         Resource::FileOrMemory => "File, Memory",
         Resource::Endpoint => "Endpoint",
         Resource::Protocol => "Protocol",

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use guard_common::action::{Action, Coverage, TABLE};
+use guard_common::action::{self, Action, Coverage};
 use guard_common::class::Class;
 use guard_common::label::CANARY_SUBJECT;
 use guard_common::path::{EdgeKey, Node, OWN_ROOT};
@@ -470,8 +470,7 @@ fn coverage(bundle: &Bundle, host: &Host, found: &mut Vec<Diagnostic>) {
                 ),
             });
         }
-        let open: Vec<_> = TABLE
-            .iter()
+        let open: Vec<_> = action::named()
             .filter(|row| row.coverage == Coverage::NotYet && subject.governs & row.action.bit() != 0)
             .map(|row| row.name)
             .collect();

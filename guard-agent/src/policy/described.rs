@@ -23,8 +23,8 @@ impl EffectivePolicy {
 
     /// Whether its scope names this action, itself or by a group.
     pub fn names_action(&self, name: &str) -> bool {
-        if let Some(action) = Action::from_name(name) {
-            return self.actions & action.bit() != 0;
+        if Action::from_name(name).is_some() {
+            return action::expand(name).is_some_and(|actions| self.actions & actions != 0);
         }
         let holds = |uid: &EntityUID| eid(uid) == name || eid(uid) == "guard.*" && name.starts_with("guard.");
         match self.policy.action_constraint() {

@@ -9,7 +9,7 @@ use cedar_policy_core::ast::{
     StaticPolicy, Template,
 };
 use cedar_policy_core::parser::parse_policy;
-use guard_common::action::{self, TABLE};
+use guard_common::action;
 use guard_common::class::BUILTINS;
 use guard_common::tables::ALL_ACTIONS;
 
@@ -431,11 +431,7 @@ fn one_generated(
     permit: bool,
     bits: u64,
 ) -> Result<EffectivePolicy, Box<Diagnostic>> {
-    let actions: Vec<_> = TABLE
-        .iter()
-        .filter(|row| bits & row.action.bit() != 0)
-        .map(|row| format!("Guard::Action::\"{}\"", row.name))
-        .collect();
+    let actions: Vec<_> = action::names(bits).map(|name| format!("Guard::Action::\"{name}\"")).collect();
     let text = format!(
         "@id(\"{id}\") {} (principal == Guard::Subject::\"{}\", action in [{}], resource);",
         if permit { "permit" } else { "forbid" },

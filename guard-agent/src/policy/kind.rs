@@ -44,11 +44,10 @@ impl Kind {
         }
     }
 
-    /// Bits of the actions whose resource has this type. `file.rename` is asked of the old name,
-    /// whatever it names, so it counts with files.
+    /// Bits of the actions whose resource has this type.
     pub(super) fn actions(self) -> u64 {
         let fits = |resource: Resource| match resource {
-            Resource::File | Resource::FileOrDir => self == Self::File,
+            Resource::File => self == Self::File,
             Resource::Dir => self == Self::Dir,
             Resource::FileOrMemory => self == Self::File || self == Self::Memory,
             Resource::Endpoint => self == Self::Endpoint,

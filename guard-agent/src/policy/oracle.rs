@@ -228,7 +228,7 @@ impl<'a> Oracle<'a> {
             None => enforced.clone(),
         };
         let monitor = subject.is_some_and(|subject| subject.mode == Mode::Monitor);
-        let action = Action::from_name(&request.action).map_or(0, Action::bit);
+        let action = request.known_action().map_or(0, Action::bit);
         let quiet = !monitor
             && !enforced.allow
             && enforced.policies.iter().any(|id| self.set.get(id).is_some_and(|by| by.quiet & action != 0));

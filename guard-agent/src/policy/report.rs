@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use guard_common::action::{GROUPS, TABLE, expand};
+use guard_common::action::{self, GROUPS, expand};
 use guard_common::tables::ALL_ACTIONS;
 
 use super::bundle::Bundle;
@@ -127,6 +127,6 @@ pub fn action_names_among(bits: u64, among: u64) -> Vec<&'static str> {
             left &= !group;
         }
     }
-    names.extend(TABLE.iter().filter(|row| left & row.action.bit() != 0).map(|row| row.name));
+    names.extend(action::names(left));
     names
 }

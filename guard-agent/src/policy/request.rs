@@ -105,6 +105,11 @@ pub struct Request {
 }
 
 impl Request {
+    /// The action; none if the kernel does not decide it.
+    pub fn known_action(&self) -> Option<Action> {
+        Action::on(&self.action, matches!(self.resource, Resource::Dir(_)))
+    }
+
     /// Who listens at the resource: where a unix socket is bound, the subject that binds it.
     pub fn listener(&self) -> Option<&String> {
         let binds = self.action == Action::UnixBind.row().name;

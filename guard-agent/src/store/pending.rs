@@ -3,7 +3,7 @@
 use super::shadow::Beside;
 use super::status::StoreStatus;
 use super::used::Used;
-use crate::events::{BundleRecord, Kind, Record, action_bits};
+use crate::events::{BundleRecord, Kind, Record};
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -96,7 +96,7 @@ impl Batch {
         shadow: &Arc<Beside>,
     ) {
         let Some(differs) = &record.shadow else { return };
-        let key = (shadow.began, kind, differs.allows(), action_bits(&differs.actions));
+        let key = (shadow.began, kind, differs.allows(), record.bits_of(&differs.actions));
         let room = self.otherwise.len() < MAX_KINDS;
         if let Some(sum) = self.otherwise.get_mut(&key) {
             sum.count += 1;

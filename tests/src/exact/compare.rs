@@ -125,7 +125,7 @@ impl Judge<'_> {
     }
 
     fn index(&self, request: &Request, found: Found) -> Option<Deciding> {
-        let action = Action::from_name(&request.action)?;
+        let action = request.known_action()?;
         let resource = (found.class, found.features);
         self.compiled.deciding(self.subject(request), resource, action, &self.posture, 0)
     }
@@ -141,7 +141,7 @@ impl Judge<'_> {
     }
 
     fn decide(&self, request: &Request, found: Found) -> Answer {
-        let required = Action::from_name(&request.action).map_or(0, Action::bit);
+        let required = request.known_action().map_or(0, Action::bit);
         let query = Query {
             subject: self.subject(request),
             session: 0,

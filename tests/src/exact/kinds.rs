@@ -36,7 +36,6 @@ impl Kind {
         match action.row().resource {
             Resource::File => &[Self::File],
             Resource::Dir => &[Self::Dir],
-            Resource::FileOrDir => &[Self::File, Self::Dir],
             Resource::FileOrMemory => &[Self::File, Self::Memory],
             Resource::Endpoint => &[Self::Endpoint],
             Resource::Protocol => &[Self::Protocol],

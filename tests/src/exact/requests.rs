@@ -27,10 +27,7 @@ pub(crate) const STRANGER: &str = "stranger";
 
 /// A random request.
 pub(crate) fn request(rng: &mut Rng, world: &World, words: &Words) -> Request {
-    // Tables have one answer for a file and a directory of the same name. Only `file.rename` can be about
-    // either, and nothing decides it in this version.
-    let decided = |action: &Action| Kind::of(*action).len() == 1 || Kind::of(*action).contains(&Kind::Memory);
-    let actions: Vec<Action> = TABLE.iter().map(|row| row.action).filter(decided).collect();
+    let actions: Vec<Action> = TABLE.iter().map(|row| row.action).collect();
     let common = [Action::FileRead, Action::FileWrite, Action::Exec, Action::NetConnect, Action::UnixConnect];
     let action = if rng.u8(0..3) == 0 { *pick(rng, &common) } else { *pick(rng, &actions) };
     let kind = *pick(rng, Kind::of(action));

@@ -159,7 +159,7 @@ pub(crate) const TABLE: &[Difference] = &[
                     matches!(place.kind(), Some(libc::S_IFCHR | libc::S_IFBLK))
                         && (is_known_device(place) || case.rules.named_at(&place.path) & IOCTL_DEV == 0)
                 })
-                && case.is_refused_by_guard_alone()
+                && case.is_opened_by_landlock_alone()
         },
     },
     Difference {
@@ -170,7 +170,8 @@ pub(crate) const TABLE: &[Difference] = &[
         holds: |case| {
             matches!(case.operation, Operation::Open { .. })
                 && case.look.first.as_ref().is_some_and(is_known_device)
-                && (case.is_refused_by_guard_alone() || case.landlock[1] != EACCES && case.guard[1] == EACCES)
+                && (case.is_opened_by_landlock_alone()
+                    || case.landlock[1] != EACCES && case.guard[1] == EACCES)
         },
     },
     Difference {
@@ -248,6 +249,11 @@ impl Case<'_> {
 
     fn is_refused_by_guard_alone(&self) -> bool {
         self.landlock == self.control && self.guard[0] == EACCES
+    }
+
+    /// Whether Guard refuses the open, and Landlock at most what is done then.
+    fn is_opened_by_landlock_alone(&self) -> bool {
+        self.landlock[0] == self.control[0] && self.guard[0] == EACCES
     }
 
     /// Whether Guard alone refuses a move by which something gets more rights: a directory, or anything

@@ -275,8 +275,8 @@ impl Guarded<'_> {
     /// What is allowed at a place for something of this kind. Rights that nothing handles are there.
     fn allowed(&self, path: &str, kind: u32) -> Rights {
         let (at, beside) = (self.rules.named_at(path), self.rules.named_beside(path));
-        let by_name = REMOVE_FILE | REMOVE_DIR | MAKE_DIR | MAKE_SYM | MAKE_SOCK;
-        let mut allowed = at & (OF_FILES | READ_DIR) | beside & by_name;
+        let by_name = REMOVE_FILE | MAKE_SYM | MAKE_SOCK;
+        let mut allowed = at & OF_FILES | beside & by_name;
         if allowed & READ_FILE == 0 {
             allowed &= !EXECUTE;
         }

@@ -48,7 +48,7 @@ remove belong to the directory that something is in, so the literal itself is ex
 | MAKE_SYM, MAKE_DIR | its directory | `file.symlink`, `dir.create` | the new name |
 | MAKE_CHAR, MAKE_BLOCK, MAKE_FIFO | its directory | `file.mknod` by `resource.kind` | the new name |
 | REMOVE_FILE, REMOVE_DIR | its directory | `file.remove`, `dir.remove` | the name |
-| REFER with REMOVE_FILE or REMOVE_DIR | its directory | `file.rename` by `resource.kind`; to Guard the old name is a `Guard::File`, also of a directory | the old name |
+| REFER with REMOVE_FILE or REMOVE_DIR | its directory | `file.rename` of a file or of a directory | the old name |
 | REFER | both directories | `file.link` | the old name |
 | BIND_TCP, CONNECT_TCP (since 6.7) | the port | `net.bind`, `net.connect` where the protocol is tcp; others are permitted | the address |
 

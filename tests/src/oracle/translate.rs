@@ -7,7 +7,7 @@
 //! | IOCTL_DEV | the device | file.ioctl, permitted on what is no device | the device |
 //! | MAKE_REG, MAKE_SYM, MAKE_DIR, MAKE_SOCK | the directory | file.create, file.symlink, dir.create, unix.bind | the new name |
 //! | MAKE_CHAR, MAKE_BLOCK, MAKE_FIFO | the directory | file.mknod by kind | the new name |
-//! | REMOVE_FILE, REMOVE_DIR | the directory | file.remove, dir.remove; with REFER: file.rename by kind | the name |
+//! | REMOVE_FILE, REMOVE_DIR | the directory | file.remove, dir.remove; with REFER: file.rename | the name |
 //! | REFER | both directories | file.link, a part of file.rename | the old name |
 //! | BIND_TCP, CONNECT_TCP | the port | net.bind, net.connect, permitted where the protocol is another | the address |
 
@@ -164,11 +164,9 @@ impl Translation<'_> {
             .map(|(name, right)| kind(&[name], true).and(self.beside(right, Type::File)))
             .fold(Condition::Never, Condition::or);
         self.permit(&mut text, "file.mknod", Type::File, node);
-        // Of a directory too, file.rename is asked as of a file of its name.
-        let directory = kind(&["directory"], true).and(self.beside(REMOVE_DIR, Type::File));
-        let other = kind(&["directory"], false).and(self.beside(REMOVE_FILE, Type::File));
-        let rename = directory.or(other);
-        self.permit(&mut text, "file.rename", Type::File, self.beside(REFER, Type::File).and(rename));
+        for (on, right) in [(Type::File, REMOVE_FILE), (Type::Dir, REMOVE_DIR)] {
+            self.permit(&mut text, "file.rename", on, self.beside(REFER, on).and(self.beside(right, on)));
+        }
         for (action, right) in [("net.bind", BIND_TCP), ("net.connect", CONNECT_TCP)] {
             self.permit_ports(&mut text, action, right);
         }

@@ -1,6 +1,6 @@
 //! Having others do it.
 
-use super::{Chapter, answered, open, out_of_scope};
+use super::{Chapter, answered, out_of_scope};
 
 pub(super) const CHAPTER: Chapter = Chapter {
     name: "Deputies",
@@ -61,20 +61,19 @@ pub(super) const CHAPTER: Chapter = Chapter {
                 "ordinary_devices_can_be_used_and_others_not",
             ],
         ),
-        open(
+        answered(
             "DP-7",
             "signal other processes; share memory with them",
-            "Signals are `proc.signal`, decided for each process that gets one",
+            "Signals are `proc.signal`, decided for each process that gets one; those that a file sends, for who named its owner \
+             (F_SETOWN). Shared memory is not a resource of policy: who agrees to share does so",
             &[
                 "signals_to_processes_of_others_are_refused",
                 "a_refused_signal_does_not_arrive",
                 "signals_to_a_group_are_decided_for_each_process",
                 "signals_to_all_processes_reach_none_of_others",
+                "signals_that_a_file_sends_are_decided_for_who_named_its_owner",
                 "tuning_another_process_is_refused",
             ],
-            "the signals of F_SETOWN are not decided (ADR 24). Shared memory is not a resource of policy: who agrees to share \
-             does so",
-            "separate users, `PrivateIPC=`",
         ),
         out_of_scope(
             "DP-8",

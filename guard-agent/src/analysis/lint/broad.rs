@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use guard_common::action::{Action, TABLE, expand};
+use guard_common::action::{self, Action, expand};
 use guard_common::tables::Attributes;
 
 use super::Job;
@@ -159,8 +159,7 @@ fn machine_wide(job: &Job<'_>, oracle: &Oracle<'_>, found: &mut Vec<Diagnostic>)
         if bits == 0 || effective.is_conditional() || effective.resource_text() != "any" {
             continue;
         }
-        let names: Vec<_> =
-            TABLE.iter().filter(|row| bits & row.action.bit() != 0).map(|row| row.name).collect();
+        let names: Vec<_> = action::names(bits).collect();
         let what = if bits == Action::SysCap.bit() { "every capability" } else { "every process" };
         let message = format!("{} permits {} on {what}", policy.id, names.join(" "));
         found.push(finding("broad", message, job.bundle.at_policy(number, "", String::new()), None));

@@ -9,7 +9,7 @@ use crate::cli::{CliError, Exit};
 use crate::events::escape::line;
 use crate::policy::survey::State;
 use crate::policy::{Bundle, Facts, Mode, action_names_among};
-use guard_common::action::{Action, Resource, TABLE};
+use guard_common::action::{Resource, TABLE, expand};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -187,20 +187,19 @@ fn render(found: &Diff, screen: &Screen) -> Vec<String> {
 
 /// The actions of a change, in groups where all of a group that such resources can be asked for changed.
 fn actions(change: &Change) -> String {
-    let known = |name: &&&'static str| Action::from_name(name);
-    let bits = change.actions.iter().filter_map(|name| known(&name)).fold(0, |all, one| all | one.bit());
     let among = TABLE
         .iter()
         .filter(|row| types(row.resource).iter().any(|of| change.resource_types.contains(*of)))
-        .fold(bits, |all, row| all | row.action.bit());
-    let own = change.actions.iter().filter(|name| known(name).is_none()).copied();
+        .fold(0, |all, row| all | row.action.bit());
+    let bits = change.actions.iter().filter_map(|name| expand(name)).fold(0, |all, bits| all | bits) & among;
+    let own = change.actions.iter().filter(|name| expand(name).is_none()).copied();
     action_names_among(bits, among).into_iter().chain(own).collect::<Vec<_>>().join(" ")
 }
 
-/// The types that tables tell apart for an action. A rename counts with files, whatever is renamed.
+/// The types of the resources of an action.
 fn types(of: Resource) -> &'static [&'static str] {
     match of {
-        Resource::File | Resource::FileOrDir => &["File"],
+        Resource::File => &["File"],
         Resource::Dir => &["Dir"],
         Resource::FileOrMemory => &["File", "Memory"],
         Resource::Endpoint => &["Endpoint"],

@@ -262,9 +262,9 @@ impl<'a> Support<'a> {
             let wanted = file_kind(name).unwrap_or_default();
             let held = self.attribute(Attribute::Kind).filter(|(_, value)| *value == wanted);
             let mut value = Value::new(file_kind_name(wanted), held.fold(0, |all, (bit, _)| all | 1 << bit));
-            // What is taken on files is not taken on directories, but a directory can be renamed.
+            // Of what is taken on files, only this is taken on directories, as on any file.
             if name == "directory" {
-                value.actions = Action::FileRename.bit();
+                value.actions = Action::FileSetattr.bit() | Action::FileIoctl.bit();
             }
             value
         });

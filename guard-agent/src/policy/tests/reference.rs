@@ -127,7 +127,7 @@ fn every_reference_request_gets_the_answer_of_cedar() {
         if (decision.denied == 0) != (case["expect"] == "allow") {
             wrong.push(format!("{case} in class {}", compiled.names.classes[found.class as usize]));
         }
-        let (subject, action) = (number(&compiled, &request.subject), Action::from_name(&request.action));
+        let (subject, action) = (number(&compiled, &request.subject), request.known_action());
         let posture = Posture::of(&facts(case));
         let index =
             compiled.deciding(subject, (found.class, found.features), action.unwrap(), &posture, 0).unwrap();

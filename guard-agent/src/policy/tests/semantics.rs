@@ -89,6 +89,29 @@ fn ungoverned_actions_are_permitted_and_still_forbidden_by_name() {
 }
 
 #[test]
+fn files_and_directories_are_renamed_by_permits_of_their_own() {
+    let named = |entity: &str, name: &str| {
+        format!(
+            "@id(\"{entity}\") permit (principal, action == Guard::Action::\"file.rename\", resource == Guard::{entity}::\"{name}\");"
+        )
+    };
+    let compiled = bundle(&(named("File", "/srv/file") + &named("Dir", "/srv/directory")));
+    for (path, file_may, dir_may) in [("/srv/file", true, false), ("/srv/directory", false, true)] {
+        let found = walk(&compiled, path, &file(0, false));
+        for (action, may) in [(Action::FileRename, file_may), (Action::DirRename, dir_may)] {
+            let query = Query {
+                subject: number(&compiled, "web"),
+                session: 0,
+                class: found.class,
+                features: found.features,
+                required: action.bit(),
+            };
+            assert_eq!(decide(&compiled.generation, &query, || 0).denied == 0, may, "{action:?} {path}");
+        }
+    }
+}
+
+#[test]
 fn a_monitor_policy_only_reports() {
     let forbid =
         "@id(\"no\") @mode(\"monitor\") forbid (principal, action, resource in Guard::Dir::\"/srv\");";
