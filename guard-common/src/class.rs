@@ -345,7 +345,7 @@ pub const BUILTINS: &[Builtin] = &[
         class: SOURCE_ROUTE,
         entity_type: "Protocol",
         id: "source-route",
-        holds: "IP options and IPv6 routing headers, which lead packets to another host than the one addressed",
+        holds: "IP options and IPv6 routing headers, which lead packets to another host than the one addressed, and addresses attached to a message of SCTP",
     },
     Builtin {
         class: MPTCP,

@@ -12,7 +12,7 @@
 
 use crate::address::{AF_INET, AF_INET6, AF_UNIX, Address};
 use crate::memory::{member, read, read_at};
-use crate::network::{SOCK_DGRAM, SOCK_STREAM, decide_at, is_refused, refuse_at, sock_of};
+use crate::network::{IPPROTO_SCTP, SOCK_DGRAM, SOCK_STREAM, decide_at, is_refused, refuse_at, sock_of};
 use crate::offsets::*;
 use crate::record::count;
 use crate::sockets;
@@ -33,7 +33,6 @@ const TCP_ESTABLISHED: u8 = 1;
 const IPPROTO_ICMP: u16 = 1;
 const IPPROTO_UDP: u16 = 17;
 const IPPROTO_ICMPV6: u16 = 58;
-const IPPROTO_SCTP: u16 = 132;
 const IPPROTO_UDPLITE: u16 = 136;
 /// Position of the first chunk's type in an SCTP packet, and the type that asks for an association
 /// (RFC 9260, 3.1 and 3.2). Such a chunk is the only one of its packet.

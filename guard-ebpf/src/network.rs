@@ -27,6 +27,10 @@ pub const SOCK_DGRAM: u16 = 2;
 const MSG_FASTOPEN: u32 = 0x2000_0000;
 const IPPROTO_TCP: u16 = 6;
 const IPPROTO_MPTCP: u16 = 262;
+pub const IPPROTO_SCTP: u16 = 132;
+/// `enum sctp_cmsg_type` (include/uapi/linux/sctp.h).
+const SCTP_DSTADDRV4: u32 = 7;
+const SCTP_DSTADDRV6: u32 = 8;
 const SOL_IP: u32 = 0;
 /// The options of one message (include/uapi/linux/in.h); IPv6 uses the names of setsockopt(2).
 const IP_RETOPTS: u32 = 7;
@@ -193,11 +197,12 @@ fn send(socket: *const c_void, message: *const c_void, label: *mut Label) -> Res
         return Ok(0);
     }
     // SAFETY: loads of members of arguments of the program.
-    let (name, family, kind) = unsafe {
+    let (name, family, kind, protocol) = unsafe {
         (
             member::<u64>(message, &MESSAGE_NAME),
             member::<u16>(sock, &SOCK_FAMILY),
             member::<u16>(sock, &SOCK_TYPE),
+            member::<u16>(sock, &SOCK_PROTOCOL),
         )
     };
     if family == AF_UNIX {
@@ -207,7 +212,7 @@ fn send(socket: *const c_void, message: *const c_void, label: *mut Label) -> Res
     if is_internet && kind == SOCK_STREAM && is_refused(sock) {
         return Ok(-EACCES);
     }
-    if is_internet && kind == SOCK_DGRAM && routes(message, label)? {
+    if is_internet && (kind == SOCK_DGRAM || protocol == IPPROTO_SCTP) && routes(message, label)? {
         let answer = families::decide(SOURCE_ROUTE, label)?;
         if answer != 0 {
             return Ok(answer);
@@ -217,12 +222,8 @@ fn send(socket: *const c_void, message: *const c_void, label: *mut Label) -> Res
         return Ok(0);
     }
     // SAFETY: as above.
-    let (length, flags, protocol) = unsafe {
-        (
-            member::<u32>(message, &MESSAGE_NAME_LEN),
-            member::<u32>(message, &MESSAGE_FLAGS),
-            member::<u16>(sock, &SOCK_PROTOCOL),
-        )
+    let (length, flags) = unsafe {
+        (member::<u32>(message, &MESSAGE_NAME_LEN), member::<u32>(message, &MESSAGE_FLAGS))
     };
     if !is_internet || kind != SOCK_STREAM && kind != SOCK_DGRAM {
         let class = families::class_of(sock);
@@ -267,7 +268,8 @@ const MAX_CONTROLS: u32 = 8192;
 /// `struct cmsghdr` (include/linux/socket.h): length, level, type; the next one is aligned to eight bytes.
 const CONTROL_BYTES: u64 = 16;
 
-/// Whether the control messages of `message` say by way of which hosts it goes.
+/// Whether the control messages of `message` say by way of which hosts it goes, or to which others: SCTP
+/// connects to them without another question (`sctp_sendmsg_new_asoc`, `net/sctp/socket.c`).
 #[inline(always)]
 fn routes(message: *const c_void, label: *mut Label) -> Result<bool, Reason> {
     // SAFETY: loads of members of an argument of the program.
@@ -307,7 +309,8 @@ extern "C" fn control(_: u32, walk: *mut *mut Walk) -> i64 {
         return 1;
     };
     let (level, name) = (kind as u32, (kind >> 32) as u32);
-    if level == SOL_IP && name == IP_RETOPTS || level != SOL_IP && families::routes(level, name) {
+    let is_peer = level == IPPROTO_SCTP as u32 && matches!(name, SCTP_DSTADDRV4 | SCTP_DSTADDRV6);
+    if is_peer || level == SOL_IP && name == IP_RETOPTS || level != SOL_IP && families::routes(level, name) {
         walk.state = ROUTES;
         return 1;
     }

@@ -33,7 +33,7 @@ pub fn sctp_bind_connect(ctx: LsmContext) -> i32 {
         });
     }
     let action = if option == SCTP_SOCKOPT_BINDX_ADD { Action::NetBind } else { Action::NetConnect };
-    guarded(Action::NetConnect.bit(), |label| decide(sock as u64, action, address, length, label))
+    guarded(action.bit(), |label| decide(sock as u64, action, address, length, label))
 }
 
 /// Decides one address. Several in one call (`sctp_connectx`, `sctp_bindx`) are denied: the rights of a

@@ -15,9 +15,9 @@ use crate::{
     admin, attributes, caches, canary, checks, coverage, credentials, deputies, doors, escape, exactness,
     exec, failures, families, file, first_hour, flood, generations, hostile, identity, image, includes,
     interpreter, layout, lifecycle, listening, machine, mode, mounts, names, network, nspawn, own_tmpfs,
-    path, podman, process, programs, quickstart, quiet, reference, requirements, ring, running, selector,
-    self_protection, selftest, sending, session, shadow, starters, stdio, store, successor, systemd, unix,
-    unused, users, why,
+    packaged, path, podman, process, programs, quickstart, quiet, reference, requirements, ring, running,
+    sctp, selector, self_protection, selftest, sending, session, shadow, starters, stdio, store, successor,
+    systemd, unix, unused, users, why,
 };
 
 /// One test: run once without Guard and once under it.
@@ -102,6 +102,7 @@ const FAMILIES: &[Family] = &[
             network::PART,
             sending::PART,
             listening::PART,
+            sctp::PART,
             families::PART,
             ring::PART,
             unix::PART,
@@ -171,6 +172,7 @@ const FAMILIES: &[Family] = &[
         parts: &[reference::nginx::PART, reference::postgres::PART, reference::coder::PART],
     },
     Family { name: "systemd", place: Place::Systemd, has_daemon: true, parts: &[systemd::PART] },
+    Family { name: "packaged", place: Place::Systemd, has_daemon: false, parts: &[packaged::PART] },
     Family { name: "first-hour", place: Place::Systemd, has_daemon: false, parts: &[first_hour::PART] },
     Family {
         name: "without-bpf",

@@ -1,8 +1,10 @@
 //! Sessions: a user's command as a subject, with variables of its own.
 
+use std::collections::VecDeque;
 use std::fs;
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read, Write, pipe};
 use std::os::unix::fs::{chown, symlink};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Output, Stdio};
@@ -12,7 +14,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use crate::attempt::{Outcome, attempt};
+use crate::attempt::{Outcome, attempt, start};
 use crate::bundle::{Bundle, one_of, permit, within};
 use crate::case::{Case, refusal};
 use crate::daemon::{BASE, Daemon, configure, spawn};
@@ -40,6 +42,7 @@ pub(crate) const PART: Part = Part {
             a_variable_that_becomes_a_link_leads_nowhere,
             a_labelled_process_opens_no_session,
             the_self_service_socket_does_nothing_else,
+            a_flood_of_connections_keeps_nobody_else_out,
         ],
     ),
 };
@@ -428,7 +431,7 @@ fn the_self_service_socket_does_nothing_else(case: &Case<'_>) -> Result<()> {
         ("GET", "/v1/adopt", 405),
         ("POST", "/v1/adopt", 400),
     ] {
-        let stream = std::os::unix::net::UnixStream::connect(&socket).context("connect")?;
+        let stream = UnixStream::connect(&socket).context("connect")?;
         let (status, text) = crate::http::exchange(stream, method, asked, "{\"x\":1}")?;
         ensure!(status == wanted, "{method} {asked}: {status} {text}");
     }
@@ -439,6 +442,43 @@ fn the_self_service_socket_does_nothing_else(case: &Case<'_>) -> Result<()> {
         let denied = crate::attempt::Outcome::Failed(nix::errno::Errno::EACCES);
         ensure!(outcome == denied, "{file}: {outcome:?}");
     }
+    Ok(())
+}
+
+/// Connections that are made, and those of them that one process can hold open.
+const FLOOD: usize = 10_000;
+const HELD: usize = 900;
+
+fn a_flood_of_connections_keeps_nobody_else_out(case: &Case<'_>) -> Result<()> {
+    let Some(daemon) = case.daemon() else { return Ok(()) };
+    let socket = daemon.directory().join("run/self.sock");
+    let ((mut ready, is_ready), (wait, end)) = (pipe().context("a pipe")?, pipe().context("a pipe")?);
+    let flood = start(FREE, || {
+        let mut held = VecDeque::new();
+        for _ in 0..FLOOD {
+            if held.len() == HELD {
+                held.pop_front();
+            }
+            held.push_back(UnixStream::connect(&socket)?);
+        }
+        (&is_ready).write_all(b"r")?;
+        let _ = (&wait).read(&mut [0]);
+        drop(held);
+        Ok(())
+    })?;
+    drop(is_ready);
+    ready.read_exact(&mut [0]).context("wait for the flood")?;
+    // Others are answered.
+    let asks = || match crate::http::exchange(UnixStream::connect(&socket)?, "GET", "/v1/status", "")? {
+        (404, _) => Ok(()),
+        (status, text) => Err(io::Error::other(format!("{status}: {text}"))),
+    };
+    let answered = attempt(WEBSRV, asks)?;
+    ensure!(answered == Outcome::Worked, "another user is not answered: {answered:?}");
+    daemon.status().context("the admin socket meanwhile")?;
+    (&end).write_all(b"x").context("end the flood")?;
+    let ended = flood.outcome()?;
+    ensure!(ended == Outcome::Worked, "the flood: {ended:?}");
     Ok(())
 }
 

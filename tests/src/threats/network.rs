@@ -1,6 +1,6 @@
 //! Reaching the network, and other processes by sockets.
 
-use super::{Chapter, answered, open, out_of_scope};
+use super::{Chapter, answered, out_of_scope};
 
 pub(super) const CHAPTER: Chapter = Chapter {
     name: "Network",
@@ -64,13 +64,20 @@ pub(super) const CHAPTER: Chapter = Chapter {
             "Making an MPTCP socket takes `net.raw`: who permits it permits connections to wherever the peer says",
             &["multipath_tcp_needs_a_right_of_its_own"],
         ),
-        open(
+        answered(
             "NE-7",
             "connect by SCTP's own calls",
-            "Making an SCTP socket takes `net.raw`; on one that may be made, addresses of its own calls are decided like others",
-            &["every_socket_that_is_not_decided_by_its_address_is_refused"],
-            "no test uses the calls that a permitted SCTP socket has",
-            "do not permit `net.raw` on SCTP",
+            "Making an SCTP socket takes `net.raw`; on one that may be made, addresses of its own calls are decided like others, \
+             several in one call are refused, and those attached to a message take `net.raw` on `source-route`",
+            &[
+                "every_socket_that_is_not_decided_by_its_address_is_refused",
+                "an_sctp_association_outside_the_permitted_network_is_refused",
+                "several_addresses_in_one_call_are_refused",
+                "an_address_that_a_socket_gets_besides_is_decided",
+                "a_message_that_begins_an_association_is_decided",
+                "addresses_attached_to_a_message_are_decided",
+                "a_peer_outside_the_permitted_network_has_no_association",
+            ],
         ),
         answered(
             "NE-8",

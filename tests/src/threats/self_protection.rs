@@ -1,6 +1,6 @@
 //! Turning on the agent.
 
-use super::{Chapter, answered, open, out_of_scope};
+use super::{Chapter, answered, out_of_scope};
 
 pub(super) const CHAPTER: Chapter = Chapter {
     name: "The agent itself",
@@ -72,18 +72,18 @@ pub(super) const CHAPTER: Chapter = Chapter {
                 "the_agents_own_files_are_refused",
             ],
         ),
-        open(
+        answered(
             "SP-9",
             "take the socket's place, flood it, send it nonsense",
-            "The socket's place is forbidden to every subject. Nonsense is refused in words; a second agent does not start",
+            "The administration's socket is forbidden to every subject; of the socket that is for everybody each user has a share. \
+             Nonsense is refused in words; a second agent does not start",
             &[
                 "the_place_of_the_admin_socket_is_refused",
                 "a_malformed_request_is_refused_in_json",
                 "a_second_daemon_is_refused",
+                "a_flood_of_connections_keeps_nobody_else_out",
                 "hostile_bundles_are_refused_and_change_nothing",
             ],
-            "a flood of connections has no test",
-            "its directory is root's",
         ),
         answered(
             "SP-10",
@@ -97,16 +97,16 @@ pub(super) const CHAPTER: Chapter = Chapter {
             "Guard is part of the kernel that it protects and falls with it",
             "keep the kernel up to date; permit no modules, bpf, user namespaces",
         ),
-        open(
+        answered(
             "SP-12",
             "begin before the agent does",
-            "Whoever runs already is labelled before the agent says that it is ready; order services after it",
+            "Whoever runs already is labelled before the agent says that it is ready; what is ordered after it begins with its label. \
+             Until then nothing is enforced",
             &[
+                "services_before_and_after_the_packaged_agent_are_both_labelled_when_it_is_ready",
                 "a_process_that_runs_already_is_labelled_before_the_agent_is_ready",
                 "a_selected_executable_that_runs_already_is_labelled_with_its_children",
             ],
-            "until the agent is ready nothing is enforced, and no test boots a host with an early service",
-            "services ordered after the agent: `After=guard-agent.service`",
         ),
     ],
 };
