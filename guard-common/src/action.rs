@@ -147,8 +147,7 @@ actions! {
     ProcTrace = "proc.trace", ["proc.*"], Process, EPERM, "ptrace_access_check, ptrace_traceme", Enforced;
     SysCap = "sys.cap", ["sys.*"], Capability, EPERM, "capable", Enforced;
     SysMount = "sys.mount", ["sys.*"], Machine, EPERM,
-        "sb_mount, sb_kern_mount, sb_remount, sb_umount, sb_pivotroot, move_mount",
-        Partly("open_tree(2) and mount_setattr(2) are only asked for the capability sys_admin");
+        "sb_mount, sb_kern_mount, sb_remount, sb_umount, sb_pivotroot, move_mount, capable", Enforced;
     SysUserns = "sys.userns", ["sys.*"], Machine, EPERM, "userns_create", Enforced;
     SysBpf = "sys.bpf", ["sys.*"], Machine, EPERM, "bpf, perf_event_open", Enforced;
     SysModule = "sys.module", ["sys.*"], Machine, EPERM,

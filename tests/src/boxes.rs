@@ -105,6 +105,10 @@ pub(crate) fn directories(engine: &str) -> Result<PathBuf> {
         let _ = fs::remove_file(&path);
         mkfifo(&path, Mode::from_bits_truncate(0o666)).with_context(|| format!("make {}", path.display()))?;
     }
+    let busybox = fs::read(layout::which("busybox")?).context("read busybox")?;
+    for directory in ["tools", "other"] {
+        layout::program(&work.join(directory).join("busybox"), &busybox)?;
+    }
     // A place of the host that the agent may read by the name it has in the container, and may not here.
     layout::file(&Path::new(SHOWN).join("srv/data/notes"), b"notes of the host\n")?;
     layout::file(Path::new("/srv/data/notes"), b"notes of the host\n")?;
@@ -124,7 +128,8 @@ pub(crate) fn add_agent(bundle: Bundle, name: &str, selector: &str) -> Bundle {
             &format!("{name}-exec"),
             name,
             &["exec"],
-            "resource == Guard::File::\"/usr/bin/busybox\" || resource == Guard::File::\"/jail/busybox\"",
+            "resource == Guard::File::\"/usr/bin/busybox\" || resource == Guard::File::\"/jail/busybox\" || \
+             resource in Guard::Dir::\"/work/tools\"",
         )
         + &permit(&format!("{name}-machine"), name, &["sys.*", "proc.*"], "true");
     bundle.toml(&subject).policy(name, policy)

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions, Permissions};
-use std::io;
+use std::io::{self, Read, Write, pipe};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -17,6 +17,7 @@ use std::sync::atomic::Ordering::SeqCst;
 
 use anyhow::{Context, Result, bail, ensure};
 use guard_common::fault;
+use nix::errno::Errno;
 use nix::libc;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
@@ -24,7 +25,7 @@ use nix::sys::socket::SockaddrLike as _;
 use nix::sys::stat::Mode;
 use nix::unistd::{Gid, Uid, mkfifo, setgroups, setresgid, setresuid};
 
-use crate::attempt::{Outcome, attempt};
+use crate::attempt::{self, Outcome, attempt};
 use crate::bundle::{Bundle, permit};
 use crate::case::Case;
 use crate::daemon::{Daemon, FAULT, configure, spawn};
@@ -33,6 +34,7 @@ use crate::family::{Part, tests};
 use crate::identity::{fork, in_child};
 use crate::layout::{self, path};
 use crate::lifecycle::output;
+use crate::listening::connect_from;
 use crate::network::bytes;
 use crate::process::Victim;
 use crate::users::{
@@ -50,12 +52,15 @@ pub(crate) const PART: Part = Part {
             a_denial_without_room_for_its_event_is_a_denial_and_is_counted,
             a_process_whose_label_finds_no_memory_does_not_begin,
             a_process_whose_file_cannot_be_noted_ends,
+            what_arrives_and_cannot_be_decided_is_refused_to_who_is_labelled_and_nobody_else,
         ],
     ),
 };
 
 const TCP: u16 = 7061;
 const UDP: u16 = 7062;
+/// Where a labelled process listens.
+const LABELLED: u16 = 7063;
 /// On ext4, which has attributes and flags.
 const PLACE: &str = "/scratch/ext4/gt/failures";
 
@@ -493,6 +498,36 @@ fn a_denial_without_room_for_its_event_is_a_denial_and_is_counted(_: &Case<'_>) 
     ensure!(attempt(FREE, open)? == Outcome::Worked, "a full ring is nothing to who has no label");
     let after = lost(&daemon)?;
     ensure!(after == before + 1, "{before} events were lost before, {after} after one more");
+    daemon.stop().map(drop)
+}
+
+fn what_arrives_and_cannot_be_decided_is_refused_to_who_is_labelled_and_nobody_else(
+    _: &Case<'_>,
+) -> Result<()> {
+    let daemon = start()?;
+    let ((mut ready, is_ready), (wait, end)) = (pipe().context("a pipe")?, pipe().context("a pipe")?);
+    let listener = attempt::start(AGENT, || {
+        let _listener = TcpListener::bind((Ipv4Addr::LOCALHOST, LABELLED))?;
+        (&is_ready).write_all(b"r")?;
+        let _ = (&wait).read(&mut [0]);
+        Ok(())
+    })?;
+    drop(is_ready);
+    ready.read_exact(&mut [0]).context("wait for the listener")?;
+    let faults = bpf::words("FAULTS")?;
+    let faults = faults.word();
+    let at = |port| (Ipv4Addr::LOCALHOST, port).into();
+    let connect = |port| connect_from(at(0), at(port)).map(drop);
+    faults.store(fault::SHARED, SeqCst);
+    let (labelled, other) = (connect(LABELLED), connect(TCP));
+    faults.store(0, SeqCst);
+    let refused = labelled.err().and_then(|error| error.raw_os_error());
+    ensure!(refused == Some(Errno::EINPROGRESS as i32), "the request was not dropped: {refused:?}");
+    other.context("to a socket of nobody")?;
+    connect(LABELLED).context("when it can be decided again")?;
+    (&end).write_all(b"x").context("end the listener")?;
+    let ended = listener.outcome()?;
+    ensure!(ended == Outcome::Worked, "the listener: {ended:?}");
     daemon.stop().map(drop)
 }
 

@@ -148,7 +148,7 @@ fn binding_and_listening_by_io_uring_are_refused(case: &Case<'_>) -> Result<()> 
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Connects from an address, and gives up with EINPROGRESS.
-fn connect_from(source: SocketAddr, to: SocketAddr) -> io::Result<OwnedFd> {
+pub(crate) fn connect_from(source: SocketAddr, to: SocketAddr) -> io::Result<OwnedFd> {
     let socket = bound(source, SOCK_STREAM)?;
     let patience = nix::libc::timeval { tv_sec: PATIENCE.as_secs() as i64, tv_usec: 0 };
     let words = [patience.tv_sec.to_ne_bytes(), patience.tv_usec.to_ne_bytes()].concat();

@@ -34,6 +34,7 @@ pub(crate) const PART: Part = Part {
         others: [
             mounting_is_refused,
             the_new_mount_calls_are_refused,
+            cloning_a_mount_and_changing_its_flags_are_mounting,
             unmounting_is_refused,
             pivoting_the_root_is_refused,
             bpf_is_refused,
@@ -144,6 +145,17 @@ fn the_new_mount_calls_are_refused(case: &Case<'_>) -> Result<()> {
         let tree = raw::open_tree_clone(&path("open"))?;
         raw::move_mount(tree.as_fd(), &place())
     })
+}
+
+fn cloning_a_mount_and_changing_its_flags_are_mounting(case: &Case<'_>) -> Result<()> {
+    // No hook is asked but that of the capability.
+    both(case, "sys.mount", SYS_ADMIN, || raw::open_tree_clone(&path("open")).map(drop))?;
+    both(case, "sys.mount", SYS_ADMIN, || {
+        own_mounts()?;
+        raw::make_writable(Path::new("/scratch/tmpfs"))
+    })?;
+    // Other uses of the capability are none.
+    case.allowed(NONE.with(SYS_ADMIN), own_mounts)
 }
 
 fn unmounting_is_refused(case: &Case<'_>) -> Result<()> {

@@ -76,6 +76,10 @@ fn an_agent_in_nspawn_is_held_to_its_own_root(case: &Case<'_>) -> Result<()> {
         tell("cat /srv/data/notes >/work/notes")?;
         tell("cat /work/notes >/tmp/copy; rm /tmp/copy")
     })?;
+    // A program in what is mounted there.
+    case.allowed(ROOT, || tell("/work/tools/busybox true"))?;
+    let program = refusal(AGENT, "exec").at("/work/other/busybox").only_labelled();
+    case.refused(program, || tell("/work/other/busybox true"))?;
     case.refused(read("/etc/secret"), || tell("cat /etc/secret >/dev/null"))?;
     case.refused(read("/host/srv/data/notes"), || tell("cat /host/srv/data/notes >/dev/null"))?;
     case.refused(read("/jail/srv/data/notes"), || {

@@ -115,6 +115,10 @@ fn an_agent_in_podman_is_held_to_its_own_root(case: &Case<'_>) -> Result<()> {
         tell("mkdir -p /work/tree; cp /work/notes /work/tree/notes; mv /work/tree/notes /work/tree/moved")?;
         tell("rm -r /work/tree")
     })?;
+    // A program in what is mounted there.
+    case.allowed(ROOT, || tell("/work/tools/busybox true"))?;
+    let program = refusal(AGENT, "exec").at("/work/other/busybox").only_labelled();
+    case.refused(program, || tell("/work/other/busybox true"))?;
     case.refused(read("/etc/secret"), || tell("cat /etc/secret >/dev/null"))?;
     // The policy's words mean the container's places, not those of the host, whatever shows them.
     case.refused(read("/host/srv/data/notes"), || tell("cat /host/srv/data/notes >/dev/null"))?;

@@ -7,7 +7,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Parser;
 use guard_tests::bundle::Bundle;
 use guard_tests::daemon::Daemon;
@@ -72,6 +72,11 @@ fn run(args: &Args) -> Result<bool> {
     };
 
     let without = round("without Guard")?;
+    for (workload, outcome) in wanted.iter().zip(&without) {
+        if let Some(complaint) = outcome.complaint() {
+            bail!("{} cannot be compared: {complaint}", workload.name);
+        }
+    }
     // A user that nobody is.
     let daemon = Daemon::start("interference", &bundle(1, "user = \"agent\""))?;
     let mut events = daemon.events.accounted()?;
@@ -88,8 +93,7 @@ fn run(args: &Args) -> Result<bool> {
         let found = [("beside Guard", &beside[index]), ("as a subject", &under[index])]
             .into_iter()
             .filter_map(|(when, other)| Some((when, without[index].difference(other)?)))
-            .map(|(when, difference)| format!("{when}: {difference}"))
-            .chain(without[index].complaint());
+            .map(|(when, difference)| format!("{when}: {difference}"));
         let found: Vec<String> = found.collect();
         match &found[..] {
             [] => println!(

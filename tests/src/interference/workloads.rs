@@ -183,13 +183,14 @@ mkdir -p lower/bin lower/etc lower/proc lower/dev lower/tmp upper work merged bu
 cp "$(readlink -f "$(command -v busybox)")" lower/bin/busybox
 for file in 1 2 3 4 5; do seq $file $file$file > lower/etc/file$file; done
 mount -t overlay overlay -o lowerdir=lower,upperdir=upper,workdir=work merged
+trap 'umount merged' EXIT
 cat > bundle/config.json <<END
 {
   "ociVersion": "1.0.0",
   "process": {
     "terminal": false, "user": { "uid": 0, "gid": 0 }, "cwd": "/", "env": ["PATH=/bin"],
     "args": ["/bin/busybox", "sh", "-euc",
-      "busybox mv /etc/file1 /etc/moved; busybox rm /etc/file2; echo more >> /etc/file3; busybox chmod 600 /etc/file4; busybox ln /etc/file5 /etc/linked; busybox mkdir /etc/new; busybox ln -s /etc/new /etc/link; busybox cp /bin/busybox /etc/copy; /etc/copy true; busybox ls -R /etc; echo x > /tmp/x; busybox cat /tmp/x; busybox test \$\$ = 1"]
+      "busybox mv /etc/file1 /etc/moved; busybox rm /etc/file2; echo more >> /etc/file3; busybox chmod 600 /etc/file4; busybox ln /etc/file5 /etc/linked; busybox mkdir /etc/new; busybox ln -s /etc/new /etc/link; busybox mkdir /etc/bin; busybox cp /bin/busybox /etc/bin/busybox; /etc/bin/busybox true; busybox ls -R /etc; echo x > /tmp/x; busybox cat /tmp/x; busybox test \$\$ = 1"]
   },
   "root": { "path": "$PWD/merged", "readonly": false },
   "hostname": "box",
@@ -202,6 +203,7 @@ cat > bundle/config.json <<END
 }
 END
 crun --root "$PWD/state" --cgroup-manager=disabled run --bundle bundle box
+trap - EXIT
 umount merged
 rm -r work state
 "#;
