@@ -222,9 +222,8 @@ fn send(socket: *const c_void, message: *const c_void, label: *mut Label) -> Res
         return Ok(0);
     }
     // SAFETY: as above.
-    let (length, flags) = unsafe {
-        (member::<u32>(message, &MESSAGE_NAME_LEN), member::<u32>(message, &MESSAGE_FLAGS))
-    };
+    let (length, flags) =
+        unsafe { (member::<u32>(message, &MESSAGE_NAME_LEN), member::<u32>(message, &MESSAGE_FLAGS)) };
     if !is_internet || kind != SOCK_STREAM && kind != SOCK_DGRAM {
         let class = families::class_of(sock);
         return if class == UNKNOWN { Ok(0) } else { families::decide(class, label) };

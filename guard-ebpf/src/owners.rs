@@ -37,7 +37,7 @@ pub fn file_set_fowner(ctx: LsmContext) -> i32 {
     let Ok(file) = read_at::<u64>(ctx.as_ptr() as u64) else { return 0 };
     let kept = match label() {
         Lookup::Unlabelled => {
-            let _ = OWNERS.remove(&file);
+            let _ = OWNERS.remove(file);
             return 0;
         }
         Lookup::Labelled(label) => keep(file, label).map_err(|reason| fail(label, SIGNAL, reason)).is_ok(),
@@ -65,7 +65,7 @@ fn keep(file: u64, label: *mut Label) -> Result<(), Reason> {
         kept.process.uid = bpf_get_current_uid_gid() as u32;
         bpf_get_current_comm((&raw mut kept.process.comm).cast(), 16);
     }
-    OWNERS.insert(&file, &kept, 0).map_err(|_| Reason::NoMemory)
+    OWNERS.insert(file, kept, 0).map_err(|_| Reason::NoMemory)
 }
 
 /// A file sends its owner a signal, in the middle of whatever this processor is doing. What a process has
@@ -73,7 +73,7 @@ fn keep(file: u64, label: *mut Label) -> Result<(), Reason> {
 #[lsm(hook = "file_send_sigiotask")]
 pub fn file_send_sigiotask(ctx: LsmContext) -> i32 {
     let Ok(file) = file_of(&ctx) else { return 0 };
-    let Some(kept) = OWNERS.get_ptr(&file) else { return 0 };
+    let Some(kept) = OWNERS.get_ptr(file) else { return 0 };
     sockets::for_label(kept, SIGNAL, |label| {
         let target: *mut task_struct = ctx.arg(0);
         // SAFETY: the borrowed label.

@@ -94,9 +94,11 @@ fn pairs() -> [(SocketAddr, SocketAddr); 2] {
     [(at(BAD, PORT), at(GOOD, PORT)), (at(BAD6, PORT), at(GOOD6, PORT))]
 }
 
+type Connect = fn(&OwnedFd, SocketAddr) -> io::Result<()>;
+
 fn an_sctp_association_outside_the_permitted_network_is_refused(case: &Case<'_>) -> Result<()> {
     is_here()?;
-    let ways: [(&str, fn(&OwnedFd, SocketAddr) -> io::Result<()>); 3] = [
+    let ways: [(&str, Connect); 3] = [
         ("connect", |socket, to| raw::connect(socket.as_fd(), &bytes(to))),
         ("sctp_connectx", |socket, to| raw::set_option(socket.as_fd(), IPPROTO_SCTP, CONNECTX, &bytes(to))),
         ("sctp_connectx of before 2.6.32", |socket, to| {

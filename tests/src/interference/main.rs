@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail};
 use clap::Parser;
 use guard_tests::bundle::Bundle;
 use guard_tests::daemon::Daemon;
+use guard_tests::events::Event;
 use guard_tests::users;
 
 mod outcome;
@@ -29,6 +30,9 @@ struct Args {
     /// Only workloads whose name contains this.
     filter: Option<String>,
 }
+
+/// Denials that are shown.
+const SHOWN: usize = 5;
 
 /// The cgroup that workloads run in. In the third round it selects the subject.
 const CGROUP: &str = "guard-interference";
@@ -79,13 +83,14 @@ fn run(args: &Args) -> Result<bool> {
     }
     // A user that nobody is.
     let daemon = Daemon::start("interference", &bundle(1, "user = \"agent\""))?;
-    let mut events = daemon.events.accounted()?;
+    let (mark, mut events) = (daemon.events.mark()?, daemon.events.accounted()?);
     let beside = round("with Guard attached")?;
     let selected =
         bundle(2, &format!("cgroup = \"/{CGROUP}\"")).write(&daemon.directory().join("selected"))?;
     daemon.apply(&selected)?;
     let under = round("as a subject that is permitted everything")?;
     events.read()?;
+    let denials: Vec<_> = daemon.events.since(mark)?.into_iter().filter(Event::is_denial).collect();
     daemon.stop()?;
 
     let mut differences = 0;
@@ -109,6 +114,7 @@ fn run(args: &Args) -> Result<bool> {
     }
     if events.reported + events.lost != 0 {
         println!("DIFFERENCE {} denials of what everything is permitted to", events.reported + events.lost);
+        denials.iter().take(SHOWN).for_each(|event| println!("  {event}"));
         differences += 1;
     }
     println!("{} workloads, {differences} differences", wanted.len());

@@ -107,7 +107,7 @@ pub(crate) const TABLE: &[Difference] = &[
     Difference {
         name: "a-gain-that-permits-nothing",
         effect: Effect::Wider,
-        when: "link or rename of what is no directory to another directory, where nothing is gained but IOCTL_DEV on what is no device, or EXECUTE where READ_FILE is missing",
+        when: "link or rename to another directory, where nothing is gained but IOCTL_DEV on what is neither a device nor a directory, or EXECUTE where READ_FILE is missing",
         reason: "Landlock compares rights. Guard compares what is permitted: Landlock lets everybody use ioctl on what is no device, so the translation does, and a program that cannot be read cannot be executed",
         holds: gains_nothing,
     },
@@ -208,15 +208,15 @@ fn follows_object(case: &Case<'_>) -> bool {
 
 fn gains_nothing(case: &Case<'_>) -> bool {
     let Some((old, new)) = case.move_between() else { return false };
-    let handled = case.rules.handled & OF_FILES;
     let gained = |from: &Place, to: &Place| {
         let there = case.rules.named_beside(&to.path);
-        let rights = there & !case.rules.named_at(&from.path) & handled;
-        let empty = match from.kind() {
-            None | Some(libc::S_IFDIR) => return false,
-            Some(libc::S_IFCHR | libc::S_IFBLK) => 0,
-            Some(_) => IOCTL_DEV,
+        let (counted, empty) = match from.kind() {
+            None => return false,
+            Some(libc::S_IFDIR) => (FILES, 0),
+            Some(libc::S_IFCHR | libc::S_IFBLK) => (OF_FILES, 0),
+            Some(_) => (OF_FILES, IOCTL_DEV),
         };
+        let rights = there & !case.rules.named_at(&from.path) & case.rules.handled & counted;
         let execute = if there & READ_FILE == 0 { EXECUTE } else { 0 };
         rights & !(empty | execute) == 0
     };

@@ -209,7 +209,8 @@ fn open(
         verdict.need(TRUNCATE, given);
     }
     let right = match then {
-        Then::Truncate(_) if kind == libc::S_IFREG => TRUNCATE,
+        // Without the right to write, the kernel refuses by itself.
+        Then::Truncate(_) if kind == libc::S_IFREG && flags & libc::O_ACCMODE != libc::O_RDONLY => TRUNCATE,
         Then::Control(OF_THE_DESCRIPTOR) => 0,
         Then::Control(ASKS) if guard.is_some() => 0,
         Then::Control(_) if is_device(kind) => IOCTL_DEV,

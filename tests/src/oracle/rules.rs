@@ -1,14 +1,14 @@
 //! Random rule sets, and what they allow where.
 
-use std::fs;
 use std::io;
-use std::os::fd::AsFd;
-use std::os::unix::fs::MetadataExt;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
+use std::sync::Arc;
 
 use fastrand::Rng;
 use guard_tests::landlock::Ruleset;
 use guard_tests::raw;
+use nix::sys::stat::fstat;
 
 use crate::look::Place;
 use crate::rights::{
@@ -26,8 +26,15 @@ pub(crate) struct Rule {
     pub(crate) path: String,
     pub(crate) is_directory: bool,
     pub(crate) rights: Rights,
-    /// Inode of the object in the tree that Landlock judges.
-    pub(crate) inode: u64,
+    /// The object in the tree that Landlock judges, once it is known.
+    pub(crate) object: Option<Arc<OwnedFd>>,
+}
+
+impl Rule {
+    /// The inode number of the object, which on an overlay is another one after a copy-up.
+    fn inode(&self) -> Option<u64> {
+        fstat(self.object.as_ref()?.as_fd()).ok().map(|data| data.st_ino)
+    }
 }
 
 /// A rule set.
@@ -81,7 +88,7 @@ pub(crate) fn paths(rng: &mut Rng, handled: Rights, things: &[Thing]) -> Vec<Rul
         let percent = PERCENT[rng.usize(..PERCENT.len())];
         let rights = random_part(rng, possible, percent);
         if rights != 0 && rules.iter().all(|rule| rule.path != path) {
-            rules.push(Rule { path, is_directory, rights, inode: 0 });
+            rules.push(Rule { path, is_directory, rights, object: None });
         }
     }
     rules
@@ -91,7 +98,7 @@ impl Rules {
     /// Notes which objects of the tree at `root` the rules are about.
     pub(crate) fn find(&mut self, root: &Path) -> io::Result<()> {
         for rule in &mut self.rules {
-            rule.inode = fs::symlink_metadata(root.join(&rule.path))?.ino();
+            rule.object = Some(Arc::new(raw::open_path(&root.join(&rule.path))?));
         }
         Ok(())
     }
@@ -110,7 +117,7 @@ impl Rules {
 
     /// Rights on what lies in the directory of a place, by the object that each rule was made for.
     pub(crate) fn beside(&self, place: &Place) -> Rights {
-        self.sum(|rule| place.above.contains(&rule.inode))
+        self.sum(|rule| rule.inode().is_some_and(|inode| place.above.contains(&inode)))
     }
 
     /// Rights on what is at a place, likewise.
@@ -121,7 +128,7 @@ impl Rules {
     /// What a rule gives to the very object at a place, likewise.
     pub(crate) fn of(&self, place: &Place) -> Rights {
         let inode = place.object.as_ref().map(|object| object.inode);
-        self.rules.iter().filter(|rule| Some(rule.inode) == inode).fold(0, |all, rule| all | rule.rights)
+        self.sum(|rule| inode.is_some() && rule.inode() == inode)
     }
 
     /// Rights on what lies in the directory of a place, by the names in the rules.
