@@ -33,6 +33,11 @@ impl Event {
         self.text("subject")
     }
 
+    /// The subject of the process that it is about.
+    pub fn other(&self) -> &str {
+        self.resource("subject")
+    }
+
     /// Why it was decided so.
     pub fn reason(&self) -> &str {
         self.text("reason")

@@ -90,7 +90,10 @@ fn run(args: &Args) -> Result<bool> {
     daemon.apply(&selected)?;
     let under = round("as a subject that is permitted everything")?;
     events.read()?;
-    let denials: Vec<_> = daemon.events.since(mark)?.into_iter().filter(Event::is_denial).collect();
+    // Whoever looks for a number that no process has asks for every one, and the agent's own is forbidden to
+    // all subjects.
+    let is_interference = |event: &Event| event.is_denial() && event.other() != "guard-agent";
+    let denials: Vec<_> = daemon.events.since(mark)?.into_iter().filter(is_interference).collect();
     daemon.stop()?;
 
     let mut differences = 0;
@@ -112,8 +115,12 @@ fn run(args: &Args) -> Result<bool> {
         }
         differences += usize::from(!found.is_empty());
     }
-    if events.reported + events.lost != 0 {
-        println!("DIFFERENCE {} denials of what everything is permitted to", events.reported + events.lost);
+    if !denials.is_empty() || events.lost != 0 {
+        println!(
+            "DIFFERENCE {} denials of what everything is permitted to, {} events lost",
+            denials.len(),
+            events.lost
+        );
         denials.iter().take(SHOWN).for_each(|event| println!("  {event}"));
         differences += 1;
     }

@@ -145,7 +145,9 @@ fn on_paths(
             verdict.need(right, beside);
         }
         Operation::Execute { .. } => {
-            for program in std::iter::once(first).chain(&look.interpreters) {
+            // What is not there is missed by the kernel before it asks anybody.
+            let there = look.interpreters.iter().filter(|program| program.object.is_some());
+            for program in std::iter::once(first).chain(there) {
                 verdict.need(EXECUTE | READ_FILE, view.at(program));
             }
         }

@@ -172,8 +172,10 @@ impl Round {
         println!("  under Landlock:   {}", words(case.landlock));
         println!("  under Guard:      {}", words(case.guard));
         let place = |name: &str, place: &crate::look::Place| {
-            let what =
-                place.object.as_ref().map_or("nothing".to_owned(), |object| format!("{:o}", object.kind));
+            let what = place
+                .object
+                .as_ref()
+                .map_or("nothing".to_owned(), |it| format!("{:o} #{}", it.kind, it.inode));
             println!("  {name}: {:?}, {what} there", place.path);
         };
         if let Some(first) = &case.look.first {
@@ -182,6 +184,7 @@ impl Round {
         if let Some(second) = &case.look.second {
             place("to", second);
         }
+        case.look.interpreters.iter().for_each(|one| place("by", one));
         print!("{}", self.rules.lines());
         println!("  again: guard-oracle --seed {seed} --round {}", self.number);
     }

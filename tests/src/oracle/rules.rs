@@ -157,7 +157,7 @@ impl Rules {
     pub(crate) fn lines(&self) -> String {
         let rules = self.rules.iter().map(|rule| {
             let path = if rule.path.is_empty() { "." } else { &rule.path };
-            format!("  {path}: {}\n", names(rule.rights))
+            format!("  {path} #{}: {}\n", rule.inode().unwrap_or(0), names(rule.rights))
         });
         let ports = self.ports.iter().map(|(port, rights)| format!("  port {port}: {}\n", names(*rights)));
         format!("  handled: {}\n{}", names(self.handled), rules.chain(ports).collect::<String>())
