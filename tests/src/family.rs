@@ -17,7 +17,7 @@ use crate::{
     interpreter, layout, lifecycle, listening, machine, mode, mounts, names, network, nspawn, own_tmpfs,
     packaged, path, podman, process, programs, quickstart, quiet, reference, requirements, ring, running,
     sctp, selector, self_protection, selftest, sending, session, shadow, starters, stdio, store, successor,
-    systemd, unix, unused, users, why,
+    systemd, unix, unused, users, why, windows,
 };
 
 /// One test: run once without Guard and once under it.
@@ -153,6 +153,7 @@ const FAMILIES: &[Family] = &[
             store::PART,
             why::PART,
             mode::PART,
+            windows::PART,
             shadow::PART,
             unused::PART,
             checks::PART,
@@ -259,6 +260,7 @@ pub(crate) fn run_all(wanted: &Wanted, full: bool, only_controls: bool) -> Resul
             .chain(process::ACCOUNTS)
             .chain(machine::ACCOUNTS)
             .chain(self_protection::ACCOUNTS)
+            .chain(sctp::ACCOUNTS)
             .chain(reference::ACCOUNTS),
     )?;
     let mut report = Report::default();

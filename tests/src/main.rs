@@ -83,6 +83,7 @@ mod unix;
 mod unused;
 mod uring;
 mod why;
+mod windows;
 
 /// The in-guest tests of Guard.
 #[derive(Parser)]

@@ -13,7 +13,7 @@ use crate::case::{Case, NotHere, refusal};
 use crate::family::{Part, tests};
 use crate::network::{BAD6, GOOD6, bytes};
 use crate::raw::Message;
-use crate::users::{AGENT, CI};
+use crate::users::{AGENT, Identity};
 use crate::{layout, raw};
 
 pub(crate) const PART: Part = Part {
@@ -31,6 +31,12 @@ pub(crate) const PART: Part = Part {
         ],
     ),
 };
+
+/// May use SCTP.
+const USER: Identity = Identity::new("sctp-user", 2430);
+
+/// The accounts of this part.
+pub(crate) const ACCOUNTS: [Identity; 1] = [USER];
 
 const IPPROTO_SCTP: i32 = 132;
 /// SCTP wants an address to be one of an interface, and nobody else needs these.
@@ -66,12 +72,13 @@ fn prepare() -> Result<()> {
 fn bundle(bundle: Bundle) -> Result<Bundle> {
     let sctp = "resource.protocol == \"sctp\"";
     let good = "(resource in Guard::Net::\"127.10.0.0/16\" || resource in Guard::Net::\"fd00:0:0:10::/64\")";
-    let policy = permit("sctp", "agent", &["net.raw"], "resource == Guard::Protocol::\"sctp\"")
-            + &permit("sctp-far", "agent", &["net.connect", "net.send", "net.accept"], &format!("{good} && {sctp}"))
+    let policy = permit("sctp", USER.name, &["net.raw"], "resource == Guard::Protocol::\"sctp\"")
+            + &permit("sctp-far", USER.name, &["net.connect", "net.send", "net.accept"], &format!("{good} && {sctp}"))
             // The other ends of these tests are made by the same process.
-            + &permit("sctp-near", "agent", &["net.bind"], &format!("{sctp} && ({good} || resource.port == 0)"))
-            + &permit("sctp-listen", "agent", &["net.listen"], &format!("{good} && {sctp}"));
-    Ok(bundle.policy("sctp", policy))
+            + &permit("sctp-near", USER.name, &["net.bind"], &format!("{sctp} && ({good} || resource.port == 0)"))
+            + &permit("sctp-listen", USER.name, &["net.listen"], &format!("{good} && {sctp}"));
+    let selector = format!("user = \"{}\"", USER.name);
+    Ok(bundle.subject(USER.name, &selector).policy("sctp", policy))
 }
 
 fn is_here() -> Result<()> {
@@ -109,14 +116,14 @@ fn an_sctp_association_outside_the_permitted_network_is_refused(case: &Case<'_>)
         for kind in KINDS {
             for (bad, good) in pairs() {
                 let context = || format!("{name} {kind} {bad}");
-                let refused = refusal(AGENT, "net.connect").at(bad.to_string());
+                let refused = refusal(USER, "net.connect").at(bad.to_string());
                 case.refused(refused, || connect(&socket(bad, kind)?, bad)).with_context(context)?;
-                case.allowed(AGENT, || connect(&socket(good, kind)?, good)).with_context(context)?;
+                case.allowed(USER, || connect(&socket(good, kind)?, good)).with_context(context)?;
             }
         }
     }
     // Who may not make such a socket has none of this.
-    case.refused(refusal(CI, "net.raw"), || socket(at(GOOD, PORT), SOCK_STREAM).map(drop))
+    case.refused(refusal(AGENT, "net.raw"), || socket(at(GOOD, PORT), SOCK_STREAM).map(drop))
 }
 
 fn several_addresses_in_one_call_are_refused(case: &Case<'_>) -> Result<()> {
@@ -125,7 +132,7 @@ fn several_addresses_in_one_call_are_refused(case: &Case<'_>) -> Result<()> {
         let addresses = [bytes(at(first, port)), bytes(at(second, port))].concat();
         raw::set_option(socket(at(first, port), SOCK_STREAM)?.as_fd(), IPPROTO_SCTP, option, &addresses)
     };
-    let refused = |action| refusal(AGENT, action).because("unreadable");
+    let refused = |action| refusal(USER, action).because("unreadable");
     case.refused(refused("net.connect"), || both(CONNECTX, GOOD, BAD, PORT))?;
     case.refused(refused("net.bind"), || both(BINDX_ADD, GOOD, BAD, OPEN))
 }
@@ -137,8 +144,8 @@ fn an_address_that_a_socket_gets_besides_is_decided(case: &Case<'_>) -> Result<(
         raw::bind(socket.as_fd(), &bytes(at(GOOD, OPEN)))?;
         raw::set_option(socket.as_fd(), IPPROTO_SCTP, BINDX_ADD, &bytes(at(besides, OPEN)))
     };
-    case.refused(refusal(AGENT, "net.bind").at(at(BAD, OPEN).to_string()), || bind(BAD))?;
-    case.allowed(AGENT, || bind(SECOND))
+    case.refused(refusal(USER, "net.bind").at(at(BAD, OPEN).to_string()), || bind(BAD))?;
+    case.allowed(USER, || bind(SECOND))
 }
 
 fn a_message_that_begins_an_association_is_decided(case: &Case<'_>) -> Result<()> {
@@ -147,9 +154,9 @@ fn a_message_that_begins_an_association_is_decided(case: &Case<'_>) -> Result<()
         for (bad, good) in pairs() {
             let send = |to: SocketAddr| raw::send_to(socket(to, kind)?.as_fd(), b"x", 0, &bytes(to));
             let context = || format!("{kind} {bad}");
-            case.refused(refusal(AGENT, "net.connect").at(bad.to_string()), || send(bad))
+            case.refused(refusal(USER, "net.connect").at(bad.to_string()), || send(bad))
                 .with_context(context)?;
-            case.allowed(AGENT, || send(good)).with_context(context)?;
+            case.allowed(USER, || send(good)).with_context(context)?;
         }
     }
     Ok(())
@@ -176,7 +183,7 @@ fn addresses_attached_to_a_message_are_decided(case: &Case<'_>) -> Result<()> {
             Message::new(b"x", &bytes(good), &control).send(socket(good, SOCK_SEQPACKET)?.as_fd(), 0)
         };
         // Nobody is asked about such addresses one by one.
-        case.refused(refusal(AGENT, "net.raw"), || send(bad)).with_context(|| bad.to_string())?;
+        case.refused(refusal(USER, "net.raw"), || send(bad)).with_context(|| bad.to_string())?;
     }
     Ok(())
 }
@@ -198,9 +205,9 @@ fn a_peer_outside_the_permitted_network_has_no_association(case: &Case<'_>) -> R
             raw::set_option(client.as_fd(), SOL_SOCKET, SO_SNDTIMEO, &patience)?;
             raw::connect(client.as_fd(), &bytes(here))
         };
-        let refused = refusal(AGENT, "net.accept").heard_as(Errno::EINPROGRESS);
+        let refused = refusal(USER, "net.accept").heard_as(Errno::EINPROGRESS);
         case.refused(refused, || connect(BAD)).with_context(|| kind.to_string())?;
-        case.allowed(AGENT, || connect(GOOD)).with_context(|| kind.to_string())?;
+        case.allowed(USER, || connect(GOOD)).with_context(|| kind.to_string())?;
     }
     Ok(())
 }

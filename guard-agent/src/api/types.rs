@@ -43,6 +43,9 @@ pub struct Status {
     /// Why a shadow that stood does not stand any more, although nobody ended it.
     #[serde(default)]
     pub shadow_lost: Option<String>,
+    /// Change windows of the live bundle.
+    #[serde(default)]
+    pub windows: Vec<WindowStatus>,
     /// Subjects of the live bundle.
     pub subjects: Vec<SubjectStatus>,
     /// Attached programs.
@@ -88,6 +91,17 @@ pub struct PolicyStatus {
     pub kept: Option<String>,
     /// What is applied is refused until it ends.
     pub hold: Option<Hold>,
+}
+
+/// A change window.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WindowStatus {
+    /// Its name.
+    pub name: String,
+    /// Whether it is open.
+    pub open: bool,
+    /// When that changes, RFC 3339 UTC; null if not within a year, or if nobody knows for want of a clock.
+    pub until: Option<String>,
 }
 
 /// A shadow.

@@ -5,7 +5,7 @@ use super::mode;
 use super::screen::{Screen, grouped, short};
 use super::shadow;
 use super::{CliError, Exit};
-use crate::api::types::{PolicyStatus, Status, SubjectStatus};
+use crate::api::types::{PolicyStatus, Status, SubjectStatus, WindowStatus};
 use crate::events::escape::line;
 use crate::events::{time, wrapped};
 use crate::store::StoreStatus;
@@ -73,9 +73,24 @@ fn render(status: &Status, screen: Screen, now: i64) -> String {
         ));
     }
     lines.extend(modes(&status.subjects, now));
+    lines.extend(windows(&status.windows));
     lines.push(String::new());
     lines.extend(subjects(&status.subjects));
     lines.join("\n")
+}
+
+/// When change windows open and close.
+fn windows(windows: &[WindowStatus]) -> impl Iterator<Item = String> {
+    windows.iter().map(|window| {
+        let until = window.until.as_deref().map(people_time);
+        let text = match (window.open, until) {
+            (true, Some(until)) => format!("open until {until}"),
+            (true, None) => "open".to_owned(),
+            (false, Some(until)) => format!("closed until {until}"),
+            (false, None) => "closed".to_owned(),
+        };
+        format!("  window    {} {text}", line(&window.name))
+    })
 }
 
 /// What is remembered of events.
@@ -201,6 +216,7 @@ mod tests {
             policy: PolicyStatus { accepts_unsigned: true, ..PolicyStatus::default() },
             shadow: None,
             shadow_lost: None,
+            windows: Vec::new(),
             subjects: vec![subject("ai-coder", &["file.create", "sys.bpf"]), subject("nginx", &[])],
             programs: vec![ProgramStatus {
                 name: "file_open".to_owned(),

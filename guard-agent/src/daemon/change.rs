@@ -208,6 +208,10 @@ impl Engine {
             Ok(generation) => self.live = Some(Live { generation, ..before }),
             Err(error) => tracing::error!("the change is live and not recorded: cannot switch back: {error}"),
         }
+        // The windows that were told last are those of the other bundle.
+        if let Err(error) = self.tell_windows() {
+            tracing::error!("change windows are as they were told before: {error}");
+        }
         if let Err(error) = self.label_running() {
             tracing::error!("cannot label running tasks: {error}");
         }

@@ -8,6 +8,7 @@ use super::names::Watch;
 use super::sessions::Sessions;
 use super::shadow::{Beside, Shadow, ShadowError};
 use super::unused::Watched;
+use super::windows::Told;
 use crate::api::types::{
     BundleStatus, Counters, CoverageReport, PolicyStatus, ProgramStatus, Status, SubjectCoverage,
     SubjectStatus,
@@ -139,6 +140,8 @@ pub struct Engine {
     pub(super) shadow: Option<Shadow>,
     /// Modes that differ from the bundle's for a while.
     pub(super) modes: Modes,
+    /// What the kernel was told last of change windows.
+    pub(super) told: Told,
     pub(super) sessions: Sessions,
     /// Processes of sessions that an agent before this one knew, until they are labelled again.
     pub(super) resumed: Vec<(i32, LabelRequest)>,
@@ -175,6 +178,7 @@ impl Engine {
             live: None,
             shadow: None,
             modes,
+            told: Told::default(),
             sessions,
             resumed: Vec::new(),
             kept: None,
@@ -232,7 +236,7 @@ impl Engine {
         }
         // Before any label can carry a new number.
         self.number(ids)?;
-        self.keep_modes(&mut compiled);
+        self.keep_posture(&bundle, &mut compiled);
         let since = time::boot();
         let generation = self.swap(&bundle, &compiled, &beside)?;
         self.stale = None;
@@ -417,6 +421,8 @@ impl Engine {
         if let Some(Kept { why, broken: true }) = &self.kept {
             degraded.push(why.clone());
         }
+        let windows = self.windows(now.wall);
+        degraded.extend(self.closed_for_want_of_a_clock());
         let expired = self.live.as_ref().and_then(|live| live.bundle.release.expired(jiff::Timestamp::now()));
         degraded.extend(expired);
         degraded.extend(subjects.iter().filter(|subject| !subject.unenforceable.is_empty()).map(|subject| {
@@ -450,6 +456,7 @@ impl Engine {
             policy,
             shadow: self.shadow_status(),
             shadow_lost: self.shelf.lost.clone(),
+            windows,
             subjects,
             programs: self
                 .kernel

@@ -22,6 +22,7 @@ mod shadow_report;
 mod start;
 mod trials;
 mod unused;
+mod windows;
 
 pub use adopt::{AdoptError, Caller};
 pub use canary::child as canary_child;

@@ -2,9 +2,10 @@
 
 use super::engine::Engine;
 use super::modes::{Now, Wanted};
+use super::windows;
 use crate::api::types::{ModeRequest, ModeSet};
 use crate::kernel::KernelError;
-use crate::policy::{Compiled, Posture};
+use crate::policy::{Bundle, Compiled, Posture};
 use std::io;
 use std::time::Duration;
 
@@ -38,10 +39,11 @@ impl Engine {
         let now = Now::read();
         let unknown = || ModeError::NoSubject(request.subject.clone());
         let seats = self.sessions.seats();
-        let Some(live) = &mut self.live else { return Err(unknown()) };
+        let Some(live) = &self.live else { return Err(unknown()) };
         let subject = live.bundle.subjects().find(|subject| subject.name == request.subject);
         let bundle_mode = subject.ok_or_else(unknown)?.mode;
         let id = self.ids.get(&request.subject).ok_or_else(unknown)?;
+        let windows = windows::from_now_on(&live.bundle, &now);
         let wanted = Wanted {
             subject: request.subject.clone(),
             mode: request.mode.map(|mode| (mode, Duration::from_secs(request.seconds))),
@@ -57,8 +59,9 @@ impl Engine {
             }
         }
         let before = self.modes.set(&wanted, &now)?;
-        let posture = self.modes.posture(&wanted.subject, &now).unwrap_or_default();
+        let posture = windows::posture(&self.modes, &wanted.subject, &windows, &now);
         // The sessions that have rows of their own are the subject as well.
+        let Some(live) = &mut self.live else { return Err(unknown()) };
         let seated = seats.iter().filter(|seat| seat.subject == request.subject).map(|seat| seat.row);
         let rows: Vec<u32> = seated.filter(|row| live.compiled.has_row(*row)).chain([id]).collect();
         let kernel = &mut self.kernel;
@@ -76,7 +79,7 @@ impl Engine {
             if let Err(error) = self.modes.restore(before) {
                 tracing::error!("the mode of {} is stored and not in force: {error}", wanted.subject);
             }
-            let earlier = self.modes.posture(&wanted.subject, &now).unwrap_or_default();
+            let earlier = windows::posture(&self.modes, &wanted.subject, &windows, &now);
             if let Err(error) = put(&earlier) {
                 tracing::error!("some sessions of {} are in another mode than it: {error}", wanted.subject);
             }
@@ -92,14 +95,16 @@ impl Engine {
         })
     }
 
-    /// Puts the modes that still count into tables that are about to be live, so that there is no
-    /// instant without them.
-    pub(super) fn keep_modes(&self, compiled: &mut Compiled) {
+    /// Puts the modes that still count and the open windows into tables that are about to be live, so that
+    /// there is no instant without them.
+    pub(super) fn keep_posture(&mut self, bundle: &Bundle, compiled: &mut Compiled) {
         let now = Now::read();
-        let seated = self.sessions.seats().into_iter().map(|seat| (seat.row, seat.subject));
-        let rows: Vec<(u32, String)> = compiled.names.subjects.clone().into_iter().chain(seated).collect();
-        for (id, name) in rows {
-            let Some(posture) = self.modes.posture(&name, &now) else { continue };
+        let windows = self.tell(bundle, &now);
+        for (id, name) in self.rows(compiled) {
+            if self.modes.get(&name, &now).is_none() && !compiled.asks_for_windows(id) {
+                continue;
+            }
+            let posture = windows::posture(&self.modes, &name, &windows, &now);
             if let Some(outcomes) = compiled.outcomes(id, &posture, now.boot) {
                 compiled.generation.set_outcomes(id, &outcomes);
             }

@@ -34,8 +34,14 @@ impl Now {
     /// This instant. A boot that cannot be told is another one each time.
     pub(super) fn read() -> Self {
         let boot_id = std::fs::read_to_string(BOOT_ID).map(|id| id.trim().to_owned());
-        let boot_id = boot_id.unwrap_or_default();
-        Self { wall: time::now(), boot: time::boot().unsigned_abs(), boot_id }
+        // The two clocks cannot be read at once; of a few tries the one that was interrupted least counts.
+        let both = || {
+            let (before, wall, after) = (time::boot(), time::now(), time::boot());
+            (after - before, wall, before + (after - before) / 2)
+        };
+        let tries = [both(), both(), both(), both()];
+        let (_, wall, boot) = tries.into_iter().min().unwrap_or_default();
+        Self { wall, boot: boot.unsigned_abs(), boot_id: boot_id.unwrap_or_default() }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::engine::{ApplyError, compile};
 use super::serve::Shared;
+use super::windows;
 use crate::analysis::can::Finding;
 use crate::analysis::why::{Explainer, Index, Why as Explained, internal_reason};
 use crate::api::types::{Why, WhyShadow};
@@ -170,7 +171,8 @@ impl Shared {
             return None;
         }
         let resource = (record.class, record.features);
-        let posture = Posture::default();
+        let open = windows::open_at(live.bundle.schedules(), parse(&record.time)?);
+        let posture = Posture::of(&Facts { windows: open, ..Facts::default() });
         // A successor is decided by its own row, whatever session it is in.
         let session = record.session.and_then(|session| engine.sessions.get(session));
         let session = session.filter(|session| record.subject.as_ref() == Some(&session.subject));

@@ -238,6 +238,19 @@ impl Shared {
         Ok(known.filter(|session| all || session.ended.is_none()).cloned().collect())
     }
 
+    /// Tells the kernel when windows open and close, in the background: if that is due, or anyway.
+    pub(super) fn keep_windows(&self, anyway: bool) {
+        let shared = self.clone();
+        tokio::task::spawn_blocking(move || {
+            let mut engine = shared.engine();
+            if (anyway || engine.windows_are_due())
+                && let Err(error) = engine.tell_windows()
+            {
+                tracing::error!("change windows are as they were told before: {error}");
+            }
+        });
+    }
+
     /// Finds out which sessions have ended, in the background.
     pub(super) fn look_for_sessions(&self) {
         let shared = self.clone();

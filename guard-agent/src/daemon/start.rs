@@ -9,7 +9,7 @@ use super::{mounts, names, notify, pump};
 use crate::api;
 use crate::config::Config;
 use crate::doctor;
-use crate::kernel::{Diagnostics, EventStream, Kernel, KernelError};
+use crate::kernel::{ClockWatch, Diagnostics, EventStream, Kernel, KernelError};
 use crate::store::{Limits, Store};
 use guard_common::event::Event;
 use nix::fcntl::{Flock, FlockArg};
@@ -100,6 +100,9 @@ const HARVEST: Duration = Duration::from_secs(10 * 60);
 
 /// How often it is looked which sessions have ended, while there are any.
 const LOOK: Duration = Duration::from_secs(60);
+/// How often the agent looks whether the kernel should be told of the next windows, which it knows some time
+/// ahead, and whether something has set the clock right, which nothing announces.
+const WINDOWS: Duration = Duration::from_secs(5);
 
 /// Everything that changes the host. Signals are handled and mounts watched from before the first
 /// compile, so that nothing that happens meanwhile is missed.
@@ -133,8 +136,17 @@ async fn enforce(config: &Config) -> Result<(), StartError> {
     harvest.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut look = tokio::time::interval(LOOK);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut windows = tokio::time::interval(WINDOWS);
+    windows.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let clock = ClockWatch::new()
+        .map_err(|source| StartError::Runtime { action: "cannot watch the clock", source })?;
     loop {
         tokio::select! {
+            _ = windows.tick() => shared.keep_windows(false),
+            set = clock.changed() => match set {
+                Ok(()) => shared.keep_windows(true),
+                Err(error) => return Err(ended("the watch on the clock", Ok(Err(error)))),
+            },
             _ = harvest.tick() => shared.harvest(),
             _ = look.tick() => shared.look_for_sessions(),
             _ = hangup.recv() => reload(&shared).await,

@@ -23,7 +23,7 @@ mod selectors;
 mod slot;
 mod symbols;
 
-pub use clock::clock_is_synchronised;
+pub use clock::{ClockWatch, clock_is_synchronised};
 pub use diagnostics::Diagnostics;
 pub use error::KernelError;
 pub use events::EventStream;

@@ -14,6 +14,7 @@ use super::policies::{self, Policy};
 use super::subjects::{self, Mode, SubjectDefinition};
 use super::successors;
 use super::validation::validate;
+use super::windows::{self, Schedules};
 use super::world::FactValue;
 use super::{includes, schema, unknown};
 use crate::bundle::{self, Files, MANIFEST, Opened, Release};
@@ -48,6 +49,7 @@ pub struct Bundle {
     pub(super) linked: Vec<(Policy, String)>,
     pub(super) approvals: Vec<String>,
     pub(super) windows: Vec<String>,
+    pub(super) schedules: Schedules,
     /// Declared facts with some value of their type.
     pub(super) facts: BTreeMap<String, FactValue>,
     /// Declared names with their fixed addresses.
@@ -81,6 +83,11 @@ impl Bundle {
     /// The change windows that are declared.
     pub fn windows(&self) -> &[String] {
         &self.windows
+    }
+
+    /// When they are open.
+    pub fn schedules(&self) -> &Schedules {
+        &self.schedules
     }
 
     /// The posture facts that are declared, each with some value of its type.
@@ -180,6 +187,7 @@ pub fn parse(opened: &Opened) -> Result<Bundle, Diagnostics> {
     unknown::check(policies.iter().chain(&templates), &subjects, &mut found);
     let linked = includes::link(&templates, &shipped, &subjects, &toml, &mut found);
     let names = names(&manifest, &toml, &mut found);
+    let schedules = windows::read(&manifest.windows, &toml, &mut found);
     let keys = |table: &mut dyn Iterator<Item = &toml::Spanned<String>>| {
         table.map(|key| key.get_ref().clone()).collect()
     };
@@ -197,6 +205,7 @@ pub fn parse(opened: &Opened) -> Result<Bundle, Diagnostics> {
         linked,
         approvals: keys(&mut manifest.approvals.keys()),
         windows: keys(&mut manifest.windows.keys()),
+        schedules,
         facts: manifest
             .facts
             .iter()

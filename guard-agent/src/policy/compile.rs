@@ -71,6 +71,12 @@ impl Compiled {
         self.programs.get(&subject).map(|program| program.outcomes(posture, now))
     }
 
+    /// Whether what a row decides depends on change windows.
+    pub fn asks_for_windows(&self, row: u32) -> bool {
+        let tests = self.programs.get(&row).map(|program| program.tests.values());
+        tests.is_some_and(|mut tests| tests.any(|test| test.is_about_windows()))
+    }
+
     /// Whether these tables have a row with this number, a subject's or a session's.
     pub fn has_row(&self, row: u32) -> bool {
         self.programs.contains_key(&row)

@@ -57,6 +57,7 @@ mod trie;
 mod unknown;
 mod validation;
 pub mod walk;
+mod windows;
 mod world;
 mod written;
 
@@ -92,5 +93,6 @@ pub use style::format;
 pub(crate) use subjects::AGENT;
 pub use subjects::{Mode, SubjectDefinition};
 pub use successors::{Entrance, ExecSuccessor, SuccessorDefinition};
+pub use windows::{Schedule, Schedules};
 pub use world::{FactValue, Facts, Listener, Peer};
 pub use written::{Replaced, Written};

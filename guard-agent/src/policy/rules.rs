@@ -306,15 +306,11 @@ impl Details {
             };
             found.push(policy.note("absent-fact", format!("{id} depends on the fact {fact}, {rule}")));
         }
-        for (attribute, none) in [("leases", "no lease can be given"), ("windows", "no window opens")] {
-            let supplied =
-                if attribute == "leases" { !facts.leases.is_empty() } else { !facts.windows.is_empty() };
-            if self.mentions.attribute(attribute) && !supplied {
-                found.push(policy.note(
-                    "not-in-this-version",
-                    format!("{id} depends on context.{attribute}; in this version {none}"),
-                ));
-            }
+        if self.mentions.attribute("leases") && facts.leases.is_empty() {
+            found.push(policy.note(
+                "not-in-this-version",
+                format!("{id} depends on context.leases; in this version no lease can be given"),
+            ));
         }
         if let Some((name, span)) = policy.approval() {
             if !bundle.approvals.contains(&name) {

@@ -1,0 +1,178 @@
+//! Change windows as the kernel wants them: instants of the clock that never steps.
+//!
+//! The kernel holds the next few instants of each subject and goes by them with the agent stopped or dead;
+//! the agent tells it the ones after those. A window is told by the wall clock, so all are closed until
+//! something has set that clock right, and from the moment on at which somebody sets it otherwise: the
+//! kernel calls a clock that is set unsynchronised (`ntp_clear`, kernel/time/ntp.c).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::engine::Engine;
+use super::modes::{Modes, Now};
+use crate::api::types::WindowStatus;
+use crate::kernel::{KernelError, clock_is_synchronised};
+use crate::policy::{Bundle, Compiled, Instant, Opening, Posture, Schedule, Schedules};
+
+/// Openings of each window that are computed ahead. The kernel holds fewer instants.
+const AHEAD: usize = 4;
+
+/// When windows are open, by name.
+pub(super) type Openings = BTreeMap<String, Vec<Opening>>;
+
+/// When the windows of a bundle are open, as far ahead as is worth telling; none where the clock is not
+/// known to be right.
+fn openings(schedules: &Schedules, now: &Now, is_right: bool) -> Openings {
+    let Some(wall) = is_right.then(|| Timestamp::from_nanosecond(now.wall.into()).ok()).flatten() else {
+        return Openings::new();
+    };
+    let boot = |at: Timestamp| -> Instant {
+        let ahead = at.as_nanosecond() - wall.as_nanosecond();
+        Instant::try_from(i128::from(now.boot) + ahead).unwrap_or(if ahead < 0 { 0 } else { Instant::MAX })
+    };
+    let of = |(name, schedule): (&String, &Schedule)| {
+        let found = schedule.openings(wall, AHEAD).into_iter();
+        (
+            name.clone(),
+            found.map(|(opens, closes)| Opening { opens: boot(opens), closes: boot(closes) }).collect(),
+        )
+    };
+    schedules.iter().map(of).collect()
+}
+
+/// When the windows of a bundle are open from now on.
+pub(super) fn from_now_on(bundle: &Bundle, now: &Now) -> Openings {
+    openings(bundle.schedules(), now, is_right())
+}
+
+/// What is true of a subject besides the bundle: its mode if one was set, and the open windows.
+pub(super) fn posture(modes: &Modes, subject: &str, windows: &Openings, now: &Now) -> Posture {
+    Posture { windows: windows.clone(), ..modes.posture(subject, now).unwrap_or_default() }
+}
+
+/// Those that are open at a wall-clock instant, in nanoseconds since 1970, if the clock is known to be right.
+pub(super) fn open_at(schedules: &Schedules, wall: i64) -> BTreeSet<String> {
+    let at = Timestamp::from_nanosecond(wall.into()).ok().filter(|_| is_right());
+    let open = |at: Timestamp| schedules.iter().filter(move |(_, schedule)| schedule.is_open(at));
+    at.into_iter().flat_map(open).map(|(name, _)| name.clone()).collect()
+}
+
+fn is_right() -> bool {
+    clock_is_synchronised() == Some(true)
+}
+
+/// What the kernel was told last.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    /// Of which bundle, by its digest.
+    bundle: String,
+    /// Whether the clock was known to be right.
+    is_right: bool,
+    /// The first instant of which it knows, or none.
+    until: Option<Instant>,
+}
+
+impl Engine {
+    /// When the windows of a bundle are open from now on, as the kernel is going to be told for all subjects.
+    pub(super) fn tell(&mut self, bundle: &Bundle, now: &Now) -> Openings {
+        let is_right = is_right();
+        let found = openings(bundle.schedules(), now, is_right);
+        let instants = found.values().flatten().flat_map(|opening| [opening.opens, opening.closes]);
+        let until = instants.filter(|at| *at > now.boot).min();
+        self.told = Told { bundle: bundle.digest.clone(), is_right, until };
+        found
+    }
+
+    /// Whether the kernel should be told anew when windows open and close: an instant it knew of is over, or
+    /// the clock has become right, or is not any more, or it was told for a bundle that did not become live.
+    pub(super) fn windows_are_due(&self) -> bool {
+        let Some(live) = self.live.as_ref().filter(|live| !live.bundle.schedules().is_empty()) else {
+            return false;
+        };
+        let passed = |until: Instant| until <= Now::read().boot;
+        self.told.bundle != live.bundle.digest
+            || self.told.is_right != is_right()
+            || self.told.until.is_some_and(passed)
+    }
+
+    /// Tells the kernel the next instants at which windows open and close, for the subjects that have
+    /// policies about them.
+    ///
+    /// # Errors
+    /// If the kernel refuses. What it was told before counts then.
+    pub(super) fn tell_windows(&mut self) -> Result<(), KernelError> {
+        let now = Now::read();
+        let Some(live) = &self.live else { return Ok(()) };
+        let bundle = Arc::clone(&live.bundle);
+        let rows = self.rows(&live.compiled);
+        let windows = self.tell(&bundle, &now);
+        for (row, subject) in rows {
+            let posture = posture(&self.modes, &subject, &windows, &now);
+            let Some(live) = &mut self.live else { return Ok(()) };
+            if !live.compiled.asks_for_windows(row) {
+                continue;
+            }
+            let Some(outcomes) = live.compiled.outcomes(row, &posture, now.boot) else { continue };
+            if let Err(error) = self.kernel.set_outcomes(row, &outcomes) {
+                // To be tried again.
+                self.told = Told::default();
+                return Err(error);
+            }
+            // What is live is what a failed change of the bundle goes back to.
+            live.compiled.generation.set_outcomes(row, &outcomes);
+        }
+        Ok(())
+    }
+
+    /// What is to be said of the windows of the live bundle at a wall-clock instant.
+    pub(super) fn windows(&self, wall: i64) -> Vec<WindowStatus> {
+        let schedules = self.live.iter().flat_map(|live| live.bundle.schedules());
+        let at = Timestamp::from_nanosecond(wall.into()).ok().filter(|_| is_right());
+        let status = |(name, schedule): (&String, &Schedule)| {
+            let next = at.and_then(|at| schedule.openings(at, 1).first().copied());
+            let open = next.zip(at).is_some_and(|((opens, _), at)| opens <= at);
+            let until = next.map(|(opens, closes)| if open { closes } else { opens });
+            WindowStatus { name: name.clone(), open, until: until.map(|at| at.to_string()) }
+        };
+        schedules.map(status).collect()
+    }
+
+    /// Why windows that could be open are closed.
+    pub(super) fn closed_for_want_of_a_clock(&self) -> Option<String> {
+        let has_windows = self.live.as_ref().is_some_and(|live| !live.bundle.schedules().is_empty());
+        (has_windows && !is_right()).then(|| {
+            "all change windows are closed: nothing has set the clock right (`timedatectl timesync-status`, `chronyc \
+             tracking`)"
+                .to_owned()
+        })
+    }
+
+    /// The rows of tables with the subject that each is for: those of subjects, then those of sessions.
+    pub(super) fn rows(&self, compiled: &Compiled) -> Vec<(u32, String)> {
+        let seated = self.sessions.seats().into_iter().map(|seat| (seat.row, seat.subject));
+        compiled.names.subjects.clone().into_iter().chain(seated).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows_are_instants_of_the_clock_that_never_steps_and_closed_while_the_other_is_not_right() {
+        let window = "{ days = [\"tue\"], from = \"09:00\", to = \"10:00\", zone = \"UTC\" }";
+        let schedules = Schedules::from([("w".to_owned(), Schedule::of(window))]);
+        const SECOND: i64 = 1_000_000_000;
+        let wall: Timestamp = "2026-12-01T09:30:00Z".parse().unwrap();
+        let wall = i64::try_from(wall.as_nanosecond()).unwrap();
+        let boot = 600 * SECOND.unsigned_abs();
+        let now = Now { wall, boot, boot_id: String::new() };
+        let found = openings(&schedules, &now, true);
+        let first = found["w"][0];
+        // It opened before the host was there, and closes in half an hour.
+        assert_eq!((first.opens, first.closes), (0, boot + 1800 * SECOND.unsigned_abs()));
+        assert!(openings(&schedules, &now, false).is_empty());
+    }
+}
