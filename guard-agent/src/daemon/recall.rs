@@ -116,9 +116,11 @@ impl Shared {
             [known.and_then(|seen| seen.bundle.as_ref()), known.and_then(|seen| seen.shadow.as_ref())]
                 .map(|bundle| bundle.map(|bundle| bundle.digest.as_str()));
         let sides = match bundle.ok_or_else(|| "the bundle that decided is not known".to_owned()) {
-            Ok(digest) => self.sides(digest, shadow, &host).map(|sides| Sides {
-                facts: Facts { session: self.variables(record), ..Facts::default() },
-                ..sides
+            Ok(digest) => self.sides(digest, shadow, &host).map(|sides| {
+                let at = parse(&record.time);
+                let windows = at.map(|at| windows::open_at(sides.bundle.schedules(), at)).unwrap_or_default();
+                let facts = Facts { session: self.variables(record), windows, ..Facts::default() };
+                Sides { facts, ..sides }
             }),
             Err(why) => Err(why),
         };
@@ -241,7 +243,7 @@ struct Sides {
     bundle: Arc<Bundle>,
     shadow: Option<Arc<Bundle>>,
     tests: Vec<AttributeTest>,
-    /// Values of the variables of the event's session.
+    /// Values of the variables of the event's session, and the windows that were open.
     facts: Facts,
 }
 
