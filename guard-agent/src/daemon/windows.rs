@@ -25,9 +25,7 @@ pub(super) type Openings = BTreeMap<String, Vec<Opening>>;
 /// When the windows of a bundle are open, as far ahead as is worth telling; none where the clock is not
 /// known to be right.
 fn openings(schedules: &Schedules, now: &Now, is_right: bool) -> Openings {
-    let Some(wall) = is_right.then(|| Timestamp::from_nanosecond(now.wall.into()).ok()).flatten() else {
-        return Openings::new();
-    };
+    let Some(wall) = known(now.wall, is_right) else { return Openings::new() };
     let boot = |at: Timestamp| -> Instant {
         let ahead = at.as_nanosecond() - wall.as_nanosecond();
         Instant::try_from(i128::from(now.boot) + ahead).unwrap_or(if ahead < 0 { 0 } else { Instant::MAX })
@@ -54,9 +52,13 @@ pub(super) fn posture(modes: &Modes, subject: &str, windows: &Openings, now: &No
 
 /// Those that are open at a wall-clock instant, in nanoseconds since 1970, if the clock is known to be right.
 pub(super) fn open_at(schedules: &Schedules, wall: i64) -> BTreeSet<String> {
-    let at = Timestamp::from_nanosecond(wall.into()).ok().filter(|_| is_right());
     let open = |at: Timestamp| schedules.iter().filter(move |(_, schedule)| schedule.is_open(at));
-    at.into_iter().flat_map(open).map(|(name, _)| name.clone()).collect()
+    known(wall, is_right()).into_iter().flat_map(open).map(|(name, _)| name.clone()).collect()
+}
+
+/// A reading of the wall clock, in nanoseconds since 1970, if the clock is right.
+fn known(wall: i64, is_right: bool) -> Option<Timestamp> {
+    Timestamp::from_nanosecond(wall.into()).ok().filter(|_| is_right)
 }
 
 fn is_right() -> bool {
@@ -106,14 +108,12 @@ impl Engine {
         let now = Now::read();
         let Some(live) = &self.live else { return Ok(()) };
         let bundle = Arc::clone(&live.bundle);
-        let rows = self.rows(&live.compiled);
+        let mut rows = self.rows(&live.compiled);
+        rows.retain(|(row, _)| live.compiled.asks_for_windows(*row));
         let windows = self.tell(&bundle, &now);
+        let Some(live) = &mut self.live else { return Ok(()) };
         for (row, subject) in rows {
             let posture = posture(&self.modes, &subject, &windows, &now);
-            let Some(live) = &mut self.live else { return Ok(()) };
-            if !live.compiled.asks_for_windows(row) {
-                continue;
-            }
             let Some(outcomes) = live.compiled.outcomes(row, &posture, now.boot) else { continue };
             if let Err(error) = self.kernel.set_outcomes(row, &outcomes) {
                 // To be tried again.
@@ -129,7 +129,7 @@ impl Engine {
     /// What is to be said of the windows of the live bundle at a wall-clock instant.
     pub(super) fn windows(&self, wall: i64) -> Vec<WindowStatus> {
         let schedules = self.live.iter().flat_map(|live| live.bundle.schedules());
-        let at = Timestamp::from_nanosecond(wall.into()).ok().filter(|_| is_right());
+        let at = known(wall, is_right());
         let status = |(name, schedule): (&String, &Schedule)| {
             let next = at.and_then(|at| schedule.openings(at, 1).first().copied());
             let open = next.zip(at).is_some_and(|((opens, _), at)| opens <= at);
@@ -163,7 +163,7 @@ mod tests {
     #[test]
     fn windows_are_instants_of_the_clock_that_never_steps_and_closed_while_the_other_is_not_right() {
         let window = "{ days = [\"tue\"], from = \"09:00\", to = \"10:00\", zone = \"UTC\" }";
-        let schedules = Schedules::from([("w".to_owned(), Schedule::of(window))]);
+        let schedules = Schedules::from([("w".to_owned(), Schedule::of(window).unwrap())]);
         const SECOND: i64 = 1_000_000_000;
         let wall: Timestamp = "2026-12-01T09:30:00Z".parse().unwrap();
         let wall = i64::try_from(wall.as_nanosecond()).unwrap();

@@ -59,7 +59,7 @@ impl Thing {
         }
         if record.path.is_some() {
             return match plain(record.path.as_deref(), record.path_bytes.as_deref()) {
-                Some(path) if Action::on(action, false) != record.action(action) => Self::Directory(path),
+                Some(path) if Action::from_name(action) != record.action(action) => Self::Directory(path),
                 Some(path) => Self::Path(path),
                 None => Self::Nameless("its path is not UTF-8".to_owned()),
             };

@@ -127,13 +127,16 @@ fn time(text: &str) -> Option<(i8, i8)> {
 
 impl Schedule {
     /// One window, as `guard.toml` writes it.
+    ///
+    /// # Errors
+    /// What is wrong with it.
     #[cfg(test)]
-    pub(crate) fn of(text: &str) -> Self {
+    pub(crate) fn of(text: &str) -> Result<Self, Vec<Diagnostic>> {
         let text = format!("w = {text}");
         let table: Table<Window> = toml::from_str(&text).unwrap();
         let mut found = Vec::new();
         let schedule = read(&table, &Source::new("guard.toml", text.as_str()), &mut found).remove("w");
-        schedule.unwrap_or_else(|| panic!("{found:?}"))
+        schedule.ok_or(found)
     }
 
     /// The first `count` times that it is open and that end after `now`: from the first instant until just
@@ -225,12 +228,9 @@ mod tests {
         zone: &str,
         more: &str,
     ) -> Result<Schedule, Vec<Diagnostic>> {
-        let text =
-            format!("w = {{ days = [{days}], from = \"{from}\", to = \"{to}\", zone = \"{zone}\"{more} }}");
-        let table: Table<Window> = toml::from_str(&text).unwrap();
-        let mut found = Vec::new();
-        let mut schedules = read(&table, &Source::new("guard.toml", text.as_str()), &mut found);
-        if found.is_empty() { Ok(schedules.remove("w").unwrap()) } else { Err(found) }
+        Schedule::of(&format!(
+            "{{ days = [{days}], from = \"{from}\", to = \"{to}\", zone = \"{zone}\"{more} }}"
+        ))
     }
 
     fn openings(schedule: &Schedule, now: &str, count: usize) -> Vec<String> {
