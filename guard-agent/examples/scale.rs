@@ -44,7 +44,7 @@ fn main() -> Result<(), Failure> {
     let host = Host::read()?;
     let mut kernel = if in_kernel {
         let started = Instant::now();
-        let kernel = Kernel::load()?;
+        let kernel = Kernel::load(None)?;
         println!("load and attach all programs: {}", milliseconds(started.elapsed()));
         Some(kernel)
     } else {

@@ -1,7 +1,7 @@
 //! The daemon's configuration file.
 
 use crate::bundle::TrustConfig;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use std::path::{Path, PathBuf};
 
 /// `guard-agent run --config FILE`. Unknown keys are errors.
@@ -18,9 +18,22 @@ pub struct Config {
     /// were live, and the record of them.
     #[serde(default = "state_dir")]
     pub state_dir: PathBuf,
+    /// Directory of a BPF file system in which programs and maps stay when the agent ends, so that enforcement
+    /// goes on; nothing if they end with it (`"none"`).
+    #[serde(default = "pins", deserialize_with = "directory_or_none")]
+    pub pins: Option<PathBuf>,
     /// Whose signatures count.
     #[serde(default)]
     pub trust: TrustConfig,
+}
+
+fn pins() -> Option<PathBuf> {
+    Some(PathBuf::from("/sys/fs/bpf/guard"))
+}
+
+fn directory_or_none<'de, D: Deserializer<'de>>(value: D) -> Result<Option<PathBuf>, D::Error> {
+    let path = PathBuf::deserialize(value)?;
+    Ok((path != Path::new("none")).then_some(path))
 }
 
 fn run_dir() -> PathBuf {
@@ -66,6 +79,7 @@ impl Config {
         for part in [&mut config.bundle, &mut config.run_dir, &mut config.state_dir, &mut config.trust.dir] {
             *part = base.join(&*part);
         }
+        config.pins = config.pins.map(|pins| base.join(pins));
         Ok(config)
     }
 
@@ -88,10 +102,12 @@ impl Config {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::{AtomicU32, Ordering};
 
     fn read(text: &str) -> Result<Config, ConfigError> {
-        let directory =
-            std::env::temp_dir().join(format!("guard-config-{}-{}", std::process::id(), text.len()));
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let directory = std::env::temp_dir().join(format!("guard-config-{}-{number}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
         let file = directory.join("guard.toml");
         std::fs::write(&file, text).unwrap();
@@ -117,6 +133,14 @@ mod tests {
         assert_eq!(config.trust.threshold, Some(2));
         let error = read("bundle = \"policy\"\n[trust]\nallow-local = true\n").unwrap_err().to_string();
         assert!(error.contains("allow-local") && error.contains("line 3"), "{error}");
+    }
+
+    #[test]
+    fn programs_stay_unless_the_file_says_otherwise() {
+        let pins = |text: &str| read(&format!("bundle = \"policy\"\n{text}")).unwrap().pins;
+        assert_eq!(pins("").as_deref(), Some(Path::new("/sys/fs/bpf/guard")));
+        assert_eq!(pins("pins = \"none\"\n"), None);
+        assert_eq!(pins("pins = \"/sys/fs/bpf/x\"\n").as_deref(), Some(Path::new("/sys/fs/bpf/x")));
     }
 
     #[test]

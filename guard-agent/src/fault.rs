@@ -12,7 +12,13 @@ const VARIABLE: &str = "GUARD_TEST_FAULT";
 ///
 /// # Errors
 /// If a test wants this step to fail.
+///
+/// A test may want the agent to be killed here as well.
 pub(crate) fn at(step: &str) -> io::Result<()> {
+    if let Some(file) = wanted(&format!("kill {step}")) {
+        std::fs::remove_file(file)?;
+        nix::sys::signal::kill(nix::unistd::Pid::this(), nix::sys::signal::Signal::SIGKILL)?;
+    }
     match wanted(step) {
         Some(file) => {
             std::fs::remove_file(file)?;

@@ -134,9 +134,11 @@ pub enum Counter {
     ShadowAllow = 10,
     /// File systems made by labelled tasks that were one too many to note, so that no policy knows them.
     NotNoted = 11,
+    /// Labels that were taken over from other programs, or again because those changed them meanwhile.
+    Inherited = 12,
 }
 
 /// Number of counters.
-pub const COUNTERS: u32 = 12;
+pub const COUNTERS: u32 = 13;
 
 const _: () = assert!(size_of::<Event>() == 144 + PATH_MAX + PATH_SLACK);

@@ -1,5 +1,7 @@
 //! The label a task carries in task storage.
 
+use core::mem::offset_of;
+
 use zerocopy::{Immutable, IntoBytes};
 
 use crate::path::Walk;
@@ -18,6 +20,8 @@ pub const PREPARED_WIDENS: u32 = 1 << 31;
 
 /// The value in a labelled task's storage. Only the task itself and `task_alloc` on its behalf
 /// write it, so the walk buffer needs no lock: a task takes one decision at a time.
+///
+/// It begins like a [`LabelHead`].
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Label {
@@ -28,26 +32,45 @@ pub struct Label {
     pub prepared: u32,
     /// The session; 0 = none. The canary carries its nonce here.
     pub session: u64,
+    /// The root that literals of the subject count from, if it has a root of its own.
+    pub root: OwnRoot,
+    /// The row of a generation's subjects that decides: the subject's own number, or the one of a
+    /// session whose variables are literals of its own.
+    pub row: u32,
+    /// Slot of the tables of `generation`.
+    pub slot: u32,
+    /// Number of the generation that the hook that runs asks, from description to decision.
+    pub generation: u64,
     /// The process that is decided about, where it is not the running one; else zeros.
     pub process: Process,
     /// Super block of the overlay on which this task was last judged, or 0: what overlayfs then does to
     /// the files of its layers is part of what was decided.
     pub overlay: u64,
-    /// Number of the generation that the hook that runs asks, from description to decision.
-    pub generation: u64,
-    /// Slot of its tables.
-    pub slot: u32,
-    /// The row of a generation's subjects that decides: the subject's own number, or the one of a
-    /// session whose variables are literals of its own.
-    pub row: u32,
-    /// The root that literals of the subject count from, if it has a root of its own.
-    pub root: OwnRoot,
     /// What the hook that runs asks about files.
     pub questions: Questions,
     /// The end of a connection that the hook that runs asks about.
     pub endpoint: Endpoint,
     /// Where the path walk of this task keeps its intermediate state.
     pub walk: Walk,
+}
+
+/// What programs hand on to those that take their place: the beginning of every version's [`Label`]. It never
+/// changes.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct LabelHead {
+    /// [`Label::subject`].
+    pub subject: u32,
+    /// [`Label::prepared`].
+    pub prepared: u32,
+    /// [`Label::session`].
+    pub session: u64,
+    /// [`Label::root`].
+    pub root: OwnRoot,
+    /// [`Label::row`].
+    pub row: u32,
+    /// Keeps the layout free of hidden padding.
+    pub reserved: u32,
 }
 
 /// A directory that was the root of a task when its label was attached. It is told by its dentry, its inode
@@ -266,6 +289,12 @@ pub struct UnitName {
 
 const _: () = {
     assert!(size_of::<LabelRequest>() == 32);
+    assert!(size_of::<LabelHead>() == 48 && size_of::<OwnRoot>() == 24);
+    assert!(offset_of!(Label, subject) == 0 && offset_of!(LabelHead, subject) == 0);
+    assert!(offset_of!(Label, prepared) == 4 && offset_of!(LabelHead, prepared) == 4);
+    assert!(offset_of!(Label, session) == 8 && offset_of!(LabelHead, session) == 8);
+    assert!(offset_of!(Label, root) == 16 && offset_of!(LabelHead, root) == 16);
+    assert!(offset_of!(Label, row) == 40 && offset_of!(LabelHead, row) == 40);
     assert!(size_of::<Maker>() == 16);
     assert!(size_of::<Process>() == 24);
     assert!(size_of::<SocketLabel>() == 48);

@@ -14,11 +14,8 @@ pub mod class;
 pub mod decide;
 pub mod event;
 pub mod fault;
+pub mod handover;
 pub mod label;
 pub mod offsets;
 pub mod path;
 pub mod tables;
-
-/// Version of the memory layout in this crate. It is part of every pin path and of the embedded
-/// object, so that two layouts never meet in one map.
-pub const ABI_VERSION: u32 = 2;

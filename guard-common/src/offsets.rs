@@ -34,6 +34,8 @@ macro_rules! for_each_member {
             TASK_MM, "task_struct", "mm", false;
             MM_EXE_FILE, "mm_struct", "exe_file", false;
             TASK_FS, "task_struct", "fs", false;
+            TASK_NSPROXY, "task_struct", "nsproxy", false;
+            NSPROXY_MNT, "nsproxy", "mnt_ns", false;
             FS_ROOT_DENTRY, "fs_struct", "root.dentry", false;
             TASK_GROUP_LEADER, "task_struct", "group_leader", false;
             TASK_TGID, "task_struct", "tgid", false;
@@ -96,6 +98,7 @@ macro_rules! for_each_member {
             PATH_DENTRY, "path", "dentry", false;
             PATH_MNT, "path", "mnt", false;
             VFSMOUNT_ROOT, "vfsmount", "mnt_root", false;
+            VFSMOUNT_SB, "vfsmount", "mnt_sb", false;
             IATTR_VALID, "iattr", "ia_valid", false;
             VMA_FILE, "vm_area_struct", "vm_file", false;
             VMA_FLAGS, "vm_area_struct", "vm_flags", false;
@@ -106,6 +109,8 @@ macro_rules! for_each_member {
             MOUNT_NS, "mount", "mnt_ns", false;
             MOUNT_PARENT, "mount", "mnt_parent", false;
             MOUNT_POINT, "mount", "mnt_mountpoint", false;
+            MOUNT_CHILDREN, "mount", "mnt_mounts", false;
+            MOUNT_GROUP, "mount", "mnt_group_id", false;
             BPRM_FILE, "linux_binprm", "file", false;
             BPRM_INTERP, "linux_binprm", "interp", false;
             BPRM_FILENAME, "linux_binprm", "filename", false;

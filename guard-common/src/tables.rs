@@ -338,6 +338,11 @@ pub const fn live_slot(word: u64) -> u32 {
     (word & 0xff) as u32
 }
 
+/// The generation in a live word.
+pub const fn live_number(word: u64) -> u64 {
+    word >> 8
+}
+
 /// Every action's bit.
 pub const ALL_ACTIONS: u64 = (1 << TABLE.len()) - 1;
 

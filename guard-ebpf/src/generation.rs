@@ -6,7 +6,9 @@ use crate::maps::{CELLS, HEADERS, LIVE, MASKS, NETS4, NETS6, OUTCOMES, PORTS, SU
 use guard_common::decide::{Ranges, Tables};
 use guard_common::fault;
 use guard_common::label::Label;
-use guard_common::tables::{Control, Header, Masks, Outcome, SubjectRow, Timeline, cell_position, live_slot};
+use guard_common::tables::{
+    Control, Header, Masks, Outcome, SubjectRow, Timeline, cell_position, live_number, live_slot,
+};
 
 /// One generation. The live word is read once per decision, so a decision never mixes two.
 #[derive(Clone, Copy)]
@@ -27,7 +29,7 @@ impl Generation {
         let word = LIVE.get_ptr(0)?;
         // SAFETY: the pointer comes from a map lookup; the agent writes the word with one store.
         let word = unsafe { core::ptr::read_volatile(word) };
-        if word == 0 { None } else { Some(Self { slot: live_slot(word), number: word >> 8 }) }
+        if word == 0 { None } else { Some(Self { slot: live_slot(word), number: live_number(word) }) }
     }
 
     /// Keeps it in a label, for the decision on what is described by it: a class of one generation means

@@ -3,6 +3,7 @@
 //! A labelled task keeps its label whatever it does, but for the exec that makes it a successor
 //! (`successor.rs`); the hooks here only ever add one.
 
+use crate::agent;
 use crate::machine;
 use crate::memory::read;
 use crate::offsets::*;
@@ -12,7 +13,7 @@ use crate::select::{by_cgroup, credentials, lookup_cgroup, lookup_user};
 use crate::successor;
 use crate::task::{self, Lookup};
 use aya_ebpf::bindings::task_struct;
-use aya_ebpf::helpers::generated::{bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, bpf_send_signal};
+use aya_ebpf::helpers::generated::{bpf_get_current_cgroup_id, bpf_send_signal};
 use aya_ebpf::macros::{btf_tracepoint, lsm};
 use aya_ebpf::programs::{BtfTracePointContext, LsmContext};
 use aya_log_ebpf::{error, warn};
@@ -108,9 +109,8 @@ pub fn irrevocable(cred: u64) -> Result<u32, Reason> {
 /// Labels the running task. False if there is no memory.
 #[inline(always)]
 fn attach(subject: u32) -> bool {
-    // SAFETY: the helper has no requirements.
-    let tgid = (unsafe { bpf_get_current_pid_tgid() } >> 32) as u32;
-    if tgid == 1 || tgid as u64 == get(&AGENT_TGID) {
+    let tgid = agent::running();
+    if tgid == 1 || agent::is_agent(tgid) {
         return true;
     }
     let label = task::create(task::current());

@@ -3,6 +3,7 @@
 
 use crate::memory::{read, read_at};
 use crate::offsets::*;
+use crate::own_root;
 use crate::task::guarded;
 use crate::verdict::judge_class;
 use aya_ebpf::macros::lsm;
@@ -48,9 +49,34 @@ pub fn sb_remount(_: LsmContext) -> i32 {
     machine(Action::SysMount.bit())
 }
 
+// include/uapi/linux/magic.h and include/linux/fs.h.
+const BPF_FS: u64 = 0xcafe_4a11;
+const MNT_DETACH: u64 = 2;
+
+/// umount(2). What is pinned in a BPF file system goes when its last mount does, so such a mount belongs to the
+/// kernel, where the host sees it.
 #[lsm(hook = "sb_umount")]
-pub fn sb_umount(_: LsmContext) -> i32 {
-    machine(Action::SysMount.bit())
+pub fn sb_umount(ctx: LsmContext) -> i32 {
+    guarded(Action::SysMount.bit(), |label| {
+        let class = if takes_pins(ctx.arg(0), ctx.arg(1))? { KERNEL } else { MACHINE };
+        Ok::<i64, Reason>(judge_class(label, class, Action::SysMount.bit()).into())
+    })
+}
+
+/// Whether unmounting this may take a BPF file system out of the host's mount namespace: it is one, or with
+/// `MNT_DETACH`, which takes what is mounted below as well, there is something below. In another namespace it
+/// comes to the same if what lies above is shared (Documentation/filesystems/sharedsubtree.rst).
+#[inline(always)]
+fn takes_pins(vfsmount: u64, flags: u64) -> Result<bool, Reason> {
+    let superblock: u64 = read(vfsmount, &VFSMOUNT_SB)?;
+    let mount = vfsmount - get(&MOUNT_MNT);
+    let below = mount + get(&MOUNT_CHILDREN);
+    let takes_more = flags & MNT_DETACH != 0 && read_at::<u64>(below)? != below;
+    if read::<u64>(superblock, &SB_MAGIC)? != BPF_FS && !takes_more {
+        return Ok(false);
+    }
+    let above: u64 = read(mount, &MOUNT_PARENT)?;
+    Ok(own_root::is_hosts(read(mount, &MOUNT_NS)?) || read::<u32>(above, &MOUNT_GROUP)? != 0)
 }
 
 #[lsm(hook = "sb_pivotroot")]

@@ -14,6 +14,7 @@
 #![allow(internal_features)]
 
 mod address;
+mod agent;
 mod arrival;
 mod atomic;
 mod attributes;

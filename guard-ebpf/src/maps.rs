@@ -3,8 +3,8 @@
 use aya_ebpf::bindings::{BPF_F_INNER_MAP, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
 use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, PerCpuArray, RingBuf};
 use aya_ebpf::macros::btf_map;
-use guard_common::event::COUNTERS as COUNTER_COUNT;
-use guard_common::label::{Label, LabelRequest, Maker, SocketLabel, UnitName};
+use guard_common::handover::{COUNTER_PLACES, SEEN_PLACES};
+use guard_common::label::{Label, LabelHead, LabelRequest, Maker, SocketLabel, UnitName};
 use guard_common::path::{Directory, EdgeKey, Node, Pattern};
 use guard_common::tables::{
     AttributeTest, CellWord, Header, Masks, Net4, Net6, Outcome, Ports, SLOTS, SubjectRow, Timeline,
@@ -71,6 +71,10 @@ pub static SELECT_CGROUP: HashMap<u64, u32, 65536, ON_DEMAND> = HashMap::new();
 #[btf_map]
 pub static REQUESTS: HashMap<u32, LabelRequest, 65536, ON_DEMAND> = HashMap::new();
 
+/// Thread-group id of the agent, 0 before it has run the first iterator. Written by the iterators that it reads.
+#[btf_map]
+pub static AGENT: Array<u64, 1> = Array::new();
+
 /// What tests make fail (`guard_common::fault`).
 #[btf_map]
 pub static FAULTS: Array<u64, 1, { BPF_F_MMAPABLE as usize }> = Array::new();
@@ -80,10 +84,14 @@ pub static FAULTS: Array<u64, 1, { BPF_F_MMAPABLE as usize }> = Array::new();
 pub static EVENTS: RingBuf<u8, { 4 << 20 }> = RingBuf::new();
 /// Counters, see `guard_common::event::Counter`.
 #[btf_map]
-pub static COUNTERS: PerCpuArray<u64, { COUNTER_COUNT as usize }> = PerCpuArray::new();
+pub static COUNTERS: PerCpuArray<u64, COUNTER_PLACES> = PerCpuArray::new();
 /// Events made on this CPU, lost ones included.
 #[btf_map]
 pub static SEQUENCE: PerCpuArray<u64, 1> = PerCpuArray::new();
+/// Number of the last event of each CPU that an agent has handed on. Written by the agent alone: the next one
+/// goes on from there.
+#[btf_map]
+pub static SEEN: Array<u64, SEEN_PLACES, { BPF_F_MMAPABLE as usize }> = Array::new();
 
 /// A label for decisions that are not about the running task, and a walk buffer for tasks that have no
 /// storage (an exec that may attach a label).
@@ -131,9 +139,9 @@ pub static ROOTS: HashMap<u64, u64, OWN_ROOTS, ON_DEMAND> = HashMap::new();
 /// The last number that was given, and how many entries that map has, at least.
 #[btf_map]
 pub static ROOT_COUNTS: Array<u64, 2> = Array::new();
-/// Address of the inode of the agent's root, which is the host's; 0 = not known yet.
+/// Addresses of the inode of the agent's root, and of its mount namespace, which are the host's; 0 = not known yet.
 #[btf_map]
-pub static HOST_ROOT: Array<u64, 1> = Array::new();
+pub static HOST_ROOT: Array<u64, 2> = Array::new();
 
 /// Storage that the kernel keeps with an object and frees with it. aya has no wrapper for it, so the
 /// definition is spelled out: `KIND` is the map type, `V` the value.
@@ -155,6 +163,10 @@ const TASK_STORAGE: usize = 29;
 /// Task storage: the label.
 #[btf_map]
 pub static LABELS: Storage<Label, TASK_STORAGE> = Storage::new();
+/// The labels of the programs that these take the place of, of which no more than the head is known; empty
+/// where these take nobody's place. Read by `inherit_labels` alone.
+#[btf_map]
+pub static LABELS_BEFORE: Storage<LabelHead, TASK_STORAGE> = Storage::new();
 /// Socket storage: whose it is.
 #[btf_map]
 pub static SOCKETS: Storage<SocketLabel, SK_STORAGE> = Storage::new();

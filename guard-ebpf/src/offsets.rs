@@ -26,9 +26,6 @@ pub static STORAGE_MAY_BE_BUSY: u32 = 0;
 /// 1 where tests make things fail.
 #[unsafe(no_mangle)]
 pub static CAN_BE_MADE_TO_FAIL: u32 = 0;
-/// Thread-group id of the agent, which is never labelled.
-#[unsafe(no_mangle)]
-pub static AGENT_TGID: u32 = 0;
 
 /// The value of a global that the agent has set. The read is volatile, because the compiler would
 /// otherwise use the initial value; the verifier knows the frozen map's content.

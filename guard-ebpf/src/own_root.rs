@@ -271,13 +271,38 @@ fn mount_of(vfsmount: u64) -> u64 {
     if vfsmount == 0 { 0 } else { vfsmount - get(&MOUNT_MNT) }
 }
 
-/// Remembers the agent's root, which is the host's. Called for the agent's own task.
+/// Entry of [`HOST_ROOT`]: the root's inode.
+const ROOT: u32 = 0;
+/// Entry of [`HOST_ROOT`]: the mount namespace.
+const NAMESPACE: u32 = 1;
+
+/// Remembers the agent's root and mount namespace, which are the host's. Called for the agent's own task.
 #[inline(always)]
 pub fn remember_host(task: u64) {
-    if let (Ok((_, inode)), Some(host)) = (root_of(task), HOST_ROOT.get_ptr_mut(0)) {
+    if let (Ok((_, inode)), Some(host)) = (root_of(task), HOST_ROOT.get_ptr_mut(ROOT)) {
         // SAFETY: the pointer comes from a map lookup; only the iterator writes the word.
         unsafe { core::ptr::write_volatile(host, inode) };
     }
+    if let (Ok(namespace), Some(host)) = (namespace_of(task), HOST_ROOT.get_ptr_mut(NAMESPACE)) {
+        // SAFETY: as above.
+        unsafe { core::ptr::write_volatile(host, namespace) };
+    }
+}
+
+/// A task's mount namespace.
+#[inline(always)]
+fn namespace_of(task: u64) -> Result<u64, Reason> {
+    let proxy: u64 = read(task, &TASK_NSPROXY)?;
+    if proxy == 0 { Ok(0) } else { read(proxy, &NSPROXY_MNT) }
+}
+
+/// Whether a mount namespace is the host's, or the host's is not known.
+#[inline(always)]
+pub fn is_hosts(namespace: u64) -> bool {
+    let Some(host) = HOST_ROOT.get_ptr(NAMESPACE) else { return true };
+    // SAFETY: the pointer comes from a map lookup.
+    let host = unsafe { read_volatile(host) };
+    host == 0 || host == namespace
 }
 
 /// Whether the root of the running task is another one than the host's. A global function: an exec has little
@@ -292,7 +317,7 @@ pub extern "C" fn runs_inside() -> u32 {
 /// at running tasks for the first time.
 #[inline(always)]
 pub fn is_inside(task: u64) -> Result<bool, Reason> {
-    let Some(host) = HOST_ROOT.get_ptr(0) else { return Ok(false) };
+    let Some(host) = HOST_ROOT.get_ptr(ROOT) else { return Ok(false) };
     // SAFETY: the pointer comes from a map lookup.
     let host = unsafe { read_volatile(host) };
     let (_, inode) = root_of(task)?;

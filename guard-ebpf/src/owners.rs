@@ -8,6 +8,7 @@
 //! left over is never looked at: a signal needs an owner, and every change of the owner, also that of
 //! another file which lies there later, comes through `file_set_fowner` first (`__f_setown`, `fs/fcntl.c`).
 
+use crate::agent;
 use crate::fault::injected;
 use crate::maps::OWNERS;
 use crate::memory::{read, read_at};
@@ -19,9 +20,7 @@ use crate::task::{Lookup, label};
 use crate::verdict::fail;
 use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::task_struct;
-use aya_ebpf::helpers::generated::{
-    bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_uid_gid, bpf_send_signal,
-};
+use aya_ebpf::helpers::generated::{bpf_get_current_comm, bpf_get_current_uid_gid, bpf_send_signal};
 use aya_ebpf::macros::lsm;
 use aya_ebpf::programs::LsmContext;
 use guard_common::decide::Reason;
@@ -61,7 +60,7 @@ fn keep(file: u64, label: *mut Label) -> Result<(), Reason> {
     let mut kept = SocketLabel { subject, session, row, ..SocketLabel::default() };
     // SAFETY: the helpers have no requirements but room for the name.
     unsafe {
-        kept.process.tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
+        kept.process.tgid = agent::running();
         kept.process.uid = bpf_get_current_uid_gid() as u32;
         bpf_get_current_comm((&raw mut kept.process.comm).cast(), 16);
     }

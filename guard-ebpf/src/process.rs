@@ -4,6 +4,7 @@
 //! label of the other process is an attribute (`resource.subject`), because it can be attached at any
 //! time; processes themselves have no name that policy could know.
 
+use crate::agent::{self, is_agent};
 use crate::memory::{read, read_at};
 use crate::offsets::*;
 use crate::resource::Resource;
@@ -11,7 +12,6 @@ use crate::task::{self, Lookup, bounded, guarded};
 use crate::verdict::{fail, judge, live, probe};
 use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::task_struct;
-use aya_ebpf::helpers::generated::bpf_get_current_pid_tgid;
 use aya_ebpf::macros::lsm;
 use aya_ebpf::programs::LsmContext;
 use guard_common::action::Action;
@@ -101,9 +101,7 @@ pub fn ptrace_traceme(ctx: LsmContext) -> i32 {
 /// to be reported is a question of the kernel's.
 #[inline(always)]
 fn other(target: *mut task_struct, label: *mut Label, required: u64, reported: bool) -> Result<i64, Reason> {
-    // SAFETY: the helper has no requirements.
-    let own = (unsafe { bpf_get_current_pid_tgid() } >> 32) as u32;
-    if read::<u32>(target as u64, &TASK_TGID)? == own {
+    if read::<u32>(target as u64, &TASK_TGID)? == agent::running() {
         return Ok(0);
     }
     process(label, target, required, reported)
@@ -121,7 +119,7 @@ pub fn process(
     let mut resource = Resource::of_class(PROCESS);
     resource.peer_tgid = read(target as u64, &TASK_TGID)?;
     resource.peer = match task::of(target) {
-        Lookup::Unlabelled if u64::from(resource.peer_tgid) == get(&AGENT_TGID) => AGENT_SUBJECT,
+        Lookup::Unlabelled if is_agent(resource.peer_tgid) => AGENT_SUBJECT,
         Lookup::Unlabelled => NO_SUBJECT,
         // SAFETY: the storage of a task that the kernel holds while it asks.
         Lookup::Labelled(other) => unsafe { (*other).subject },

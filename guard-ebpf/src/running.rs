@@ -4,11 +4,14 @@
 //! the label from `task_alloc` or `task_newtask`, and one whose parent was labelled too late for
 //! both is found by the next pass.
 //!
-//! Of all programs only [`label_requested`] exchanges a label for another one, for a process that enters
+//! [`inherit_labels`] is repeated alike when these programs take the place of others.
+//!
+//! Of all other programs only [`label_requested`] exchanges a label for another one, for a process that enters
 //! a successor of its subject, and only where the request names the label that it carries.
 
+use crate::agent;
 use crate::identity::irrevocable;
-use crate::maps::REQUESTS;
+use crate::maps::{LABELS_BEFORE, REQUESTS};
 use crate::memory::read;
 use crate::offsets::*;
 use crate::own_root;
@@ -16,10 +19,12 @@ use crate::record::count;
 use crate::select::{lookup_cgroup, of_cgroup};
 use crate::task::{self, Lookup};
 use aya_ebpf::bindings::task_struct;
+use aya_ebpf::helpers::generated::bpf_task_storage_get;
 use core::ffi::c_void;
+use core::ptr::{read_volatile, write_volatile};
 use guard_common::decide::Reason;
 use guard_common::event::Counter;
-use guard_common::label::{LabelRequest, NO_SUBJECT};
+use guard_common::label::{LabelHead, LabelRequest, NO_SUBJECT};
 
 /// `PF_KTHREAD` (include/linux/sched.h).
 const PF_KTHREAD: u32 = 0x0020_0000;
@@ -63,6 +68,53 @@ pub fn label_requested(ctx: *mut IteratorContext) -> i32 {
     0
 }
 
+/// Gives a task the label that it carries by the programs that these take the place of. What those did last
+/// counts: they are still attached, before these at every hook.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/task")]
+pub fn inherit_labels(ctx: *mut IteratorContext) -> i32 {
+    // SAFETY: the kernel passes a valid context.
+    let task = unsafe { (*ctx).task };
+    if task.is_null() {
+        return 0;
+    }
+    // SAFETY: the map is a task storage map and `task` a trusted task pointer.
+    let before: *const LabelHead =
+        unsafe { bpf_task_storage_get(LABELS_BEFORE.as_ptr(), task, core::ptr::null_mut(), 0) }.cast();
+    if before.is_null() {
+        return 0;
+    }
+    // SAFETY: a non-null result of the helper points to a whole value, which other programs change by whole
+    // stores.
+    let (subject, prepared, row) = unsafe {
+        (
+            read_volatile(&raw const (*before).subject),
+            read_volatile(&raw const (*before).prepared),
+            read_volatile(&raw const (*before).row),
+        )
+    };
+    if subject == NO_SUBJECT && prepared == NO_SUBJECT {
+        return 0;
+    }
+    let label = task::create(task);
+    if label.is_null() {
+        return 0;
+    }
+    // SAFETY: as above; the subject last, it makes a new label count.
+    unsafe {
+        if (*label).subject == subject && (*label).prepared == prepared && (*label).row == row {
+            return 0;
+        }
+        (*label).session = (*before).session;
+        (*label).root = (*before).root;
+        write_volatile(&raw mut (*label).row, row);
+        write_volatile(&raw mut (*label).prepared, prepared);
+        write_volatile(&raw mut (*label).subject, subject);
+    }
+    count(Counter::Inherited);
+    0
+}
+
 /// Gives a task the label of a request, if it carries the one that the request replaces, or none.
 #[inline(always)]
 fn fulfil(task: *mut task_struct, request: &LabelRequest) {
@@ -86,8 +138,8 @@ fn fulfil(task: *mut task_struct, request: &LabelRequest) {
     // that finds it does nothing.
     unsafe {
         (*label).session = request.session;
-        core::ptr::write_volatile(&raw mut (*label).row, request.row);
-        core::ptr::write_volatile(&raw mut (*label).subject, request.subject);
+        write_volatile(&raw mut (*label).row, request.row);
+        write_volatile(&raw mut (*label).subject, request.subject);
     }
     count(Counter::Labelled);
 }
@@ -97,7 +149,7 @@ fn fulfil(task: *mut task_struct, request: &LabelRequest) {
 fn requested(task: u64) -> Result<Option<LabelRequest>, Reason> {
     let flags: u32 = read(task, &TASK_FLAGS)?;
     let tgid: u32 = read(task, &TASK_TGID)?;
-    if flags & PF_KTHREAD != 0 || tgid == 1 || tgid as u64 == get(&AGENT_TGID) {
+    if flags & PF_KTHREAD != 0 || tgid == 1 || agent::is_agent(tgid) {
         return Ok(None);
     }
     // SAFETY: the agent does not change requests while an iterator runs.
@@ -112,7 +164,8 @@ fn requested(task: u64) -> Result<Option<LabelRequest>, Reason> {
 fn wanted(task: u64) -> Result<Option<LabelRequest>, Reason> {
     let flags: u32 = read(task, &TASK_FLAGS)?;
     let tgid: u32 = read(task, &TASK_TGID)?;
-    if tgid as u64 == get(&AGENT_TGID) {
+    if tgid == agent::running() {
+        agent::remember();
         own_root::remember_host(task);
         return Ok(None);
     }

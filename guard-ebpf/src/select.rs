@@ -1,5 +1,6 @@
 //! Selectors, evaluated in the kernel at the moment a task becomes a subject.
 
+use crate::agent;
 use crate::generation::Generation;
 use crate::maps::{SELECT_CGROUP, SELECT_GROUP, SELECT_USER};
 use crate::memory::read;
@@ -10,7 +11,7 @@ use crate::record::{Report, count, send};
 use crate::resource::Resource;
 use crate::shared;
 use crate::task;
-use aya_ebpf::helpers::generated::{bpf_get_current_cgroup_id, bpf_get_current_pid_tgid};
+use aya_ebpf::helpers::generated::bpf_get_current_cgroup_id;
 use guard_common::action::{Action, EAGAIN};
 use guard_common::decide::Reason;
 use guard_common::event::{Counter, Verdict};
@@ -23,9 +24,8 @@ use guard_common::tables::HAS_EXEC_SELECTORS;
 #[inline(always)]
 pub fn at_exec(bprm: u64) -> i32 {
     let Some(generation) = Generation::live() else { return 0 };
-    // SAFETY: the helper has no requirements.
-    let tgid = (unsafe { bpf_get_current_pid_tgid() } >> 32) as u32;
-    if tgid == 1 || tgid as u64 == get(&AGENT_TGID) {
+    let tgid = agent::running();
+    if tgid == 1 || agent::is_agent(tgid) {
         return 0;
     }
     // SAFETY: the helper has no requirements.

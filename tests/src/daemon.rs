@@ -54,7 +54,7 @@ pub fn configure(name: &str, bundle: &Bundle) -> Result<PathBuf> {
     bundle.write(&directory.join("bundle"))?;
     fs::write(
         directory.join("agent.toml"),
-        "bundle = \"bundle\"\nrun_dir = \"run\"\nstate_dir = \"state\"\n",
+        "bundle = \"bundle\"\nrun_dir = \"run\"\nstate_dir = \"state\"\npins = \"none\"\n",
     )
     .context("write agent.toml")?;
     Ok(directory)
@@ -185,9 +185,18 @@ impl Daemon {
         matches!(self.child.try_wait(), Ok(None))
     }
 
+    /// Waits for it to end by itself.
+    pub fn ended(mut self) -> Result<ExitStatus> {
+        self.wait()
+    }
+
     /// Asks it to end and waits for it.
     pub fn stop(mut self) -> Result<ExitStatus> {
         kill(self.pid(), Signal::SIGTERM).context("signal the daemon")?;
+        self.wait()
+    }
+
+    fn wait(&mut self) -> Result<ExitStatus> {
         let process = pidfd(&self.child)?;
         let timeout = PollTimeout::try_from(STOP).context("time-out")?;
         if poll(&mut [PollFd::new(process.as_fd(), PollFlags::POLLIN)], timeout).context("poll")? == 0 {

@@ -15,9 +15,9 @@ use crate::{
     admin, attributes, caches, canary, checks, coverage, credentials, deputies, doors, escape, exactness,
     exec, failures, families, file, first_hour, flood, generations, hostile, identity, image, includes,
     interpreter, layout, lifecycle, listening, machine, mode, mounts, names, network, nspawn, own_tmpfs,
-    packaged, path, podman, process, programs, quickstart, quiet, reference, requirements, ring, running,
-    sctp, selector, self_protection, selftest, sending, session, shadow, starters, stdio, store, successor,
-    systemd, unix, unused, users, why, windows,
+    packaged, path, pins, podman, process, programs, quickstart, quiet, reference, requirements, ring,
+    running, sctp, selector, self_protection, selftest, sending, session, shadow, starters, stdio, store,
+    successor, systemd, unix, unused, users, why, windows,
 };
 
 /// One test: run once without Guard and once under it.
@@ -153,6 +153,7 @@ const FAMILIES: &[Family] = &[
             store::PART,
             why::PART,
             mode::PART,
+            pins::PART,
             windows::PART,
             shadow::PART,
             unused::PART,

@@ -3,7 +3,6 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
@@ -51,7 +50,7 @@ fn shared(number: usize) -> PathBuf {
 
 /// Makes the files and programs.
 pub(crate) fn prepare() -> Result<()> {
-    for name in ["first", "second", "either-way", "truncated"] {
+    for name in ["first", "second", "either-way", "appended"] {
         layout::file(&file(name), b"content\n")?;
     }
     for number in 0..SHARED {
@@ -80,12 +79,12 @@ fn policies() -> [Bundle; 2] {
         + &permit("run", "agent", &["exec"], &one_of(&scripts));
     let fillers: Vec<PathBuf> = (0..FILLERS).map(|number| file(&format!("filler-{number}/x"))).collect();
     let first = permit("a", "agent", &["file.read"], &one_of(&[file("first"), file("either-way")]))
-        + &permit("b", "agent", &["file.write"], &one_of(&[file("truncated")]))
+        + &permit("b", "agent", &["file.append"], &one_of(&[file("appended")]))
         + &permit("c", "agent", &["exec"], &one_of(&[file("first-script")]));
     let second = permit("filler", "agent", &["file.read"], &within(&fillers))
         + &permit("a", "agent", &["file.read"], &one_of(&[file("second")]))
         + &permit("b", "agent", &["file.write"], &one_of(&[file("either-way")]))
-        + &permit("c", "agent", &["file.truncate"], &one_of(&[file("truncated")]))
+        + &permit("c", "agent", &["file.read"], &one_of(&[file("appended")]))
         + &permit("d", "agent", &["exec"], &one_of(&[file("second-interpreter")]));
     let bundle = |version| Bundle::new("flip").version(version).subject("agent", "user = \"agent\"");
     [
@@ -177,7 +176,8 @@ impl Tally {
     }
 }
 
-/// Opens, of which each is one decision.
+/// Opens, of which each is one decision: what `O_CREAT` and `O_TRUNC` do would be further ones, on which side of
+/// a switch they may.
 fn opens(shared: &[PathBuf], round: u64, tally: &mut Tally) -> io::Result<()> {
     for path in shared {
         let result = File::open(path).map(drop);
@@ -190,11 +190,7 @@ fn opens(shared: &[PathBuf], round: u64, tally: &mut Tally) -> io::Result<()> {
     let neither = if odd {
         File::options().read(true).write(true).open(file("either-way"))
     } else {
-        File::options()
-            .write(true)
-            .custom_flags(libc::O_CREAT | libc::O_TRUNC)
-            .mode(0o666)
-            .open(file("truncated"))
+        File::options().read(true).append(true).open(file("appended"))
     };
     if tally.allowed(&neither.map(drop)) {
         tally.add(MIXED);

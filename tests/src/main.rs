@@ -53,6 +53,7 @@ mod nspawn;
 mod own_tmpfs;
 mod packaged;
 mod path;
+mod pins;
 mod podman;
 mod process;
 mod programs;

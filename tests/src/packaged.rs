@@ -109,12 +109,21 @@ fn services_before_and_after_the_packaged_agent_are_both_labelled_when_it_is_rea
     ensure!(early.iter().all(|line| line == "refused"), "what ran before the agent was ready: {early:?}");
     let refused = said("early").iter().filter(|line| *line == "refused").count();
     systemctl(&["stop", EARLY])?;
-    systemctl(&["stop", AGENT])?;
-    // The control: without the agent the same services read the file.
+    // Stopping the agent changes nothing; disarming does.
     fs::write("/etc/systemd/system/guard-late.service", late_alone()?).context("write the unit")?;
     layout::run("systemctl", &["daemon-reload"])?;
+    systemctl(&["stop", AGENT])?;
     systemctl(&["start", LATE])?;
-    ensure!(said("late") == ["refused", "read"], "without the agent: {:?}", said("late"));
+    ensure!(said("late") == ["refused", "refused"], "with the agent stopped: {:?}", said("late"));
+    systemctl(&["start", AGENT])?;
+    layout::run("guardctl", &["disarm", "--yes", "--reason", "the end of the test"])?;
+    eventually("the unit ends with its agent", || {
+        let state = Command::new("systemctl").args(["is-active", AGENT]).output().context("ask systemd")?;
+        Ok(String::from_utf8_lossy(&state.stdout).trim() == "inactive")
+    })?;
+    // The control: without Guard the same services read the file.
+    systemctl(&["start", LATE])?;
+    ensure!(said("late") == ["refused", "refused", "read"], "disarmed: {:?}", said("late"));
     println!("  the early service was refused {refused} times");
     Ok(())
 }

@@ -33,7 +33,7 @@ pub(crate) const PART: Part = Part {
     ),
 };
 
-fn prepare() -> Result<()> {
+pub(crate) fn prepare() -> Result<()> {
     layout::create()?;
     let own = fs::read("/proc/self/exe").context("read this program")?;
     layout::program(&tool(), &own)
@@ -43,7 +43,7 @@ fn tool() -> PathBuf {
     path("selected/tool")
 }
 
-fn bundle() -> Bundle {
+pub(crate) fn bundle() -> Bundle {
     let open = within(&[path("open")]);
     Bundle::new("running")
         .subject("agent", "user = \"agent\"")
@@ -135,28 +135,63 @@ fn a_fork_storm_while_a_policy_adds_a_subject_leaves_nobody_unlabelled(case: &Ca
 
 /// From when `begin` returns, no process of a fork storm may be unlabelled.
 fn under_a_storm(case: &Case<'_>, begin: impl FnOnce() -> Result<Daemon>) -> Result<()> {
-    const STORMS: usize = 2;
-    let wanted: u64 = if case.full { 20_000 } else { 300 };
-    let counters = raw::SharedCounters::new().context("share memory")?;
-    let storms =
-        (0..STORMS).map(|_| attempt::start(AGENT, || storm(&counters))).collect::<Result<Vec<_>>>()?;
-    let daemon = begin();
-    counters.at(PHASE).store(if daemon.is_ok() { READY } else { OVER }, Ordering::SeqCst);
-    // Whoever finishes the number ends the phase.
-    while daemon.is_ok() && counters.at(REFUSED).load(Ordering::SeqCst) < wanted {
-        ensure!(counters.at(LEAKS).load(Ordering::SeqCst) == 0, "a process read the canary under Guard");
-        std::thread::yield_now();
+    let storm = Storm::start()?;
+    let daemon = begin()?;
+    storm.enforced();
+    storm.goes_on(if case.full { 20_000 } else { 300 })?;
+    case.tried(storm.end()?);
+    daemon.stop().map(drop)
+}
+
+/// Chains of processes of `agent`, each of which tries the canary and starts the next one.
+pub(crate) struct Storm {
+    counters: raw::SharedCounters,
+    chains: Vec<attempt::Running>,
+}
+
+impl Storm {
+    /// Starts it.
+    pub(crate) fn start() -> Result<Self> {
+        const CHAINS: usize = 2;
+        let counters = raw::SharedCounters::new().context("share memory")?;
+        let chains =
+            (0..CHAINS).map(|_| attempt::start(AGENT, || storm(&counters))).collect::<Result<_>>()?;
+        Ok(Self { counters, chains })
     }
-    counters.at(PHASE).store(OVER, Ordering::SeqCst);
-    for storm in storms {
-        storm.outcome()?;
+
+    /// From here on, none of its processes may read the canary.
+    pub(crate) fn enforced(&self) {
+        self.counters.at(PHASE).store(READY, Ordering::SeqCst);
     }
-    daemon?.stop()?;
-    let (leaks, forks) =
-        (counters.at(LEAKS).load(Ordering::SeqCst), counters.at(FORKS).load(Ordering::SeqCst));
-    case.tried(forks);
-    ensure!(leaks == 0, "{leaks} of {forks} processes read the canary under Guard");
-    Ok(())
+
+    /// Waits for so many refusals, and for none of the other kind.
+    pub(crate) fn goes_on(&self, refusals: u64) -> Result<()> {
+        let wanted = self.counters.at(REFUSED).load(Ordering::SeqCst) + refusals;
+        while self.counters.at(REFUSED).load(Ordering::SeqCst) < wanted {
+            let leaks = self.counters.at(LEAKS).load(Ordering::SeqCst);
+            ensure!(leaks == 0, "{leaks} processes read the canary under Guard");
+            std::thread::yield_now();
+        }
+        Ok(())
+    }
+
+    /// Ends it. Returns how many processes there were.
+    pub(crate) fn end(mut self) -> Result<u64> {
+        self.counters.at(PHASE).store(OVER, Ordering::SeqCst);
+        for chain in self.chains.drain(..) {
+            chain.outcome()?;
+        }
+        let count = |index| self.counters.at(index).load(Ordering::SeqCst);
+        let (leaks, forks) = (count(LEAKS), count(FORKS));
+        ensure!(leaks == 0, "{leaks} of {forks} processes read the canary under Guard");
+        Ok(forks)
+    }
+}
+
+impl Drop for Storm {
+    fn drop(&mut self) {
+        self.counters.at(PHASE).store(OVER, Ordering::SeqCst);
+    }
 }
 
 /// Starts a chain of processes and waits for its end, which is when nobody holds the pipe any more.

@@ -23,6 +23,7 @@ use crate::file::read;
 use crate::identity::{helper, run_helper};
 use crate::layout::{self, ROOT, canary, path};
 use crate::lifecycle::{ends_with, output};
+use crate::pins::Fixture;
 use crate::step;
 use crate::users::{AGENT, CI, FREE, Identity, WEBSRV};
 
@@ -54,6 +55,7 @@ pub(crate) const ALONE: Part = Part {
     tests: tests!(
         others: [
             a_session_is_what_it_was_when_the_agent_starts_again,
+            a_session_is_what_it_was_without_the_agent_and_under_its_next_version,
             a_session_of_a_removed_subject_is_denied_everything,
             a_mode_counts_for_sessions_with_variables,
         ],
@@ -514,6 +516,27 @@ fn a_session_is_what_it_was_when_the_agent_starts_again(_: &Case<'_>) -> Result<
     ensure!(known.iter().all(|known| *known < number), "{number} among {known:?}");
     new.read()?.context("what policy permits")?;
     daemon.stop().map(drop)
+}
+
+fn a_session_is_what_it_was_without_the_agent_and_under_its_next_version(_: &Case<'_>) -> Result<()> {
+    let fixture = Fixture::new("sessions-pinned", &alone(1)?)?;
+    let daemon = fixture.start()?;
+    let one = tree(FREE, "one");
+    let set = format!("tree={}", one.display());
+    let builder =
+        |file: &Path| Waiting::start(as_free(of_daemon(&daemon, "builder", &["--set", &set])), file);
+    let (own, other) = (one.join("file"), tree(FREE, "two").join("file"));
+    let alone = (builder(&own)?, builder(&other)?);
+    let later = (builder(&own)?, builder(&other)?);
+    let before = session_of(&daemon, later.0.pid())?;
+    drop(daemon);
+    alone.0.read()?.context("the tree of the session, without an agent")?;
+    alone.1.expect_refusal()?;
+    let daemon = fixture.upgraded(true)?;
+    let now = session_of(&daemon, later.0.pid())?;
+    ensure!(now["id"] == before["id"] && now["ended"].is_null(), "{before} became {now}");
+    later.0.read()?.context("the tree of the session, under the next version")?;
+    later.1.expect_refusal()
 }
 
 fn a_session_of_a_removed_subject_is_denied_everything(_: &Case<'_>) -> Result<()> {

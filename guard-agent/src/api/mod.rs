@@ -1,6 +1,7 @@
 //! The APIs: HTTP and JSON over unix sockets, one for administrators and one for everybody.
 
 mod coverage;
+mod disarm;
 mod events;
 mod extract;
 mod mode;

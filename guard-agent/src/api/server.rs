@@ -1,7 +1,7 @@
 //! The server's side.
 
 use super::types::Failure;
-use super::{coverage, events, mode, policy, report, selftest, sessions, why};
+use super::{coverage, disarm, events, mode, policy, report, selftest, sessions, why};
 use crate::daemon::Shared;
 use crate::kernel::peer_process;
 use axum::Json;
@@ -63,14 +63,19 @@ impl Connected<IncomingStream<'_, UnixListener>> for Peer {
     }
 }
 
-/// Serves until the daemon ends.
+/// Serves until `end`; what was asked before that is answered.
 ///
 /// # Errors
 /// If the listener fails.
-pub async fn serve(listener: UnixListener, shared: Shared) -> io::Result<()> {
+pub async fn serve(
+    listener: UnixListener,
+    shared: Shared,
+    end: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
     let router = Router::new()
         .route("/v1/status", get(status))
         .merge(coverage::routes())
+        .merge(disarm::routes())
         .merge(events::routes())
         .merge(policy::routes())
         .merge(mode::routes())
@@ -82,7 +87,8 @@ pub async fn serve(listener: UnixListener, shared: Shared) -> io::Result<()> {
         .method_not_allowed_fallback(no_method)
         .layer(middleware::from_fn_with_state(shared.clone(), only_unlabelled_root))
         .with_state(shared);
-    axum::serve(listener, router.into_make_service_with_connect_info::<Peer>()).await
+    let service = router.into_make_service_with_connect_info::<Peer>();
+    axum::serve(listener, service).with_graceful_shutdown(end).await
 }
 
 /// Root may use the API, unless it carries a label: a subject never changes its own policy.

@@ -6,7 +6,7 @@ use crate::analysis::can::Finding;
 use crate::analysis::can::Named;
 use crate::bundle::{Ended, Entry, Hold, Shadow};
 use crate::coverage::ActionCoverage;
-use crate::daemon::{ModeChange, ModeSetting, Session};
+use crate::daemon::{Disarm, ModeChange, ModeSetting, Session};
 use crate::events::{BundleRecord, Missing, Record};
 use crate::policy::{Mode, Unenforceable};
 use crate::store::StoreStatus;
@@ -43,6 +43,13 @@ pub struct Status {
     /// Why a shadow that stood does not stand any more, although nobody ended it.
     #[serde(default)]
     pub shadow_lost: Option<String>,
+    /// Where the programs are pinned, so that enforcement goes on when the agent ends; null if it ends with the
+    /// agent.
+    #[serde(default)]
+    pub pinned: Option<String>,
+    /// When enforcement was last ended on purpose.
+    #[serde(default)]
+    pub disarmed: Option<Disarm>,
     /// Change windows of the live bundle.
     #[serde(default)]
     pub windows: Vec<WindowStatus>,
@@ -55,6 +62,29 @@ pub struct Status {
     /// What is remembered of events.
     #[serde(default)]
     pub store: StoreStatus,
+}
+
+/// Body of `POST /v1/disarm`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DisarmRequest {
+    /// Why.
+    pub reason: String,
+}
+
+/// The answer to it: nothing is enforced any more.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Disarmed {
+    /// [`Disarmed::SCHEMA`].
+    pub schema: String,
+    /// What was recorded.
+    #[serde(flatten)]
+    pub disarm: Disarm,
+}
+
+impl Disarmed {
+    /// The schema of the answer.
+    pub const SCHEMA: &str = "guard.disarmed/1";
 }
 
 /// The live bundle.
@@ -458,6 +488,9 @@ pub struct History {
     /// Shadows that ended, oldest first.
     #[serde(default)]
     pub shadows: Vec<Ended>,
+    /// When enforcement was ended on purpose, oldest first.
+    #[serde(default)]
+    pub disarms: Vec<Disarm>,
 }
 
 /// Answer to `POST /v1/policy/release-hold`.

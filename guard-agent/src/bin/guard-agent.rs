@@ -44,7 +44,7 @@ fn main() -> ExitCode {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(ansi).init();
     match arguments.command {
         Command::Run { config } => run(&config),
-        Command::Probe => match kernel::Kernel::load() {
+        Command::Probe => match kernel::Kernel::load(None) {
             Ok(kernel) => {
                 for program in kernel.programs() {
                     println!("{} {}", program.name, program.instructions_verified);
@@ -69,11 +69,17 @@ fn run(path: &Path) -> ExitCode {
     match daemon::run(&config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.is_invalid_input() => failed(Exit::Invalid, &error),
-        Err(error @ daemon::StartError::AlreadyRunning(_)) => failed(Exit::No, &error),
+        Err(error) if error.is_second() => failed(Exit::No, &error),
         Err(error @ daemon::StartError::NotRoot) => failed(Exit::NotPermitted, &error),
         Err(error) => {
             let code = failed(Exit::Degraded, &error);
-            eprintln!("guard-agent: not enforcing");
+            match config.pins.filter(|pins| kernel::is_armed(pins)) {
+                None => eprintln!("guard-agent: not enforcing"),
+                Some(pins) => eprintln!(
+                    "guard-agent: what an agent before this one pinned in {} goes on enforcing",
+                    pins.display()
+                ),
+            }
             code
         }
     }

@@ -1,6 +1,7 @@
 //! HTTP over the daemon's unix socket.
 
 use super::CliError;
+use crate::kernel::is_armed;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
@@ -16,6 +17,9 @@ use tokio::net::UnixStream;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Longest answer that is read whole.
 const ANSWER_MAX: usize = 16 << 20;
+
+/// Where the agent pins its programs, unless its configuration says otherwise.
+const PINS: &str = "/sys/fs/bpf/guard";
 
 /// The way to the daemon.
 pub(super) struct Client {
@@ -82,10 +86,17 @@ impl Client {
                 "{socket}: permission denied: the admin socket is for root, try sudo guardctl"
             )),
             io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => CliError::unreachable(format!(
-                "the daemon is not running (nobody listens on {socket})\n\
+                "the daemon is not running (nobody listens on {socket}){}\n\
                  start it:    sudo systemctl start guard-agent\n\
                  or by hand:  sudo guard-agent run --config /etc/guard/agent.toml\n\
-                 why not:     sudo guardctl doctor"
+                 why not:     sudo guardctl doctor",
+                if is_armed(Path::new(PINS)) {
+                    format!(
+                        "\nwhat it made live last is still enforced, by programs that are pinned in {PINS}"
+                    )
+                } else {
+                    String::new()
+                }
             )),
             _ => CliError::unreachable(format!("cannot connect to {socket}: {error}")),
         }

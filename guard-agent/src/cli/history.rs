@@ -6,7 +6,7 @@ use super::screen::{Screen, short};
 use super::{CliError, Exit};
 use crate::api::types::{History, Released, RollbackRequest};
 use crate::bundle::{Ended, Entry, How};
-use crate::daemon::ModeChange;
+use crate::daemon::{Disarm, ModeChange};
 use crate::events::escape::line;
 use crate::policy::{self, Mode};
 use clap::Args;
@@ -74,6 +74,7 @@ fn render(history: &History) -> String {
     }
     dated.extend(history.modes.iter().map(|change| (change.at.as_str(), mode(change))));
     dated.extend(history.shadows.iter().map(|ended| (ended.ended.as_str(), shadow(ended))));
+    dated.extend(history.disarms.iter().map(|ended| (ended.at.as_str(), disarm(ended))));
     // Times of the same form, so their order is that of the text.
     dated.sort_by(|(one, _), (other, _)| seconds(one).cmp(seconds(other)));
     let mut lines: Vec<String> = dated.into_iter().map(|(_, text)| text).collect();
@@ -109,6 +110,17 @@ fn mode(change: &ModeChange) -> String {
         line(seconds(&change.at)),
         line(&change.subject),
         line(&change.by)
+    )
+}
+
+/// The end of enforcement.
+fn disarm(disarm: &Disarm) -> String {
+    format!(
+        "   -  {}Z  disarmed{}  by {}  \"{}\"",
+        line(seconds(&disarm.at)),
+        if disarm.offline { " offline" } else { "" },
+        line(&disarm.by),
+        line(&disarm.reason)
     )
 }
 
@@ -203,10 +215,16 @@ mod tests {
             modes: vec![change],
             shadow: Some(beside.clone()),
             shadows: vec![ended],
+            disarms: vec![Disarm {
+                at: "2026-01-02T03:04:02Z".into(),
+                by: "uid 0".into(),
+                reason: "INC-0".into(),
+                offline: true,
+            }],
         };
         assert_eq!(
             render(&history),
-            "   -  2026-01-02T03:04:03Z  shadow stopped  web version 2 (fedcba987654…), since 2026-01-01T00:00:00Z  by uid 0\n   -  2026-01-02T03:04:04Z  mode  nginx: enforce until 2026-01-02T04:04:04Z  by uid 0\n   7  2026-01-02T03:04:05Z  rollback to 4  web\\x1b version 3 (0123456789ab…)  signed by release  \
+            "   -  2026-01-02T03:04:02Z  disarmed offline  by uid 0  \"INC-0\"\n   -  2026-01-02T03:04:03Z  shadow stopped  web version 2 (fedcba987654…), since 2026-01-01T00:00:00Z  by uid 0\n   -  2026-01-02T03:04:04Z  mode  nginx: enforce until 2026-01-02T04:04:04Z  by uid 0\n   7  2026-01-02T03:04:05Z  rollback to 4  web\\x1b version 3 (0123456789ab…)  signed by release  \
              by uid 0, logged in as uid 1000  \"INC-1\"  (live)\nshadow web version 4 (fedcba987654…) since 2026-01-02T03:04:06Z by uid 0\nheld until 2026-01-02T05:04:05Z by uid 0"
         );
         let empty = History {
@@ -215,6 +233,7 @@ mod tests {
             modes: Vec::new(),
             shadow: None,
             shadows: Vec::new(),
+            disarms: Vec::new(),
             ..history
         };
         assert_eq!(render(&empty), "nothing was live on this host yet");

@@ -9,6 +9,7 @@ mod bundle;
 mod check;
 mod client;
 mod coverage;
+mod disarm;
 mod doctor;
 mod events;
 mod exit;
@@ -86,6 +87,9 @@ enum Command {
     Events(Events),
     /// Which policy denied this, and what would change it? Or was it not Guard?
     Why(why::Args),
+    /// End enforcement on this host: the agent detaches everything and ends. Nothing else does once the agent's
+    /// programs are pinned, not even stopping or killing it.
+    Disarm(disarm::Disarming),
     /// Enforce or only monitor a subject for a while; then the bundle's mode counts again, by itself.
     Mode(mode::SetMode),
     /// What was granted and never used.
@@ -197,6 +201,7 @@ impl Cli {
             Command::Doctor(doctor) => doctor.output.json,
             Command::Init(args) => args.json,
             Command::Learn(args) => args.json,
+            Command::Disarm(args) => args.json,
             Command::Mode(args) => args.json,
             Command::Report(args) => args.json,
             Command::Run(_) => false,
@@ -240,6 +245,7 @@ impl Cli {
             Command::Doctor(args) => doctor::run(&screen, args.root.as_deref(), args.output.json),
             Command::Init(args) => init::run(&screen, &args),
             Command::Learn(args) => wait(learn::run(&client, &screen, &args)),
+            Command::Disarm(args) => wait(args.run(&client, &screen)),
             Command::Mode(args) => wait(args.run(&client, &screen)),
             Command::Report(args) => wait(args.run(&client, &screen)),
             Command::Sessions(args) => wait(args.run(&client, &screen)),
@@ -292,6 +298,8 @@ mod tests {
             "guardctl mode enforce nginx --for 1h",
             "guardctl mode monitor nginx --for 10m --reason INC-4412 --json",
             "guardctl mode bundle nginx -y",
+            "guardctl disarm --reason INC-4412 --yes --json",
+            "guardctl disarm --offline --reason x --config /etc/guard/agent.toml",
             "guardctl run --as coder --set worktree=PWD --reason INC-1 -- make test",
             "guardctl sessions --all --subject coder --json",
             "guardctl selftest --json",

@@ -50,7 +50,19 @@ fn render(status: &Status, screen: Screen, now: i64) -> String {
     lines.extend(trust(&status.policy));
     lines.extend(beside(status, now));
     let attached = status.programs.iter().filter(|program| program.attached).count();
-    lines.push(format!("  programs  {attached} attached"));
+    let stay = match &status.pinned {
+        Some(pins) => format!("pinned in {}: they stay when the agent ends", line(pins)),
+        None => "they end with the agent".to_owned(),
+    };
+    lines.push(format!("  programs  {attached} attached, {stay}"));
+    lines.extend(status.disarmed.as_ref().map(|disarm| {
+        format!(
+            "  disarmed  last at {} by {}: \"{}\"",
+            people_time(&disarm.at),
+            line(&disarm.by),
+            line(&disarm.reason)
+        )
+    }));
     lines.push(format!(
         "  decided   {}, denied {}, would deny {}, would allow {}, denied for want of a decision {}",
         grouped(counters.decided),
@@ -216,6 +228,8 @@ mod tests {
             policy: PolicyStatus { accepts_unsigned: true, ..PolicyStatus::default() },
             shadow: None,
             shadow_lost: None,
+            pinned: Some("/sys/fs/bpf/guard".to_owned()),
+            disarmed: None,
             windows: Vec::new(),
             subjects: vec![subject("ai-coder", &["file.create", "sys.bpf"]), subject("nginx", &[])],
             programs: vec![ProgramStatus {
@@ -240,7 +254,7 @@ mod tests {
   policy    quickstart version 1 (0123456789ab…), generation 2
   from      /etc/guard/policy
   signed    by nobody; unsigned bundles are accepted
-  programs  1 attached
+  programs  1 attached, pinned in /sys/fs/bpf/guard: they stay when the agent ends
   decided   12 345, denied 12, would deny 0, would allow 0, denied for want of a decision 0
   events    0 sent, 0 lost
   memory    3 kinds of events, 40 KiB, 0 events not stored
@@ -270,6 +284,24 @@ mod tests {
         let text = render(&status, Screen { colour: false }, 0);
         assert!(text.contains("\n  signed    by release, ops; 2 of 3 keys must sign\n"), "{text}");
         assert!(text.contains("\n  held      until 2026-01-02T05:04:05Z by uid 0: INC-1\n"), "{text}");
+    }
+
+    #[test]
+    fn what_ended_enforcement_last_is_said() {
+        let mut status = status();
+        status.pinned = None;
+        status.disarmed = Some(crate::daemon::Disarm {
+            at: "2026-01-02T03:04:05Z".to_owned(),
+            by: "uid 0".to_owned(),
+            reason: "INC-1\x1b".to_owned(),
+            offline: true,
+        });
+        let text = render(&status, Screen { colour: false }, 0);
+        let wanted = "
+  programs  1 attached, they end with the agent
+  disarmed  last at 2026-01-02 03:04:05 UTC by uid 0: \"INC-1\\x1b\"
+";
+        assert!(text.contains(wanted), "{text}");
     }
 
     #[test]

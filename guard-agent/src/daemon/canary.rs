@@ -6,14 +6,12 @@
 
 use super::labelling;
 use crate::kernel::{EventStream, Kernel, KernelError};
-use guard_common::action::{Action, EACCES};
+use guard_common::action::{Action, EACCES, EAGAIN};
 use guard_common::decide::Reason;
 use guard_common::event::{Event, Verdict};
 use guard_common::label::{CANARY_SUBJECT, LabelRequest};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::UdpSocket;
-use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -22,7 +20,8 @@ use std::time::{Duration, Instant};
 /// Operations of the canary, in the order in which the child reports them.
 const OPERATIONS: [Action; 4] = [Action::FileRead, Action::Exec, Action::NetConnect, Action::UnixConnect];
 
-/// How long the kernel's events may take to arrive. Nothing depends on it but the failure message.
+/// How long it may take until events of every operation found room. Others can fill the ring, and keep the agent
+/// from proving anything for as long.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why enforcement is not proven.
@@ -104,50 +103,67 @@ pub(super) fn prove(
         labelling::stat(pid).ok_or_else(|| CanaryError::Child(format!("process {pid} is gone")))?;
     let request = LabelRequest::attach(start_ticks, CANARY_SUBJECT).with_session(nonce);
     kernel.label_requested(&[(pid, request)])?;
-    for (action, errno) in OPERATIONS.iter().zip(canary.round().map_err(child_error)?) {
-        if errno != EACCES {
-            return Err(CanaryError::NotDenied { action: action.row().name, errno, expected: EACCES });
+    let is_canarys = |event: &Event| {
+        event.session == nonce && event.subject == CANARY_SUBJECT && event.verdict == Verdict::Denied as u8
+    };
+    let mut reports = Reports { is_canarys, generation, seen: 0, undecided: None, early };
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        // Room for its events: others may have filled the ring, and may fill it again meanwhile.
+        reports.read(events);
+        for (action, errno) in OPERATIONS.iter().zip(canary.round().map_err(child_error)?) {
+            // Until 6.1 the kernel may not hand out the label where forks abound: no answer yet.
+            if errno != EACCES && errno != EAGAIN {
+                return Err(CanaryError::NotDenied { action: action.row().name, errno, expected: EACCES });
+            }
+        }
+        // An event is in the ring before the operation is answered.
+        reports.read(events);
+        match reports.missing()? {
+            None => break,
+            Some(action) if Instant::now() > deadline => return Err(CanaryError::NotReported(action)),
+            Some(_) => {}
         }
     }
     drop((canary, listener));
     let _ = std::fs::remove_file(&socket);
-    let canary = |event: &Event| {
-        event.session == nonce && event.subject == CANARY_SUBJECT && event.verdict == Verdict::Denied as u8
-    };
-    reported(events, canary, generation, early)
+    Ok(())
 }
 
-/// Waits until every operation was reported by an event that is the canary's, as a decision of this
-/// generation. All events that are read go to `early`, for the reader that takes over.
-fn reported(
-    events: &mut EventStream,
-    is_canarys: impl Fn(&Event) -> bool,
+/// What the kernel reported of the canary's operations.
+struct Reports<'a, F> {
+    is_canarys: F,
     generation: u64,
-    early: &mut Vec<Event>,
-) -> Result<(), CanaryError> {
-    let deadline = Instant::now() + PATIENCE;
-    let (mut seen, mut undecided) = (0, None);
-    loop {
+    /// Actions that were reported as denied by this generation, as bits.
+    seen: u64,
+    undecided: Option<CanaryError>,
+    /// All events that were read, for the reader that takes over.
+    early: &'a mut Vec<Event>,
+}
+
+impl<F: Fn(&Event) -> bool> Reports<'_, F> {
+    /// Reads what is in the ring.
+    fn read(&mut self, events: &mut EventStream) {
         events.drain(usize::MAX, |event| {
-            early.push(*event);
-            if !is_canarys(event) {
-            } else if event.reason == Reason::Policy as u8 && event.generation == generation {
-                seen |= event.actions;
+            self.early.push(*event);
+            if !(self.is_canarys)(event) || event.reason == Reason::StorageBusy as u8 {
+            } else if event.reason == Reason::Policy as u8 && event.generation == self.generation {
+                self.seen |= event.actions;
             } else {
-                undecided.get_or_insert_with(|| not_decided(event));
+                self.undecided.get_or_insert_with(|| not_decided(event));
             }
         });
-        if let Some(error) = undecided {
-            return Err(error);
+    }
+
+    /// The first operation that was not reported.
+    fn missing(&mut self) -> Result<Option<&'static str>, CanaryError> {
+        match self.undecided.take() {
+            Some(error) => Err(error),
+            None => {
+                let missing = OPERATIONS.iter().find(|action| self.seen & action.bit() == 0);
+                Ok(missing.map(|action| action.row().name))
+            }
         }
-        let Some(missing) = OPERATIONS.iter().find(|action| seen & action.bit() == 0) else { return Ok(()) };
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(CanaryError::NotReported(missing.row().name));
-        }
-        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
-        // Interrupted or timed out: the loop finds out.
-        let _ = poll(&mut [PollFd::new(events.as_fd(), PollFlags::POLLIN)], timeout);
     }
 }
 

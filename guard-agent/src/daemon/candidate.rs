@@ -1,5 +1,6 @@
 //! Bundles that could become the live one, and which of them the daemon starts with.
 
+use super::disarms::{self, Disarm};
 use super::engine::{ApplyError, compile};
 use super::modes::{Modes, Now};
 use super::sessions::Sessions;
@@ -15,6 +16,7 @@ pub(super) struct Stored {
     pub(super) shelf: Shelf,
     pub(super) modes: Modes,
     pub(super) sessions: Sessions,
+    pub(super) disarms: Vec<Disarm>,
 }
 
 impl Stored {
@@ -34,7 +36,11 @@ impl Stored {
         let shelf = Shelf::open(state_dir)?;
         let now = Now::read();
         let sessions = Sessions::read(state_dir, &now.boot_id, now.wall);
-        Ok(Self { ids, ids_file, shelf, modes: Modes::read(state_dir), sessions })
+        let disarms = disarms::read(state_dir).unwrap_or_else(|error| {
+            tracing::error!("when enforcement was ended before is not known: {error}");
+            Vec::new()
+        });
+        Ok(Self { ids, ids_file, shelf, modes: Modes::read(state_dir), sessions, disarms })
     }
 }
 

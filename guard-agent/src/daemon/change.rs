@@ -145,6 +145,7 @@ impl Engine {
             modes: self.modes.changes().to_vec(),
             shadow: self.shelf.shadows().current().cloned(),
             shadows: self.shelf.shadows().ended().to_vec(),
+            disarms: self.disarms.clone(),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use super::candidate::{Kept, Stored};
 use super::containers::Containers;
+use super::disarms::Disarm;
 use super::labelling;
 use super::modes::{Modes, Now};
 use super::names::Watch;
@@ -129,7 +130,7 @@ pub struct Engine {
     /// The kernel side.
     pub(super) kernel: Kernel,
     pub(super) ids: SubjectIds,
-    ids_file: PathBuf,
+    pub(super) ids_file: PathBuf,
     /// Copies of the bundles that were live, and the record of them.
     pub(super) shelf: Shelf,
     pub(super) trust: TrustConfig,
@@ -145,6 +146,8 @@ pub struct Engine {
     pub(super) sessions: Sessions,
     /// Processes of sessions that an agent before this one knew, until they are labelled again.
     pub(super) resumed: Vec<(i32, LabelRequest)>,
+    /// When enforcement was ended on purpose.
+    pub(super) disarms: Vec<Disarm>,
     /// Why the daemon started with another bundle than the configured one.
     pub(super) kept: Option<Kept>,
     since: Option<SystemTime>,
@@ -167,7 +170,7 @@ impl Engine {
         store: Arc<Store>,
         names: Watch,
     ) -> Self {
-        let Stored { ids, ids_file, shelf, modes, sessions } = stored;
+        let Stored { ids, ids_file, shelf, modes, sessions, disarms } = stored;
         Self {
             kernel,
             ids,
@@ -181,6 +184,7 @@ impl Engine {
             told: Told::default(),
             sessions,
             resumed: Vec::new(),
+            disarms,
             kept: None,
             since: None,
             names,
@@ -456,6 +460,8 @@ impl Engine {
             policy,
             shadow: self.shadow_status(),
             shadow_lost: self.shelf.lost.clone(),
+            pinned: self.kernel.pinned().map(|pins| pins.display().to_string()),
+            disarmed: self.disarms.last().cloned(),
             windows,
             subjects,
             programs: self

@@ -3,7 +3,7 @@
 use super::output::Output;
 use super::serve::Shared;
 use crate::events::{Kind, Lost, Renderer, SequenceTracker};
-use crate::kernel::EventStream;
+use crate::kernel::{EventStream, Seen};
 use crate::store::Noted;
 use guard_common::event::{Event, Verdict};
 use guard_common::label::CANARY_SUBJECT;
@@ -14,19 +14,21 @@ use tokio::sync::oneshot;
 const BATCH: usize = 1024;
 
 /// Reads the ring until `stop`, and then what is left in it. Every line goes to standard output and to
-/// the API, every event to the store. `early` are events that were read before.
+/// the API, every event to the store. `early` are events that were read before, `seen` says up to where an agent
+/// before this one had got.
 ///
 /// # Errors
 /// If the ring cannot be waited for.
 pub(super) async fn run(
     events: EventStream,
     early: Vec<Event>,
+    seen: Seen,
     shared: Shared,
     output: Output,
     mut stop: oneshot::Receiver<()>,
 ) -> std::io::Result<()> {
     let mut ring = events.register()?;
-    let mut batch = Batch::default();
+    let mut batch = Batch::after(seen);
     let renderer = shared.renderer();
     for event in &early {
         batch.take(event, &renderer, &shared);
@@ -58,8 +60,8 @@ pub(super) async fn run(
 }
 
 /// What one turn of the loop produced.
-#[derive(Default)]
 struct Batch {
+    seen: Seen,
     tracker: SequenceTracker,
     lines: Vec<Arc<str>>,
     noted: Vec<Noted>,
@@ -68,6 +70,11 @@ struct Batch {
 }
 
 impl Batch {
+    fn after(seen: Seen) -> Self {
+        let tracker = SequenceTracker::after(seen.last());
+        Self { seen, tracker, lines: Vec::new(), noted: Vec::new(), lost: 0, attached: false }
+    }
+
     fn take(&mut self, event: &Event, renderer: &Renderer, shared: &Shared) {
         let missing = self.tracker.observe(event.cpu, event.sequence);
         if missing != 0 {
@@ -99,6 +106,9 @@ impl Batch {
         let lost = std::mem::take(&mut self.lost);
         if lost != 0 {
             shared.store().lost(lost);
+        }
+        for (cpu, last) in self.tracker.last() {
+            self.seen.note(cpu, last);
         }
         if std::mem::take(&mut self.attached) {
             shared.relabel();

@@ -1,5 +1,6 @@
 //! What the tasks of the daemon share.
 
+use super::disarms::Disarm;
 use super::engine::{ApplyError, Engine};
 use super::mode::ModeError;
 use super::sessions::Session;
@@ -10,10 +11,11 @@ use crate::api::types::{
 use crate::events::{MountPoint, Renderer};
 use crate::kernel::{KernelError, LabelReader};
 use crate::store::Store;
+use std::io;
 use std::os::fd::BorrowedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 
 /// Lines that a slow reader of the API may fall behind before it loses some (and is told so).
 const BACKLOG: usize = 8192;
@@ -28,6 +30,21 @@ pub struct Shared {
     trials: Trials,
     /// Made anew when names or mounts change, so that events never wait for a compile.
     renderer: Arc<Mutex<Arc<Renderer>>>,
+    /// Whether the live bundle has change windows.
+    has_windows: watch::Sender<bool>,
+    /// Whether enforcement was ended.
+    disarmed: watch::Sender<bool>,
+}
+
+/// Why enforcement goes on.
+#[derive(Debug, thiserror::Error)]
+pub enum DisarmError {
+    /// It cannot be recorded.
+    #[error("nothing was changed: it cannot be recorded: {0}")]
+    Record(#[from] io::Error),
+    /// The kernel side failed.
+    #[error("{0}")]
+    Kernel(#[from] KernelError),
 }
 
 impl Shared {
@@ -39,6 +56,7 @@ impl Shared {
         let labels = Arc::new(engine.kernel.label_reader()?);
         let store = Arc::clone(&engine.store);
         let renderer = Arc::new(Mutex::new(Arc::new(renderer(&engine))));
+        let has_windows = watch::Sender::new(engine.has_windows());
         Ok(Self {
             engine: Arc::new(Mutex::new(engine)),
             lines: broadcast::channel(BACKLOG).0,
@@ -46,6 +64,8 @@ impl Shared {
             store,
             trials: Trials::default(),
             renderer,
+            has_windows,
+            disarmed: watch::Sender::new(false),
         })
     }
 
@@ -60,8 +80,15 @@ impl Shared {
         Arc::clone(&self.renderer.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn refresh_renderer(&self, engine: &Engine) {
+    /// Tells the other tasks that another bundle may be live, or the host another.
+    fn follow(&self, engine: &Engine) {
         *self.renderer.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(renderer(engine));
+        self.has_windows.send_replace(engine.has_windows());
+    }
+
+    /// Whether the live bundle has change windows, and when that changes.
+    pub(super) fn has_windows(&self) -> watch::Receiver<bool> {
+        self.has_windows.subscribe()
     }
 
     /// Processes that try what is enforced.
@@ -74,19 +101,44 @@ impl Shared {
         &self.store
     }
 
-    /// Detaches every program: nothing is enforced from here on, and no event comes any more.
+    /// What is to be done before the daemon ends. If the programs are pinned they stay, and enforcement goes on
+    /// as it is; otherwise everything is detached, nothing is enforced from here on, and no event comes any
+    /// more.
     ///
     /// # Errors
     /// If the kernel does not let one go; it does when the daemon has ended.
-    pub(super) fn detach(&self) -> Result<(), KernelError> {
+    pub(super) fn leave(&self) -> Result<(), KernelError> {
         let mut engine = self.engine();
         // An agent that starts soon finds the processes of sessions again.
         if let Err(error) = engine.look_for_sessions(&self.labels) {
             tracing::error!("the processes of sessions are not recorded: {error}");
         }
-        let detached = engine.kernel.detach();
+        let left = if engine.kernel.pinned().is_some() { Ok(()) } else { engine.kernel.disarm() };
         engine.harvest();
-        detached
+        left
+    }
+
+    /// Where the programs are pinned, if they stay when the daemon ends.
+    pub(super) fn pinned(&self) -> Option<PathBuf> {
+        self.engine().kernel.pinned().map(Path::to_owned)
+    }
+
+    /// Ends enforcement: records that, detaches every program, and lets the daemon end.
+    ///
+    /// # Errors
+    /// If it cannot be recorded, and nothing is changed then; or if pins cannot be removed.
+    pub fn disarm(&self, reason: &str, by: &str) -> Result<Disarm, DisarmError> {
+        let mut engine = self.engine();
+        let disarm = engine.record_disarm(reason, by)?;
+        tracing::warn!(by, reason, "disarmed: nothing is enforced from here on");
+        engine.kernel.disarm()?;
+        self.disarmed.send_replace(true);
+        Ok(disarm)
+    }
+
+    /// Whether enforcement was ended.
+    pub(super) fn disarmed(&self) -> watch::Receiver<bool> {
+        self.disarmed.subscribe()
     }
 
     /// The event lines from now on.
@@ -107,7 +159,7 @@ impl Shared {
     pub fn apply(&self, path: &Path, by: &str, dry_run: bool) -> Result<Applied, ApplyError> {
         let mut engine = self.engine();
         let applied = engine.apply(path, by, dry_run)?;
-        self.refresh_renderer(&engine);
+        self.follow(&engine);
         Ok(applied)
     }
 
@@ -118,7 +170,7 @@ impl Shared {
     pub fn rollback(&self, request: RollbackRequest, by: &str) -> Result<Applied, ApplyError> {
         let mut engine = self.engine();
         let applied = engine.rollback(request, by)?;
-        self.refresh_renderer(&engine);
+        self.follow(&engine);
         Ok(applied)
     }
 
@@ -147,7 +199,7 @@ impl Shared {
     pub fn promote_shadow(&self, by: &str) -> Result<Applied, ApplyError> {
         let mut engine = self.engine();
         let applied = engine.promote_shadow(by)?;
-        self.refresh_renderer(&engine);
+        self.follow(&engine);
         Ok(applied)
     }
 
@@ -186,7 +238,7 @@ impl Shared {
     pub fn reload(&self) -> Result<Applied, ApplyError> {
         let mut engine = self.engine();
         let applied = engine.reload()?;
-        self.refresh_renderer(&engine);
+        self.follow(&engine);
         Ok(applied)
     }
 
@@ -197,7 +249,7 @@ impl Shared {
     pub fn recompile(&self) -> Result<(), ApplyError> {
         let mut engine = self.engine();
         engine.recompile()?;
-        self.refresh_renderer(&engine);
+        self.follow(&engine);
         Ok(())
     }
 

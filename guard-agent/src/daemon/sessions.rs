@@ -57,8 +57,8 @@ pub struct Session {
     /// Processes that carry its label, as they were when they were looked for last: number and start.
     #[serde(default)]
     pub processes: Vec<(i32, u64)>,
-    /// Its row in the tables, if it has one of its own.
-    #[serde(skip)]
+    /// Its row in the tables, if it has one of its own: processes may carry its number for as long as it lasts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     row: Option<u32>,
 }
 
@@ -267,7 +267,7 @@ impl Sessions {
             }
             // A subject that has no number was never carried by anybody.
             let Some(subject) = ids.get(&session.subject) else { continue };
-            if !session.variables.is_empty() {
+            if !session.variables.is_empty() && session.row.is_none() {
                 session.row = Some(ids.row(&taken));
             }
             let row = session.row.unwrap_or(subject);

@@ -5,11 +5,11 @@ use super::candidate::{Stored, choose};
 use super::engine::{ApplyError, Engine};
 use super::output::Output;
 use super::serve::Shared;
-use super::{mounts, names, notify, pump};
+use super::{identity, mounts, names, notify, pump};
 use crate::api;
 use crate::config::Config;
 use crate::doctor;
-use crate::kernel::{ClockWatch, Diagnostics, EventStream, Kernel, KernelError};
+use crate::kernel::{ClockWatch, Diagnostics, EventStream, Kernel, KernelError, PinError, Pins, Seen};
 use crate::store::{Limits, Store};
 use guard_common::event::Event;
 use nix::fcntl::{Flock, FlockArg};
@@ -50,6 +50,9 @@ pub enum StartError {
     /// The kernel side cannot be set up.
     #[error("{0}")]
     Kernel(#[from] KernelError),
+    /// The directory of pins cannot be used.
+    #[error("{0}")]
+    Pins(#[from] PinError),
     /// Enforcement could not be proven.
     #[error("{0}")]
     Canary(#[from] CanaryError),
@@ -68,12 +71,17 @@ impl StartError {
     pub fn is_invalid_input(&self) -> bool {
         matches!(self, Self::Apply(ApplyError::Invalid(_)))
     }
+
+    /// Whether another daemon is there.
+    pub fn is_second(&self) -> bool {
+        matches!(self, Self::AlreadyRunning(_) | Self::Pins(PinError::Held(_)))
+    }
 }
 
 /// Runs the daemon until it is told to stop.
 ///
 /// # Errors
-/// Why it does not enforce. Everything that was attached is detached then.
+/// Why it does not enforce. Everything that was attached is detached then, but for what is pinned.
 pub fn run(config: &Config) -> Result<(), StartError> {
     if !nix::unistd::geteuid().is_root() {
         return Err(StartError::NotRoot);
@@ -104,6 +112,9 @@ const LOOK: Duration = Duration::from_secs(60);
 /// ahead, and whether something has set the clock right, which nothing announces.
 const WINDOWS: Duration = Duration::from_secs(5);
 
+/// How long the last answers may take.
+const FAREWELL: Duration = Duration::from_secs(5);
+
 /// Everything that changes the host. Signals are handled and mounts watched from before the first
 /// compile, so that nothing that happens meanwhile is missed.
 async fn enforce(config: &Config) -> Result<(), StartError> {
@@ -115,18 +126,23 @@ async fn enforce(config: &Config) -> Result<(), StartError> {
     let mut mount_changes = mounts::watch().map_err(runtime("cannot watch the mount table"))?;
     let (names, mut name_changes) = names::Watch::start().map_err(runtime("cannot watch names"))?;
 
-    let Prepared { engine, diagnostics, events, early } =
+    let Prepared { engine, diagnostics, events, seen, early } =
         tokio::task::block_in_place(|| prepare(config, names))?;
     let mut messages = tokio::spawn(diagnostics.run());
     let shared = Shared::new(engine)?;
     let output = Output::start().map_err(runtime("cannot start the output thread"))?;
     let (stop, stopped) = oneshot::channel();
-    let mut pump = tokio::spawn(pump::run(events, early, shared.clone(), output, stopped));
+    let mut pump = tokio::spawn(pump::run(events, early, seen, shared.clone(), output, stopped));
     let private = config.private_dir();
     let listen = |path: PathBuf| move |source| StartError::Path { action: "listen on", path, source };
     let (admin, own) = (config.admin_socket(), config.own_socket());
     let listener = api::bind(&admin, &private).map_err(listen(admin.clone()))?;
-    let mut server = tokio::spawn(api::serve(listener, shared.clone()));
+    let mut disarmed = shared.disarmed();
+    let (finish, finished) = oneshot::channel::<()>();
+    let end = async {
+        let _ = finished.await;
+    };
+    let mut server = tokio::spawn(api::serve(listener, shared.clone(), end));
     let listener = api::bind_own(&own, &private).map_err(listen(own.clone()))?;
     let mut own_server = tokio::spawn(api::serve_own(listener, shared.clone()));
     if let Err(error) = notify::notify("READY=1") {
@@ -140,9 +156,13 @@ async fn enforce(config: &Config) -> Result<(), StartError> {
     windows.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let clock = ClockWatch::new()
         .map_err(|source| StartError::Runtime { action: "cannot watch the clock", source })?;
+    let mut has_windows = shared.has_windows();
     loop {
+        // Without windows nothing wakes the agent.
+        let awaits_windows = *has_windows.borrow_and_update();
         tokio::select! {
-            _ = windows.tick() => shared.keep_windows(false),
+            Ok(()) = has_windows.changed() => {}
+            _ = windows.tick(), if awaits_windows => shared.keep_windows(false),
             set = clock.changed() => match set {
                 Ok(()) => shared.keep_windows(true),
                 Err(error) => return Err(ended("the watch on the clock", Ok(Err(error)))),
@@ -158,6 +178,7 @@ async fn enforce(config: &Config) -> Result<(), StartError> {
                 Some(()) => recompile(&shared).await,
                 None => return Err(ended("the watch on names", Ok(Ok(())))),
             },
+            Ok(_) = disarmed.wait_for(|disarmed| *disarmed) => break,
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             result = &mut pump => return Err(ended("the event reader", result)),
@@ -166,13 +187,24 @@ async fn enforce(config: &Config) -> Result<(), StartError> {
             result = &mut own_server => return Err(ended("the server of the self-service socket", result)),
         }
     }
-    tracing::warn!("stopping: the programs are detached, nothing is enforced from here on");
+    if *shared.disarmed().borrow() {
+        // Whoever asked for it gets an answer; whoever follows events does not hold up the end.
+        let _ = finish.send(());
+        let _ = tokio::time::timeout(FAREWELL, &mut server).await;
+    } else if let Some(pins) = shared.pinned() {
+        tracing::warn!(
+            "stopping: the programs stay and enforce what is live, pinned in {}; `guardctl disarm --offline --reason TEXT` ends that",
+            pins.display()
+        );
+    } else {
+        tracing::warn!("stopping: the programs are detached, nothing is enforced from here on");
+    }
     server.abort();
     own_server.abort();
-    if let Err(error) = tokio::task::block_in_place(|| shared.detach()) {
+    if let Err(error) = tokio::task::block_in_place(|| shared.leave()) {
         tracing::error!("{error}");
     }
-    // Nothing comes any more: what is in the ring is the rest.
+    // What is in the ring is the rest, or what the next agent begins with.
     let _ = stop.send(());
     if let Err(error) = pump.await.map_err(io::Error::other).and_then(|result| result) {
         tracing::error!("the last events were not read: {error}");
@@ -185,6 +217,8 @@ struct Prepared {
     engine: Engine,
     diagnostics: Diagnostics,
     events: EventStream,
+    /// How far an agent before this one had got in them.
+    seen: Seen,
     /// Events that were read before the reader took over.
     early: Vec<Event>,
 }
@@ -194,9 +228,20 @@ struct Prepared {
 fn prepare(config: &Config, names: names::Watch) -> Result<Prepared, StartError> {
     let stored = Stored::read(&config.state_dir)?;
     let start = choose(&config.bundle, &config.trust, &stored)?;
-    let mut kernel = Kernel::load()?;
+    let pins = match &config.pins {
+        Some(directory) => {
+            let identity = identity::read(&config.state_dir).map_err(|source| StartError::Path {
+                action: "read or write the identity in",
+                path: config.state_dir.clone(),
+                source,
+            })?;
+            Some(Pins::open(directory, &identity)?)
+        }
+        None => None,
+    };
+    let mut kernel = Kernel::load(pins)?;
     let diagnostics = kernel.take_diagnostics()?;
-    let mut events = kernel.take_events()?;
+    let seen = kernel.seen()?;
     let store = Store::start(&config.state_dir, Limits::default())
         .map_err(|source| StartError::Runtime { action: "cannot start the store", source })?;
     let mut engine = Engine::new(kernel, stored, config.trust.clone(), Arc::new(store), names);
@@ -205,7 +250,9 @@ fn prepare(config: &Config, names: names::Watch) -> Result<Prepared, StartError>
     }
     let applied = engine.begin(start)?;
     let mut early = Vec::new();
+    let mut events = engine.kernel.events()?;
     canary::prove(&mut engine.kernel, &mut events, applied.generation, &config.private_dir(), &mut early)?;
+    engine.kernel.keep()?;
     engine.proven();
     tracing::info!(
         generation = applied.generation,
@@ -214,7 +261,7 @@ fn prepare(config: &Config, names: names::Watch) -> Result<Prepared, StartError>
         labelled = applied.labelled,
         "enforcing"
     );
-    Ok(Prepared { engine, diagnostics, events, early })
+    Ok(Prepared { engine, diagnostics, events, seen, early })
 }
 
 fn ended(what: &'static str, result: Result<io::Result<()>, tokio::task::JoinError>) -> StartError {

@@ -87,6 +87,11 @@ impl Engine {
         found
     }
 
+    /// Whether the live bundle has windows.
+    pub(super) fn has_windows(&self) -> bool {
+        self.live.as_ref().is_some_and(|live| !live.bundle.schedules().is_empty())
+    }
+
     /// Whether the kernel should be told anew when windows open and close: an instant it knew of is over, or
     /// the clock has become right, or is not any more, or it was told for a bundle that did not become live.
     pub(super) fn windows_are_due(&self) -> bool {
@@ -141,8 +146,7 @@ impl Engine {
 
     /// Why windows that could be open are closed.
     pub(super) fn closed_for_want_of_a_clock(&self) -> Option<String> {
-        let has_windows = self.live.as_ref().is_some_and(|live| !live.bundle.schedules().is_empty());
-        (has_windows && !is_right()).then(|| {
+        (self.has_windows() && !is_right()).then(|| {
             "all change windows are closed: nothing has set the clock right (`timedatectl timesync-status`, `chronyc \
              tracking`)"
                 .to_owned()

@@ -15,6 +15,16 @@ impl SequenceTracker {
         Self::default()
     }
 
+    /// A tracker that goes on after the last event of each CPU.
+    pub fn after(last: impl IntoIterator<Item = (u32, u64)>) -> Self {
+        Self { next: last.into_iter().map(|(cpu, last)| (cpu, last.saturating_add(1))).collect() }
+    }
+
+    /// The last event of each CPU.
+    pub fn last(&self) -> impl Iterator<Item = (u32, u64)> {
+        self.next.iter().map(|(cpu, next)| (*cpu, next - 1))
+    }
+
     /// Notes an event and returns how many events of its CPU were lost right before it.
     ///
     /// Two programs can preempt each other on one CPU and send in the other order: a number that
@@ -150,6 +160,15 @@ mod tests {
         assert_eq!(tracker.observe(0, 7), 0);
         assert_eq!(tracker.observe(0, u64::MAX), u64::MAX - 8);
         assert_eq!(tracker.observe(0, 8), 0);
+    }
+
+    #[test]
+    fn a_tracker_goes_on_where_another_one_ended() {
+        let mut first = SequenceTracker::new();
+        first.observe(0, 1);
+        first.observe(3, 5);
+        let mut next = SequenceTracker::after(first.last());
+        assert_eq!((next.observe(0, 2), next.observe(3, 7), next.observe(1, 1)), (0, 1, 0));
     }
 
     #[test]

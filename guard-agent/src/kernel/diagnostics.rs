@@ -16,7 +16,7 @@ impl Kernel {
     /// # Errors
     /// If they were taken before or cannot be mapped.
     pub fn take_diagnostics(&mut self) -> Result<Diagnostics, KernelError> {
-        let logger = EbpfLogger::init(&mut self.ebpf).map_err(KernelError::map("open", "AYA_LOGS"))?;
+        let logger = EbpfLogger::init_from_id(self.logging).map_err(KernelError::map("open", "AYA_LOGS"))?;
         Ok(Diagnostics { logger })
     }
 }

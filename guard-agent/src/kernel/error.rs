@@ -81,6 +81,9 @@ pub enum KernelError {
         /// The subject's number.
         subject: u32,
     },
+    /// What is pinned cannot be used, or nothing can be pinned.
+    #[error("{0}")]
+    Pins(#[from] super::PinError),
     /// A system call failed.
     #[error("{call} failed: {source}")]
     System {

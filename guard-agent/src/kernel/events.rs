@@ -1,9 +1,12 @@
 //! Reading the event ring.
 
+use super::mapped::Mapped;
 use super::{Kernel, KernelError};
-use aya::maps::{MapData, RingBuf};
+use aya::maps::{Map, MapData, RingBuf};
 use guard_common::event::Event;
+use guard_common::handover::SEEN_PLACES;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::sync::atomic::Ordering;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use zerocopy::FromBytes;
@@ -14,17 +17,47 @@ pub struct EventStream {
 }
 
 impl Kernel {
-    /// Takes the event ring out; it can be taken once.
+    /// The event ring. It has one reader at a time.
     ///
     /// # Errors
-    /// If it was taken before or cannot be mapped.
-    pub fn take_events(&mut self) -> Result<EventStream, KernelError> {
+    /// If it cannot be mapped.
+    pub fn events(&self) -> Result<EventStream, KernelError> {
         const NAME: &str = "EVENTS";
-        let map = self
-            .ebpf
-            .take_map(NAME)
-            .ok_or_else(|| KernelError::Object(format!("the object has no map {NAME}")))?;
-        Ok(EventStream { ring: RingBuf::try_from(map).map_err(KernelError::map("open", NAME))? })
+        let map = MapData::from_fd(self.maps.duplicate(NAME)?).map_err(KernelError::map("open", NAME))?;
+        let ring = RingBuf::try_from(Map::RingBuf(map)).map_err(KernelError::map("open", NAME))?;
+        Ok(EventStream { ring })
+    }
+}
+
+/// How far events were handed on, in memory that outlives the agent where the programs do.
+pub struct Seen(Mapped<u64>);
+
+impl Kernel {
+    /// How far events were handed on.
+    ///
+    /// # Errors
+    /// If the map cannot be mapped.
+    pub fn seen(&self) -> Result<Seen, KernelError> {
+        const NAME: &str = "SEEN";
+        let words =
+            Mapped::new(self.maps.array(NAME)?, SEEN_PLACES).map_err(KernelError::map("map", NAME))?;
+        Ok(Seen(words))
+    }
+}
+
+impl Seen {
+    /// CPUs with the number of the last event that was handed on.
+    pub fn last(&self) -> Vec<(u32, u64)> {
+        let words = self.0.words().into_iter().enumerate();
+        words.filter(|(_, last)| *last != 0).map(|(cpu, last)| (cpu as u32, last)).collect()
+    }
+
+    /// Notes that the events of a CPU were handed on up to this one. What a place is missing for is counted as
+    /// lost by the next agent.
+    pub fn note(&self, cpu: u32, last: u64) {
+        if (cpu as usize) < SEEN_PLACES {
+            self.0.word(cpu as usize).store(last, Ordering::Release);
+        }
     }
 }
 

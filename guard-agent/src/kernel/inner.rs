@@ -2,12 +2,11 @@
 
 use super::KernelError;
 use super::load::object;
-use aya::Ebpf;
-use aya::maps::{Map, MapData};
+use aya::maps::MapData;
 use nix::libc;
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 
 /// `BPF_BTF_GET_FD_BY_ID` (include/uapi/linux/bpf.h).
 const BTF_GET_FD_BY_ID: libc::c_int = 19;
@@ -27,17 +26,15 @@ pub(super) struct InnerMaps {
 }
 
 impl InnerMaps {
-    /// What the running kernel needs.
-    pub(super) fn new(ebpf: &Ebpf, with_types: bool) -> Result<Self, KernelError> {
+    /// What the running kernel needs, with the number of the programs' type information.
+    pub(super) fn new(types: Option<u32>, with_types: bool) -> Result<Self, KernelError> {
         if !with_types {
             return Ok(Self { typed: None });
         }
         let object =
             aya_obj::Object::parse(object()).map_err(|cause| KernelError::Object(cause.to_string()))?;
         let inner = object.maps.into_iter().filter_map(|(name, map)| Some((name, map.inner()?))).collect();
-        let id = ebpf
-            .programs()
-            .find_map(|(_, program)| program.info().ok()?.btf_id())
+        let id = types
             .ok_or_else(|| KernelError::Object("the loaded programs have no type information".to_owned()))?;
         Ok(Self {
             typed: Some((btf_fd(id).map_err(KernelError::system("bpf(BPF_BTF_GET_FD_BY_ID)"))?, inner)),
@@ -86,12 +83,4 @@ fn btf_fd(id: u32) -> io::Result<OwnedFd> {
     }
     // SAFETY: the kernel just made this descriptor for us.
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor as i32) })
-}
-
-/// The map of maps `name`.
-pub(super) fn outer<'a>(ebpf: &'a Ebpf, name: &'static str) -> Result<BorrowedFd<'a>, KernelError> {
-    match ebpf.map(name) {
-        Some(Map::ArrayOfMaps(map)) => Ok(map.fd().as_fd()),
-        _ => Err(KernelError::Object(format!("the object has no map of maps {name}"))),
-    }
 }

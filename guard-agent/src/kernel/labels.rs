@@ -1,7 +1,6 @@
 //! Reading the label of another process.
 
 use super::{Kernel, KernelError, elements};
-use aya::maps::Map;
 use guard_common::label::{CANARY_SUBJECT, Label, NO_SUBJECT};
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -78,12 +77,7 @@ impl Kernel {
     /// # Errors
     /// If the map's descriptor cannot be duplicated.
     pub fn label_reader(&self) -> Result<LabelReader, KernelError> {
-        let Some(Map::Unsupported(map)) = self.ebpf.map("LABELS") else {
-            return Err(KernelError::Object("the object has no task storage map LABELS".to_owned()));
-        };
-        let map =
-            map.fd().as_fd().try_clone_to_owned().map_err(KernelError::system("dup of the label map"))?;
-        Ok(LabelReader { map })
+        Ok(LabelReader { map: self.maps.duplicate("LABELS")? })
     }
 }
 

@@ -1,11 +1,18 @@
 //! Loading and attaching the programs.
 
-use super::{KernelError, btf, inner::InnerMaps, live::LiveWord, symbols};
+use super::maps::Maps;
+use super::pins::{Armed, MAPS, Pins};
+use super::programs::{Kind, PROGRAMS, is_here};
+use super::running::Iterators;
+use super::{KernelError, btf, inner::InnerMaps, live, live::LiveWord, symbols, takeover};
 use crate::fault;
-use aya::programs::{BtfTracePoint, Iter, Lsm, Program, ProgramError};
+use aya::programs::links::FdLink;
+use aya::programs::{BtfTracePoint, Iter, Lsm, Program, ProgramError, loaded_programs};
 use aya::{Btf, Ebpf, EbpfLoader};
 use nix::libc;
-use std::collections::{BTreeSet, HashMap};
+use sha2::{Digest, Sha256};
+use std::collections::HashMap;
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Instant;
@@ -17,128 +24,22 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/gu
 /// programs need not build the agent again.
 pub(super) fn object() -> &'static [u8] {
     #[cfg(debug_assertions)]
+    {
+        // To tests, an object with a byte more is that of another version.
+        static NEXT: std::sync::OnceLock<Vec<u8>> = std::sync::OnceLock::new();
+        let next = NEXT.get_or_init(|| {
+            if fault::leaves_out("same object") { [OBJECT, &[0]].concat() } else { Vec::new() }
+        });
+        if !next.is_empty() {
+            return next;
+        }
+    }
+    #[cfg(debug_assertions)]
     if let Some(path) = std::env::var_os("GUARD_BPF_OBJECT") {
         static OTHER: std::sync::OnceLock<Vec<u8>> = std::sync::OnceLock::new();
         return OTHER.get_or_init(|| std::fs::read(path).unwrap_or_default());
     }
     OBJECT
-}
-
-/// How a program is attached.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    /// To a hook that every supported kernel has.
-    Lsm,
-    /// To a hook that only some kernels have.
-    LsmSince,
-    /// To a hook that stands in on kernels without another one.
-    LsmUnless(&'static str),
-    /// To a hook whose prototype changed, where it has this many parameters.
-    LsmWith(usize),
-    Tracepoint,
-    Iterator,
-}
-
-impl Kind {
-    /// Whether a kernel with these hooks takes a program of this kind.
-    fn fits(self, hook: &str, hooks: &HashMap<String, usize>) -> bool {
-        match self {
-            Self::LsmSince => hooks.contains_key(hook),
-            Self::LsmUnless(other) => hooks.contains_key(hook) && !hooks.contains_key(other),
-            Self::LsmWith(parameters) => hooks.get(hook) == Some(&parameters),
-            Self::Lsm | Self::Tracepoint | Self::Iterator => true,
-        }
-    }
-}
-
-/// Every program with its hook, in the order of attachment: what spreads labels comes before what
-/// decides, so that nothing escapes while the rest is attached, and what makes the others forget comes
-/// before anything that remembers.
-const PROGRAMS: &[(&str, Kind, &str)] = &[
-    ("inode_free_security", Kind::Lsm, "inode_free_security"),
-    ("sb_free_security", Kind::Lsm, "sb_free_security"),
-    ("sb_alloc_security", Kind::Lsm, "sb_alloc_security"),
-    ("task_alloc", Kind::Lsm, "task_alloc"),
-    ("task_newtask", Kind::Tracepoint, "task_newtask"),
-    ("bprm_committed_creds", Kind::Lsm, "bprm_committed_creds"),
-    ("task_fix_setuid", Kind::Lsm, "task_fix_setuid"),
-    ("cgroup_mkdir", Kind::Tracepoint, "cgroup_mkdir"),
-    ("cgroup_rmdir", Kind::Tracepoint, "cgroup_rmdir"),
-    ("cgroup_attach_task", Kind::Tracepoint, "cgroup_attach_task"),
-    ("bprm_creds_for_exec", Kind::Lsm, "bprm_creds_for_exec"),
-    ("bprm_check_security", Kind::Lsm, "bprm_check_security"),
-    ("file_open", Kind::Lsm, "file_open"),
-    ("mmap_file", Kind::Lsm, "mmap_file"),
-    ("file_mprotect", Kind::Lsm, "file_mprotect"),
-    ("path_mknod", Kind::Lsm, "path_mknod"),
-    ("path_mkdir", Kind::Lsm, "path_mkdir"),
-    ("path_symlink", Kind::Lsm, "path_symlink"),
-    ("path_unlink", Kind::Lsm, "path_unlink"),
-    ("path_rmdir", Kind::Lsm, "path_rmdir"),
-    ("path_link", Kind::Lsm, "path_link"),
-    ("path_rename", Kind::Lsm, "path_rename"),
-    ("path_truncate", Kind::Lsm, "path_truncate"),
-    ("file_truncate", Kind::LsmSince, "file_truncate"),
-    ("inode_setattr", Kind::LsmWith(3), "inode_setattr"),
-    ("inode_setattr_2", Kind::LsmWith(2), "inode_setattr"),
-    ("inode_setxattr", Kind::Lsm, "inode_setxattr"),
-    ("inode_removexattr", Kind::Lsm, "inode_removexattr"),
-    ("inode_set_acl", Kind::LsmSince, "inode_set_acl"),
-    ("inode_remove_acl", Kind::LsmSince, "inode_remove_acl"),
-    ("inode_file_setattr", Kind::LsmSince, "inode_file_setattr"),
-    ("file_ioctl", Kind::Lsm, "file_ioctl"),
-    ("file_ioctl_compat", Kind::Lsm, "file_ioctl_compat"),
-    ("socket_post_create", Kind::Lsm, "socket_post_create"),
-    ("socket_create", Kind::Lsm, "socket_create"),
-    ("socket_setsockopt", Kind::Lsm, "socket_setsockopt"),
-    ("socket_connect", Kind::Lsm, "socket_connect"),
-    ("socket_sendmsg", Kind::Lsm, "socket_sendmsg"),
-    ("socket_bind", Kind::Lsm, "socket_bind"),
-    ("socket_listen", Kind::Lsm, "socket_listen"),
-    ("inet_conn_request", Kind::Lsm, "inet_conn_request"),
-    ("sock_graft", Kind::Lsm, "sock_graft"),
-    ("socket_accept", Kind::Lsm, "socket_accept"),
-    ("socket_recvmsg", Kind::Lsm, "socket_recvmsg"),
-    ("socket_sock_rcv_skb", Kind::Lsm, "socket_sock_rcv_skb"),
-    ("sctp_bind_connect", Kind::Lsm, "sctp_bind_connect"),
-    ("unix_stream_connect", Kind::Lsm, "unix_stream_connect"),
-    ("unix_may_send", Kind::Lsm, "unix_may_send"),
-    ("unix_bind_path", Kind::Lsm, "path_mknod"),
-    ("unix_bind_abstract", Kind::Lsm, "socket_bind"),
-    ("task_kill", Kind::Lsm, "task_kill"),
-    ("file_set_fowner", Kind::Lsm, "file_set_fowner"),
-    ("file_send_sigiotask", Kind::Lsm, "file_send_sigiotask"),
-    ("task_setnice", Kind::Lsm, "task_setnice"),
-    ("task_setioprio", Kind::Lsm, "task_setioprio"),
-    ("task_setscheduler", Kind::Lsm, "task_setscheduler"),
-    ("task_setrlimit", Kind::Lsm, "task_setrlimit"),
-    ("task_movememory", Kind::Lsm, "task_movememory"),
-    ("ptrace_access_check", Kind::Lsm, "ptrace_access_check"),
-    ("ptrace_traceme", Kind::Lsm, "ptrace_traceme"),
-    ("capable", Kind::Lsm, "capable"),
-    ("sb_mount", Kind::Lsm, "sb_mount"),
-    ("sb_kern_mount", Kind::Lsm, "sb_kern_mount"),
-    ("sb_remount", Kind::Lsm, "sb_remount"),
-    ("sb_umount", Kind::Lsm, "sb_umount"),
-    ("sb_pivotroot", Kind::Lsm, "sb_pivotroot"),
-    ("move_mount", Kind::Lsm, "move_mount"),
-    ("userns_create", Kind::Lsm, "userns_create"),
-    ("bpf", Kind::Lsm, "bpf"),
-    ("perf_event_open", Kind::Lsm, "perf_event_open"),
-    ("kernel_read_file", Kind::Lsm, "kernel_read_file"),
-    ("kernel_load_data", Kind::Lsm, "kernel_load_data"),
-    ("kernel_module_request", Kind::Lsm, "kernel_module_request"),
-    ("uring_allowed", Kind::LsmSince, "uring_allowed"),
-    ("inode_init_security_anon", Kind::LsmUnless("uring_allowed"), "inode_init_security_anon"),
-    ("task_fix_setgid", Kind::Lsm, "task_fix_setgid"),
-    ("task_fix_setgroups", Kind::Lsm, "task_fix_setgroups"),
-    ("label_running", Kind::Iterator, "task"),
-    ("label_requested", Kind::Iterator, "task"),
-];
-
-/// Whether no test wants the kernel to lack its hook.
-fn is_here((_, _, hook): &(&str, Kind, &str)) -> bool {
-    !crate::coverage::is_left_out(hook)
 }
 
 /// What is known of one loaded program.
@@ -154,34 +55,65 @@ pub struct ProgramInfo {
     pub attached: bool,
 }
 
-/// The loaded programs and their maps. Dropping it detaches every program: enforcement ends.
+/// What becomes of the programs when the agent ends.
+#[derive(Debug)]
+pub(super) enum Fate {
+    /// They end with it.
+    End,
+    /// They are to be pinned once enforcement is proven; until then they end with it.
+    ToBePinned(Pins),
+    /// They stay.
+    Stay(Pins),
+}
+
+/// The loaded programs and their maps. Unless they are pinned, dropping it detaches every program: enforcement
+/// ends.
 pub struct Kernel {
-    pub(super) ebpf: Ebpf,
+    pub(super) maps: Maps,
     pub(super) live: LiveWord,
     pub(super) inner: InnerMaps,
-    /// Number of the live generation; 0 = none.
+    /// Number of the live generation, or of the last one of the programs before these; 0 = none.
     pub(super) generation: u64,
-    /// Its changing part.
+    /// Its changing part, once this agent has made one.
     pub(super) outcomes: Option<super::outcomes::LiveOutcomes>,
     /// That of the generation before, until somebody asks for it.
     pub(super) outcomes_before: Option<super::outcomes::LiveOutcomes>,
     pub(super) selectors: super::selectors::Installed,
+    /// What keeps the programs attached, in the order of attachment.
+    pub(super) links: Vec<(&'static str, FdLink)>,
+    pub(super) iterators: Iterators,
     programs: Vec<ProgramInfo>,
-    /// Names of the hooks that this kernel lets programs be attached to.
-    hooks: BTreeSet<String>,
+    /// Number of a program that writes to the programs' log.
+    pub(super) logging: u32,
+    pub(super) fate: Fate,
+    /// Labels of other programs are still to be taken over.
+    pub(super) inherits: bool,
 }
 
+/// A map that only programs beside others use: the labels of those.
+pub(super) const LABELS_BEFORE: &str = "LABELS_BEFORE";
+
 impl Kernel {
-    /// Loads the object, then attaches every program, one after the other: attaching LSM programs
-    /// concurrently has crashed kernels. Nothing is labelled or denied until a generation is
-    /// switched to.
+    /// Takes over the programs that are pinned, if they are those of this agent. Otherwise loads its own and
+    /// attaches every one, one after the other: attaching LSM programs concurrently has crashed kernels.
+    /// Nothing is labelled or denied by these until a generation is switched to; programs of another agent go
+    /// on until [`Kernel::keep`].
     ///
     /// # Errors
-    /// What is missing on this host, by name; nothing stays attached.
-    pub fn load() -> Result<Self, KernelError> {
+    /// What is missing on this host, by name; nothing stays attached that was not before.
+    pub fn load(pins: Option<Pins>) -> Result<Self, KernelError> {
         if object().is_empty() {
             return Err(KernelError::NoObject);
         }
+        let Some(pins) = pins else { return Self::attach(None, Fate::End) };
+        match pins.armed()? {
+            Some(armed) if armed.is_whole && armed.object == digest() => takeover::adopt(&armed, pins),
+            before => Self::attach(before.as_ref(), Fate::ToBePinned(pins)),
+        }
+    }
+
+    /// Loads and attaches, beside what is pinned.
+    fn attach(before: Option<&Armed>, fate: Fate) -> Result<Self, KernelError> {
         // Two readers of the kernel's types, each for what the other does not give.
         let (types, locks, btf) = thread::scope(|scope| {
             let types = scope.spawn(btf::types);
@@ -197,9 +129,7 @@ impl Kernel {
             .filter(|(_, kind, hook)| kind.fits(hook, &hooks))
             .filter(is_here)
             .collect();
-        let old = older_than_6_2()?;
-        offsets.push(("STORAGE_MAY_BE_BUSY", u32::from(old)));
-        offsets.push(("AGENT_TGID", std::process::id()));
+        offsets.push(("STORAGE_MAY_BE_BUSY", u32::from(older_than_6_2()?)));
         offsets.push(("CAN_BE_MADE_TO_FAIL", u32::from(fault::leaves_out("inject"))));
         let mut loader = EbpfLoader::new();
         loader.btf(Some(&btf)).allow_unsupported_maps();
@@ -208,48 +138,116 @@ impl Kernel {
         }
         loader.override_global("RENAME_LOCK", &locks.rename, true);
         loader.override_global("MOUNT_LOCK", &locks.mount, true);
+        let generation = match before {
+            None => 0,
+            Some(before) => {
+                let maps = before.path.join(MAPS);
+                for name in takeover::kept(before)? {
+                    loader.map_pin_path(name, maps.join(name));
+                }
+                loader.map_pin_path(LABELS_BEFORE, maps.join("LABELS"));
+                live::pinned(&maps.join("LIVE"))?
+            }
+        };
         let mut ebpf = loader.load(object()).map_err(|cause| KernelError::Object(describe(&cause)))?;
         load_programs(&mut ebpf, &fitting, &btf)?;
-        let mut programs = Vec::with_capacity(fitting.len());
+        let mut links = Vec::with_capacity(fitting.len());
         for (name, kind, hook) in fitting {
             if fault::leaves_out(name) {
                 continue;
             }
-            attach_program(&mut ebpf, name, kind, hook)?;
-            let info = ebpf.program(name).and_then(|program| program.info().ok());
-            programs.push(ProgramInfo {
-                name: name.to_owned(),
-                hook: hook.to_owned(),
-                instructions_verified: info.and_then(|info| info.verified_instruction_count()).unwrap_or(0),
-                attached: true,
-            });
+            fault::at(&format!("attach {name}")).map_err(KernelError::system("attach"))?;
+            if let Some(link) = attach_program(&mut ebpf, name, kind, hook)? {
+                links.push((name, link));
+            }
         }
-        let live = LiveWord::map(&ebpf)?;
-        let inner = InnerMaps::new(&ebpf, old)?;
-        let mut this = Self {
-            ebpf,
-            live,
-            inner,
-            generation: 0,
-            outcomes: None,
-            outcomes_before: None,
-            selectors: Default::default(),
-            programs,
-            hooks: hooks.into_keys().collect(),
-        };
-        // No selector is installed, so nothing is labelled: the programs learn the agent's root.
+        let maps = Maps::of(&mut ebpf);
+        let mut this = Self::new(maps, links, Iterators::Loaded(ebpf), fate)?;
+        this.generation = generation;
+        this.inherits = before.is_some();
+        // No selector is installed, so nothing is labelled: the programs learn the agent, and its root.
         this.label_running(&[])?;
         Ok(this)
     }
 
-    /// Whether this kernel lets programs be attached to an LSM hook.
-    pub fn has_hook(&self, hook: &str) -> bool {
-        self.hooks.contains(hook)
+    /// What is attached by `links`.
+    pub(super) fn new(
+        maps: Maps,
+        links: Vec<(&'static str, FdLink)>,
+        iterators: Iterators,
+        fate: Fate,
+    ) -> Result<Self, KernelError> {
+        let attached = Attached::of(&links)?;
+        Ok(Self {
+            live: LiveWord::map(&maps)?,
+            inner: InnerMaps::new(attached.types, older_than_6_2()?)?,
+            maps,
+            generation: 0,
+            outcomes: None,
+            outcomes_before: None,
+            selectors: Default::default(),
+            links,
+            iterators,
+            programs: attached.programs,
+            logging: attached.logging,
+            fate,
+            inherits: false,
+        })
     }
 
     /// The programs and what the verifier said of them.
     pub fn programs(&self) -> Vec<ProgramInfo> {
         self.programs.clone()
+    }
+
+    /// Where the programs are pinned, if they stay when the agent ends.
+    pub fn pinned(&self) -> Option<&Path> {
+        match &self.fate {
+            Fate::Stay(pins) => Some(pins.directory()),
+            _ => None,
+        }
+    }
+}
+
+/// Digest of the object, hexadecimal.
+pub(super) fn digest() -> String {
+    Sha256::digest(object()).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A program that writes to the programs' log.
+const LOGGING: &str = "task_alloc";
+
+/// What the kernel says of attached programs.
+struct Attached {
+    programs: Vec<ProgramInfo>,
+    /// Number of the program [`LOGGING`].
+    logging: u32,
+    /// Number of the programs' type information.
+    types: Option<u32>,
+}
+
+impl Attached {
+    fn of(links: &[(&'static str, FdLink)]) -> Result<Self, KernelError> {
+        let loaded: HashMap<u32, _> =
+            loaded_programs().filter_map(Result::ok).map(|info| (info.id(), info)).collect();
+        let mut this = Self { programs: Vec::with_capacity(links.len()), logging: 0, types: None };
+        for (name, link) in links {
+            let failed = |cause| KernelError::Object(format!("cannot ask for the link of {name}: {cause}"));
+            let id = link.info().map_err(failed)?.program_id();
+            let info = loaded.get(&id);
+            if *name == LOGGING {
+                this.logging = id;
+            }
+            this.types = this.types.or_else(|| info?.btf_id());
+            let hook = PROGRAMS.iter().find(|(known, ..)| known == name).map_or("", |(_, _, hook)| hook);
+            this.programs.push(ProgramInfo {
+                name: (*name).to_owned(),
+                hook: hook.to_owned(),
+                instructions_verified: info.and_then(|info| info.verified_instruction_count()).unwrap_or(0),
+                attached: true,
+            });
+        }
+        Ok(this)
     }
 }
 
@@ -323,16 +321,25 @@ fn refused(name: &str, cause: &ProgramError) -> KernelError {
     KernelError::Refused { program: name.to_owned(), cause: describe(cause) }
 }
 
-fn attach_program(ebpf: &mut Ebpf, name: &str, kind: Kind, hook: &str) -> Result<(), KernelError> {
-    let Some(program) = ebpf.program_mut(name) else { return Ok(()) };
+/// Attaches a program. An iterator is attached whenever it is run.
+fn attach_program(
+    ebpf: &mut Ebpf,
+    name: &str,
+    kind: Kind,
+    hook: &str,
+) -> Result<Option<FdLink>, KernelError> {
+    let Some(program) = ebpf.program_mut(name) else { return Ok(None) };
     let result = match kind {
-        Kind::Lsm | Kind::LsmSince | Kind::LsmUnless(_) | Kind::LsmWith(_) => {
-            <&mut Lsm>::try_from(program).and_then(|program| program.attach().map(|_| ()))
-        }
-        Kind::Tracepoint => {
-            <&mut BtfTracePoint>::try_from(program).and_then(|program| program.attach().map(|_| ()))
-        }
-        Kind::Iterator => Ok(()),
+        Kind::Lsm | Kind::LsmSince | Kind::LsmUnless(_) | Kind::LsmWith(_) => <&mut Lsm>::try_from(program)
+            .and_then(|program| {
+                let id = program.attach()?;
+                Ok(Some(program.take_link(id)?.into()))
+            }),
+        Kind::Tracepoint => <&mut BtfTracePoint>::try_from(program).and_then(|program| {
+            let id = program.attach()?;
+            Ok(Some(program.take_link(id)?.into()))
+        }),
+        Kind::Iterator => Ok(None),
     };
     result.map_err(|cause| match &cause {
         ProgramError::SyscallError(error) if error.io_error.raw_os_error() == Some(libc::E2BIG) => {

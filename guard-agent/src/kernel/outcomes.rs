@@ -106,7 +106,7 @@ impl Kernel {
 
     /// Returns when no program can read a slot that was left before the call.
     fn grace(&mut self) -> Result<(), KernelError> {
-        barrier::wait(&self.ebpf, &self.inner)?;
+        barrier::wait(&self.maps, &self.inner)?;
         if let Some(live) = &mut self.outcomes {
             live.graces += 1;
         }

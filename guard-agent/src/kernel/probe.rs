@@ -7,5 +7,5 @@ use super::{Kernel, KernelError};
 /// # Errors
 /// What is missing on this host, by name.
 pub fn probe() -> Result<(), KernelError> {
-    Kernel::load().map(drop)
+    Kernel::load(None).map(drop)
 }

@@ -2,12 +2,14 @@
 
 use super::load::describe;
 use super::pod::Wire;
-use super::{Kernel, KernelError};
+use super::{Kernel, KernelError, PinError};
+use aya::Ebpf;
 use aya::maps::{HashMap, MapData, PerCpuArray};
 use aya::programs::Iter;
 use guard_common::event::{COUNTERS, Counter};
 use guard_common::label::LabelRequest;
 use std::io::Read;
+use std::path::{Path, PathBuf};
 
 /// Passes after which something must be wrong: each one but the last has labelled a task.
 const MAX_PASSES: usize = 10_000;
@@ -42,22 +44,29 @@ impl Kernel {
         result
     }
 
-    fn label_to_fixed_point(&mut self, iterator: &'static str) -> Result<usize, KernelError> {
-        let mut total = 0;
-        for _ in 0..MAX_PASSES {
-            let before = self.labelled()?;
-            self.run_iterator(iterator)?;
-            let labelled = self.labelled()?.saturating_sub(before) as usize;
-            if labelled == 0 {
-                return Ok(total);
-            }
-            total += labelled;
-        }
-        Ok(total)
+    /// Gives every task the label that it carries by the programs before these. Returns how many labels were
+    /// given.
+    pub(super) fn inherit_to_fixed_point(&mut self) -> Result<usize, KernelError> {
+        self.repeat("inherit_labels", Counter::Inherited)
     }
 
-    fn labelled(&self) -> Result<u64, KernelError> {
-        Ok(self.counters()?[Counter::Labelled as usize])
+    fn label_to_fixed_point(&mut self, iterator: &'static str) -> Result<usize, KernelError> {
+        self.repeat(iterator, Counter::Labelled)
+    }
+
+    /// Runs an iterator until it counts nothing.
+    fn repeat(&mut self, iterator: &'static str, counter: Counter) -> Result<usize, KernelError> {
+        let mut total = 0;
+        for _ in 0..MAX_PASSES {
+            let before = self.counters()?[counter as usize];
+            self.iterators.run(iterator)?;
+            let counted = self.counters()?[counter as usize].saturating_sub(before) as usize;
+            if counted == 0 {
+                return Ok(total);
+            }
+            total += counted;
+        }
+        Ok(total)
     }
 
     /// The counters of `guard_common::event::Counter`, summed over all CPUs.
@@ -66,12 +75,8 @@ impl Kernel {
     /// If the map cannot be read.
     pub fn counters(&self) -> Result<[u64; COUNTERS as usize], KernelError> {
         const NAME: &str = "COUNTERS";
-        let map = self
-            .ebpf
-            .map(NAME)
-            .ok_or_else(|| KernelError::Object(format!("the object has no map {NAME}")))?;
         let map: PerCpuArray<&MapData, u64> =
-            PerCpuArray::try_from(map).map_err(KernelError::map("open", NAME))?;
+            PerCpuArray::try_from(self.maps.get(NAME)?).map_err(KernelError::map("open", NAME))?;
         let mut sums = [0; COUNTERS as usize];
         for (index, sum) in sums.iter_mut().enumerate() {
             let values = map.get(&(index as u32), 0).map_err(KernelError::map("read", NAME))?;
@@ -80,33 +85,9 @@ impl Kernel {
         Ok(sums)
     }
 
-    fn run_iterator(&mut self, name: &'static str) -> Result<(), KernelError> {
-        let attach = |cause: String| KernelError::Attach {
-            program: name.to_owned(),
-            hook: "the iterator over tasks".to_owned(),
-            cause,
-        };
-        let program = self
-            .ebpf
-            .program_mut(name)
-            .ok_or_else(|| KernelError::Object(format!("the object has no program {name}")))?;
-        let iterator: &mut Iter = program.try_into().map_err(|cause| attach(describe(&cause)))?;
-        let id = iterator.attach().map_err(|cause| attach(describe(&cause)))?;
-        let link = iterator.take_link(id).map_err(|cause| attach(describe(&cause)))?;
-        let mut file = link.into_file().map_err(|cause| attach(describe(&cause)))?;
-        // Reading runs the program once for each task; it writes nothing.
-        let mut nothing = Vec::new();
-        file.read_to_end(&mut nothing).map_err(KernelError::system("read of the task iterator"))?;
-        Ok(())
-    }
-
     fn requests(&mut self) -> Result<HashMap<&mut MapData, u32, Wire<LabelRequest>>, KernelError> {
         const NAME: &str = "REQUESTS";
-        let map = self
-            .ebpf
-            .map_mut(NAME)
-            .ok_or_else(|| KernelError::Object(format!("the object has no map {NAME}")))?;
-        HashMap::try_from(map).map_err(KernelError::map("open", NAME))
+        HashMap::try_from(self.maps.get_mut(NAME)?).map_err(KernelError::map("open", NAME))
     }
 
     fn set_requests(&mut self, requests: &[(i32, LabelRequest)]) -> Result<(), KernelError> {
@@ -123,5 +104,65 @@ impl Kernel {
             map.remove(&(*tgid as u32)).map_err(KernelError::map("remove from", "REQUESTS"))?;
         }
         Ok(())
+    }
+}
+
+/// The programs that go through all tasks.
+pub(super) enum Iterators {
+    /// In the object that was loaded.
+    Loaded(Ebpf),
+    /// Pinned in a directory.
+    Pinned(PathBuf),
+}
+
+/// Those that another agent may need.
+const ITERATORS: [&str; 2] = ["label_running", "label_requested"];
+
+impl Iterators {
+    /// Runs one over all tasks.
+    fn run(&mut self, name: &'static str) -> Result<(), KernelError> {
+        match self {
+            Self::Loaded(ebpf) => {
+                let program = ebpf
+                    .program_mut(name)
+                    .ok_or_else(|| KernelError::Object(format!("the object has no program {name}")))?;
+                run(program.try_into().map_err(|cause| not_run(name, &cause))?, name)
+            }
+            Self::Pinned(directory) => {
+                let mut program =
+                    Iter::from_pin(directory.join(name)).map_err(|cause| not_run(name, &cause))?;
+                run(&mut program, name)
+            }
+        }
+    }
+
+    /// Pins them in a directory.
+    pub(super) fn pin(&mut self, directory: &Path) -> Result<(), PinError> {
+        let Self::Loaded(ebpf) = self else { return Ok(()) };
+        for name in ITERATORS {
+            let path = directory.join(name);
+            if let Some(program) = ebpf.program_mut(name) {
+                program.pin(&path).map_err(|cause| PinError::object("pin", &path, &cause))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn run(iterator: &mut Iter, name: &'static str) -> Result<(), KernelError> {
+    let id = iterator.attach().map_err(|cause| not_run(name, &cause))?;
+    let link = iterator.take_link(id).map_err(|cause| not_run(name, &cause))?;
+    let mut file = link.into_file().map_err(|cause| not_run(name, &cause))?;
+    // Reading runs the program once for each task; it writes nothing.
+    let mut nothing = Vec::new();
+    file.read_to_end(&mut nothing).map_err(KernelError::system("read of the task iterator"))?;
+    Ok(())
+}
+
+fn not_run(name: &str, cause: &dyn std::error::Error) -> KernelError {
+    KernelError::Attach {
+        program: name.to_owned(),
+        hook: "the iterator over tasks".to_owned(),
+        cause: describe(cause),
     }
 }

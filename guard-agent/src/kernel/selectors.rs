@@ -1,5 +1,6 @@
 //! The selector maps: which users, groups, units and cgroups become which subject.
 
+use super::maps::Maps;
 use super::pod::Wire;
 use super::{Kernel, KernelError};
 use crate::fault;
@@ -18,6 +19,16 @@ pub(crate) struct Installed {
 }
 
 impl Installed {
+    /// What the maps hold.
+    pub(super) fn read(maps: &Maps) -> Result<Self, KernelError> {
+        let units = entries::<Wire<UnitName>>(maps, "SELECT_UNIT")?;
+        Ok(Self {
+            users: entries(maps, "SELECT_USER")?.into_iter().collect(),
+            groups: entries(maps, "SELECT_GROUP")?.into_iter().collect(),
+            units: units.into_iter().map(|(name, subject)| (unit_name(&name.0), subject)).collect(),
+        })
+    }
+
     /// What a generation wants the maps to hold.
     fn of(selectors: &[(Selector, u32)]) -> Self {
         let mut wanted = Self::default();
@@ -130,12 +141,21 @@ impl Kernel {
     }
 
     fn hash<K: aya::Pod>(&mut self, name: &'static str) -> Result<Table<&mut MapData, K, u32>, KernelError> {
-        let map = self
-            .ebpf
-            .map_mut(name)
-            .ok_or_else(|| KernelError::Object(format!("the object has no map {name}")))?;
-        Table::try_from(map).map_err(KernelError::map("open", name))
+        Table::try_from(self.maps.get_mut(name)?).map_err(KernelError::map("open", name))
     }
+}
+
+/// Everything in a map.
+fn entries<K: aya::Pod>(maps: &Maps, name: &'static str) -> Result<Vec<(K, u32)>, KernelError> {
+    let table: Table<&MapData, K, u32> =
+        Table::try_from(maps.get(name)?).map_err(KernelError::map("open", name))?;
+    table.iter().collect::<Result<_, _>>().map_err(KernelError::map("list", name))
+}
+
+/// The name in a key.
+fn unit_name(key: &UnitName) -> String {
+    let end = key.bytes.iter().position(|byte| *byte == 0).unwrap_or(key.bytes.len());
+    String::from_utf8_lossy(&key.bytes[..end]).into_owned()
 }
 
 /// What `wanted` has and `present` has not, or for another subject.

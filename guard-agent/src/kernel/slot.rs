@@ -1,13 +1,13 @@
 //! Switching generations: fill the slot that is not live, store one word, free the old tables.
 
 use super::elements::{insert_all, put_inner};
-use super::inner::{ARRAY_FLAGS, InnerMaps, outer};
+use super::inner::{ARRAY_FLAGS, InnerMaps};
 use super::mapped::Mapped;
+use super::maps::Maps;
 use super::outcomes::LiveOutcomes;
 use super::{Kernel, KernelError, barrier};
 use crate::fault;
 use crate::tables::Generation;
-use aya::Ebpf;
 use aya::maps::MapData;
 use aya_obj::generated::bpf_map_type::{BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_HASH};
 use guard_common::path::EdgeKey;
@@ -39,15 +39,16 @@ impl Kernel {
         let tables = Tables::new(&self.inner, generation, number)?;
         // Programs that still read the generation before the live one are done after this, so its
         // slot can be filled anew.
-        barrier::wait(&self.ebpf, &self.inner)?;
-        tables.publish(&self.ebpf, slot)?;
-        let before = if self.generation == 0 { 0 } else { live_word(self.generation, 1 - slot) };
+        barrier::wait(&self.maps, &self.inner)?;
+        tables.publish(&self.maps, slot)?;
+        let before = self.live.load();
         if !fault::leaves_out("LIVE") {
             self.live.store(live_word(number, slot));
         }
         // A new subject's label must not meet a generation that does not know it, so selectors come
         // after the switch; tasks that start in between are found by the iteration over all tasks.
-        if let Err(error) = self.select(&generation.selectors) {
+        let selected = self.select(&generation.selectors);
+        if let Err(error) = selected.and_then(|()| self.inherit()) {
             self.live.store(before);
             return Err(error);
         }
@@ -68,7 +69,7 @@ impl Tables {
     fn new(inner: &InnerMaps, generation: &Generation, number: u64) -> Result<Self, KernelError> {
         let mut header = generation.header;
         header.generation = number;
-        let mut maps = Maps { inner, made: Vec::new() };
+        let mut maps = Making { inner, made: Vec::new() };
         maps.array("HEADERS", &[header])?;
         maps.array("CELLS", &generation.cells)?;
         maps.array("OUTCOMES", &generation.outcomes)?;
@@ -93,10 +94,10 @@ impl Tables {
 
     /// Puts all maps into a slot, all at the same time: each update waits for programs to end, and
     /// waits that overlap cost one.
-    fn publish(&self, ebpf: &Ebpf, slot: u32) -> Result<(), KernelError> {
+    fn publish(&self, maps: &Maps, slot: u32) -> Result<(), KernelError> {
         let mut updates = Vec::with_capacity(self.maps.len());
         for (name, inner) in &self.maps {
-            updates.push((*name, outer(ebpf, name)?, inner.fd().as_fd()));
+            updates.push((*name, maps.outer(name)?, inner.fd().as_fd()));
         }
         let put = |(name, outer, inner): (&'static str, BorrowedFd<'_>, BorrowedFd<'_>)| {
             fault::at("put a map into its slot").map_err(KernelError::system(name))?;
@@ -135,12 +136,12 @@ impl Tables {
 const THREAD_STACK: usize = 64 << 10;
 
 /// Makes and fills maps.
-struct Maps<'a> {
+struct Making<'a> {
     inner: &'a InnerMaps,
     made: Vec<(&'static str, MapData)>,
 }
 
-impl Maps<'_> {
+impl Making<'_> {
     /// An array of `values`.
     fn array<T>(&mut self, name: &'static str, values: &[T]) -> Result<(), KernelError>
     where

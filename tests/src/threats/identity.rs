@@ -1,6 +1,6 @@
 //! Shedding a label.
 
-use super::{Chapter, answered, open, out_of_scope};
+use super::{Chapter, answered, out_of_scope};
 
 const LABEL_STAYS: &str =
     "Labels are copied at fork and never looked up again by user, cgroup, parent, name or program";
@@ -99,18 +99,19 @@ pub(super) const CHAPTER: Chapter = Chapter {
             "Names that a process gives itself decide nothing",
             &["another_command_name_changes_nothing"],
         ),
-        open(
+        answered(
             "ID-15",
-            "run before the agent does, or fork while it starts or restarts",
+            "run before the agent does, or fork while it starts, dies or is replaced by another version",
             "Programs that copy labels are attached first; then all tasks are visited until none is left, before the agent says \
-             that it enforces",
+             that it enforces. Programs, labels and policy stay in the kernel when the agent ends, and the next agent takes \
+             them over",
             &[
                 "a_process_that_runs_already_is_labelled_before_the_agent_is_ready",
                 "a_selected_executable_that_runs_already_is_labelled_with_its_children",
                 "a_fork_storm_during_the_start_leaves_nobody_unlabelled",
+                "no_process_of_a_fork_storm_escapes_while_agents_die_and_take_over",
+                "an_agent_that_is_killed_at_any_step_of_taking_over_leaves_what_enforced",
             ],
-            "enforcement ends with the agent's process, so nothing is enforced between a kill and the next start",
-            "`Restart=always`, services ordered after the agent",
         ),
         answered(
             "ID-16",

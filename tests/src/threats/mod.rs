@@ -39,13 +39,6 @@ pub(crate) struct Entry {
 pub(crate) enum State {
     /// In whole, if its tests pass.
     Answered,
-    /// Not, or not in whole.
-    Open {
-        /// What is missing.
-        missing: &'static str,
-        /// What helps until then.
-        meanwhile: &'static str,
-    },
     /// It is not for Guard to answer, or not for this version.
     OutOfScope {
         /// Why.
@@ -83,18 +76,6 @@ const fn answered(
     tests: &'static [&'static str],
 ) -> Entry {
     Entry { id, technique, answer, tests, state: State::Answered }
-}
-
-/// An entry of which something is missing.
-const fn open(
-    id: &'static str,
-    technique: &'static str,
-    answer: &'static str,
-    tests: &'static [&'static str],
-    missing: &'static str,
-    meanwhile: &'static str,
-) -> Entry {
-    Entry { id, technique, answer, tests, state: State::Open { missing, meanwhile } }
 }
 
 /// An entry that something else must answer.
@@ -137,7 +118,6 @@ pub(crate) fn print() {
     for entry in entries() {
         let (state, said) = match entry.state {
             State::Answered => ("answered", entry.answer),
-            State::Open { missing, .. } => ("open", missing),
             State::OutOfScope { reason, .. } => ("out-of-scope", reason),
         };
         println!("{}\t{state}\t{}\t{said}", entry.id, entry.tests.join(","));
@@ -161,7 +141,6 @@ mod tests {
             match entry.state {
                 State::Answered => assert!(!entry.tests.is_empty(), "{} names no test", entry.id),
                 State::OutOfScope { .. } => assert!(entry.tests.is_empty(), "{}", entry.id),
-                State::Open { .. } => {}
             }
             let texts = [entry.technique, entry.answer];
             assert!(texts.iter().all(|text| !text.contains(['|', '\n', '\t'])), "{}", entry.id);

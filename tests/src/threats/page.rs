@@ -18,8 +18,7 @@ technique without Guard, where it must work; as a labelled process under Guard, 
 leave a canary file as it was and be reported; and as an unlabelled process under Guard, where it must work. What policy
 permits must work throughout.
 
-*Open* is what works for a labelled process today, in whole or in part, and what helps meanwhile. *Out of scope* is what
-another mechanism must answer. The last column names the kernel series on which all tests of the entry passed when they
+*Out of scope* is what another mechanism must answer. The last column names the kernel series on which all tests of the entry passed when they
 were last run there; some series have nothing of the kind.
 ";
 
@@ -29,9 +28,8 @@ pub(super) fn text(results: &Results) -> String {
     let count = |wanted: fn(&State) -> bool| entries().filter(|entry| wanted(&entry.state)).count();
     let _ = writeln!(
         text,
-        "\n{} entries are answered, {} are open, {} are out of scope.",
+        "\n{} entries are answered, {} are out of scope.",
         count(|state| matches!(state, State::Answered)),
-        count(|state| matches!(state, State::Open { .. })),
         count(|state| matches!(state, State::OutOfScope { .. })),
     );
     for chapter in CATALOGUE {
@@ -50,12 +48,6 @@ pub(super) fn text(results: &Results) -> String {
 fn row(entry: &Entry, results: &Results) -> String {
     let answer = match entry.state {
         State::Answered => entry.answer.to_owned(),
-        State::Open { missing, meanwhile } if entry.answer.is_empty() => {
-            format!("**Open**: {missing}. Meanwhile: {meanwhile}.")
-        }
-        State::Open { missing, meanwhile } => {
-            format!("{}. **Open**: {missing}. Meanwhile: {meanwhile}.", entry.answer)
-        }
         State::OutOfScope { reason, instead } => format!("*Out of scope*: {reason}. Instead: {instead}."),
     };
     let tests: Vec<String> = entry.tests.iter().map(|test| format!("`{test}`")).collect();

@@ -30,9 +30,11 @@ pub(super) const CHAPTER: Chapter = Chapter {
         answered(
             "SP-3",
             "detach the programs",
-            "They are held by the agent's own descriptors, which nobody can take from it, and by no pin; BPF objects of others are \
-             forbidden to every subject",
+            "They are held by the agent's own descriptors, which nobody can take from it, and by pins: changing these, and taking \
+             their file system out of the host's mounts, is forbidden to every subject, as are BPF objects of others",
             &[
+                "a_subject_that_may_write_everything_removes_no_pin",
+                "a_subject_that_may_mount_everything_unmounts_no_pin",
                 "objects_of_other_bpf_programs_are_refused",
                 "the_agents_process_is_neither_signalled_nor_traced",
                 "a_program_that_is_not_attached_is_noticed",
