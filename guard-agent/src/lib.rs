@@ -16,6 +16,7 @@ pub mod events;
 mod fault;
 pub mod host;
 pub mod kernel;
+pub mod ledger;
 pub mod onboard;
 pub mod policy;
 pub mod store;

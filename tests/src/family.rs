@@ -14,10 +14,10 @@ use crate::threats::Entry;
 use crate::{
     admin, attributes, caches, canary, checks, coverage, credentials, deputies, doors, escape, exactness,
     exec, failures, families, file, first_hour, flood, generations, hostile, identity, image, includes,
-    interpreter, layout, lifecycle, listening, machine, mode, mounts, names, network, nspawn, own_tmpfs,
-    packaged, path, pins, podman, process, programs, quickstart, quiet, reference, requirements, ring,
-    running, sctp, selector, self_protection, selftest, sending, session, shadow, starters, stdio, store,
-    successor, systemd, unix, unused, users, why, windows,
+    interpreter, layout, leases, lifecycle, listening, machine, mode, mounts, names, network, nspawn,
+    own_tmpfs, packaged, path, pins, podman, process, programs, quickstart, quiet, reference, requirements,
+    ring, running, sctp, selector, self_protection, selftest, sending, session, shadow, starters, stdio,
+    store, successor, systemd, unix, unused, users, why, windows,
 };
 
 /// One test: run once without Guard and once under it.
@@ -154,6 +154,7 @@ const FAMILIES: &[Family] = &[
             why::PART,
             mode::PART,
             pins::PART,
+            leases::PART,
             windows::PART,
             shadow::PART,
             unused::PART,

@@ -41,6 +41,7 @@ mod identity;
 mod image;
 mod includes;
 mod interpreter;
+mod leases;
 mod lifecycle;
 mod listening;
 mod machine;

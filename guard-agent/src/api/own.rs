@@ -1,9 +1,10 @@
-//! The self-service socket: what anybody may ask for itself. Today that is one thing, a session.
+//! The self-service socket: what anybody may ask for itself, a session, or as a subject a lease.
 //!
 //! Everybody can connect, labelled processes as far as their policy permits. So a connection answers one
 //! request within bounds of time and size, and each user has a share of connections and of sessions in a
 //! minute.
 
+use super::own_requests;
 use super::server::{answer, bind_with, failure, invalid};
 use super::types::AdoptRequest;
 use crate::daemon::{AdoptError, Caller, Shared};
@@ -40,7 +41,7 @@ const MAX_BODY: usize = 64 << 10;
 const ARRIVAL: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(90);
 /// Bounds on what is remembered of a session.
-const MAX_REASON: usize = 1000;
+pub(super) const MAX_REASON: usize = 1000;
 const MAX_VARIABLES: usize = 64;
 
 /// Makes the socket, open to everybody. It appears under its name with its mode.
@@ -184,27 +185,30 @@ async fn route(
     uid: u32,
     users: &SharedUsers,
 ) -> Response<Body> {
-    if request.uri().path() != "/v1/adopt" {
+    let path = request.uri().path();
+    let asks = path.starts_with(own_requests::PATH) || path == own_requests::DENIAL;
+    if !asks && request.uri().path() != "/v1/adopt" {
         let message = format!("the self-service socket has no {}", request.uri().path());
         return failure(StatusCode::NOT_FOUND, "invalid-request", message);
     }
-    if request.method() != Method::POST {
+    if !asks && request.method() != Method::POST {
         let message = format!("/v1/adopt does not answer to {}", request.method());
         return failure(StatusCode::METHOD_NOT_ALLOWED, "invalid-request", message);
     }
     if !lock(users).take(uid, Instant::now()) {
-        let message = "you ask for too many sessions: try again in a few seconds".to_owned();
+        let message = "you ask for too much: try again in a few seconds".to_owned();
         return failure(StatusCode::TOO_MANY_REQUESTS, "too-many", message);
     }
     let Some(caller) = caller else {
         return failure(StatusCode::FORBIDDEN, "not-permitted", "the caller cannot be identified".to_owned());
     };
-    let body =
-        match tokio::time::timeout(ARRIVAL, Limited::new(request.into_body(), MAX_BODY).collect()).await {
-            Ok(Ok(body)) => body.to_bytes(),
-            Ok(Err(_)) => return invalid("the body is too long, or did not arrive"),
-            Err(_) => return invalid("the body did not arrive in time"),
-        };
+    if asks {
+        return own_requests::route(request, shared, caller).await;
+    }
+    let body = match body(request).await {
+        Ok(bytes) => bytes,
+        Err(refusal) => return refusal,
+    };
     let request: AdoptRequest = match serde_json::from_slice(&body) {
         Ok(request) => request,
         Err(error) => return invalid(&error.to_string()),
@@ -219,6 +223,15 @@ async fn route(
         Ok(Ok(adopted)) => answer(adopted),
         Ok(Err(error)) => refused(&error),
         Err(error) => failure(StatusCode::INTERNAL_SERVER_ERROR, "internal", error.to_string()),
+    }
+}
+
+/// The body of a request, within bounds of time and size.
+pub(super) async fn body(request: Request<Incoming>) -> Result<bytes::Bytes, Response<Body>> {
+    match tokio::time::timeout(ARRIVAL, Limited::new(request.into_body(), MAX_BODY).collect()).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(_)) => Err(invalid("the body is too long, or did not arrive")),
+        Err(_) => Err(invalid("the body did not arrive in time")),
     }
 }
 

@@ -8,7 +8,8 @@ use crate::bundle::{Ended, Entry, Hold, Shadow};
 use crate::coverage::ActionCoverage;
 use crate::daemon::{Disarm, ModeChange, ModeSetting, Session};
 use crate::events::{BundleRecord, Missing, Record};
-use crate::policy::{Mode, Unenforceable};
+use crate::ledger::{Fact, Lease, Request};
+use crate::policy::{FactValue, Mode, Unenforceable};
 use crate::store::StoreStatus;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -652,4 +653,225 @@ pub struct Failure {
     pub code: String,
     /// For people: the diagnostics of an invalid policy, rendered.
     pub message: String,
+}
+
+/// Body of `POST /v1/leases`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LeaseRequest {
+    /// The lease.
+    pub name: String,
+    /// To whom.
+    pub subject: String,
+    /// For how long, in seconds; null: as long as it may last.
+    #[serde(default)]
+    pub seconds: Option<u64>,
+    /// Why.
+    #[serde(default)]
+    pub reason: Option<String>,
+}
+
+/// Body of `POST /v1/leases/{id}/renew`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RenewRequest {
+    /// For how long from now, in seconds; null: as long as it may last.
+    #[serde(default)]
+    pub seconds: Option<u64>,
+}
+
+/// A lease that was granted, renewed or revoked.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LeaseAnswer {
+    /// [`LeaseAnswer::SCHEMA`].
+    pub schema: String,
+    /// The lease.
+    #[serde(flatten)]
+    pub lease: Lease,
+}
+
+impl LeaseAnswer {
+    /// The schema of the answer.
+    pub const SCHEMA: &str = "guard.lease/1";
+}
+
+/// Body of `GET /v1/leases`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Leases {
+    /// [`Leases::SCHEMA`].
+    pub schema: String,
+    /// The leases.
+    pub leases: Vec<Lease>,
+}
+
+impl Leases {
+    /// The schema of the body.
+    pub const SCHEMA: &str = "guard.leases/1";
+}
+
+/// Body of `POST /v1/requests` at the self-service socket.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AskRequest {
+    /// The lease.
+    pub lease: String,
+    /// For how long, in seconds; null: as long as it may last.
+    #[serde(default)]
+    pub seconds: Option<u64>,
+    /// Why.
+    pub reason: String,
+}
+
+/// Body of `POST /v1/requests/{id}/approve`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ApproveRequest {
+    /// What the approver was shown, which is recorded.
+    pub shown: String,
+}
+
+/// Body of `POST /v1/requests/{id}/deny`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DenyRequest {
+    /// What to say to whoever asked.
+    #[serde(default)]
+    pub note: Option<String>,
+}
+
+/// One request.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RequestAnswer {
+    /// [`RequestAnswer::SCHEMA`].
+    pub schema: String,
+    /// The request.
+    #[serde(flatten)]
+    pub request: Request,
+}
+
+impl RequestAnswer {
+    /// The schema of the answer.
+    pub const SCHEMA: &str = "guard.request/1";
+}
+
+/// Body of `GET /v1/requests`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Requests {
+    /// [`Requests::SCHEMA`].
+    pub schema: String,
+    /// The requests, newest first.
+    pub requests: Vec<Request>,
+}
+
+impl Requests {
+    /// The schema of the body.
+    pub const SCHEMA: &str = "guard.requests/1";
+}
+
+/// Body of `POST /v1/facts`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FactRequest {
+    /// The fact.
+    pub name: String,
+    /// Of which subject; null: of the host.
+    #[serde(default)]
+    pub subject: Option<String>,
+    /// Its value.
+    pub value: FactValue,
+    /// Where it comes from.
+    pub source: String,
+    /// For how long it holds, in seconds; null: as long as the bundle says, and without an end if it says nothing.
+    #[serde(default)]
+    pub seconds: Option<u64>,
+}
+
+/// Body of `GET /v1/facts`, and the answer to what changes one.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Facts {
+    /// [`Facts::SCHEMA`].
+    pub schema: String,
+    /// The facts.
+    pub facts: Vec<Fact>,
+}
+
+impl Facts {
+    /// The schema of the body.
+    pub const SCHEMA: &str = "guard.facts/1";
+}
+
+/// Body of `GET /v1/denials/last` at the self-service socket: what a subject may know of its own last denial.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct OwnDenial {
+    /// [`OwnDenial::SCHEMA`].
+    pub schema: String,
+    /// Id of the event; null if none is remembered.
+    pub id: Option<String>,
+    /// When, RFC 3339 UTC.
+    pub time: Option<String>,
+    /// What was tried.
+    pub actions: Vec<String>,
+    /// On what.
+    pub resource: Option<String>,
+    /// The error that the process got.
+    pub errno: Option<String>,
+    /// Why, in the words of the policy.
+    pub reasons: Vec<String>,
+    /// Leases to ask for, any of which would lift it now; empty: none would.
+    pub ask_for: Vec<String>,
+    /// Change windows that would lift it.
+    pub windows: Vec<String>,
+    /// Whether the same operation could work without anything else having changed. It never could.
+    pub retry: bool,
+}
+
+impl OwnDenial {
+    /// The schema of the body.
+    pub const SCHEMA: &str = "guard.own-denial/1";
+
+    /// Nothing was denied.
+    pub fn none() -> Self {
+        Self {
+            schema: Self::SCHEMA.to_owned(),
+            id: None,
+            time: None,
+            actions: Vec::new(),
+            resource: None,
+            errno: None,
+            reasons: Vec::new(),
+            ask_for: Vec::new(),
+            windows: Vec::new(),
+            retry: false,
+        }
+    }
+
+    /// What of an event and its explanation is the subject's to know.
+    pub fn of(record: &Record, why: &Why) -> Self {
+        let denied = || why.decisions.iter().filter(|finding| !finding.allowed);
+        let mut reasons: Vec<String> = denied()
+            .flat_map(|finding| &finding.policies)
+            .filter_map(|policy| policy.reason.clone())
+            .collect();
+        reasons.dedup();
+        // What lifts one action is no help if another one stays denied.
+        let lifts = |of: fn(&crate::policy::Lift) -> Option<&String>| -> Vec<String> {
+            let alone = |finding: &Finding| -> std::collections::BTreeSet<String> {
+                let one = |lift: &&crate::policy::Lift| lift.lease.is_none() != lift.window.is_none();
+                finding.lifts.iter().filter(one).filter_map(of).cloned().collect()
+            };
+            let all = denied().map(alone).reduce(|both, other| &both & &other);
+            all.unwrap_or_default().into_iter().collect()
+        };
+        Self {
+            id: Some(record.id.clone()),
+            time: Some(record.time.clone()),
+            actions: record.actions.clone(),
+            resource: Some(record.what()),
+            errno: record.errno.clone(),
+            reasons,
+            ask_for: lifts(|lift| lift.lease.as_ref()),
+            windows: lifts(|lift| lift.window.as_ref()),
+            ..Self::none()
+        }
+    }
 }

@@ -13,8 +13,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::net::UnixStream;
 
-/// How long the daemon may take to begin its answer. Applying a large bundle takes seconds.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long the daemon may take to begin its answer. Applying a large bundle takes seconds, and who waits for an
+/// approval hears after a minute that there is none yet.
+const PATIENCE: Duration = Duration::from_secs(80);
 /// Longest answer that is read whole.
 const ANSWER_MAX: usize = 16 << 20;
 
@@ -45,6 +46,11 @@ impl Client {
     /// Hands a JSON body to `path` and reads the whole answer.
     pub(super) async fn post(&self, path: &str, body: Vec<u8>) -> Result<Bytes, CliError> {
         whole(self.send(Method::POST, path, body.into()).await?).await
+    }
+
+    /// Has what is at `path` removed, and reads the whole answer.
+    pub(super) async fn delete(&self, path: &str) -> Result<Bytes, CliError> {
+        whole(self.send(Method::DELETE, path, Bytes::new()).await?).await
     }
 
     /// Asks for `path` and leaves the answer to be read as it comes.

@@ -18,10 +18,13 @@ mod history;
 mod init;
 mod keys;
 mod learn;
+mod lease;
 mod mode;
 mod policy;
+mod posture;
 mod remembered;
 mod report;
+mod request;
 mod run;
 mod screen;
 mod selftest;
@@ -39,6 +42,9 @@ use client::Client;
 use events::{Events, Format};
 use history::Rollback;
 use keys::Keys;
+use lease::LeaseCommand;
+use posture::Posture;
+use request::RequestCommand;
 use screen::Screen;
 use std::path::PathBuf;
 
@@ -87,6 +93,15 @@ enum Command {
     Events(Events),
     /// Which policy denied this, and what would change it? Or was it not Guard?
     Why(why::Args),
+    /// Leases: rights that a subject has for a while.
+    #[command(subcommand)]
+    Lease(LeaseCommand),
+    /// Requests of subjects for leases, and what people say to them.
+    #[command(subcommand)]
+    Request(RequestCommand),
+    /// Facts that policy asks for.
+    #[command(subcommand)]
+    Posture(Posture),
     /// End enforcement on this host: the agent detaches everything and ends. Nothing else does once the agent's
     /// programs are pinned, not even stopping or killing it.
     Disarm(disarm::Disarming),
@@ -202,6 +217,9 @@ impl Cli {
             Command::Init(args) => args.json,
             Command::Learn(args) => args.json,
             Command::Disarm(args) => args.json,
+            Command::Lease(command) => command.json(),
+            Command::Request(command) => command.json(),
+            Command::Posture(command) => command.json(),
             Command::Mode(args) => args.json,
             Command::Report(args) => args.json,
             Command::Run(_) => false,
@@ -215,10 +233,20 @@ impl Cli {
         if let Command::Run(args) = self.command {
             return wait(args.run(&self.socket.unwrap_or_else(|| OWN_SOCKET.into())));
         }
+        if let Command::Why(args) = &self.command
+            && args.is_own()
+            && let Command::Why(args) = self.command
+        {
+            let own = Client::new(self.socket.unwrap_or_else(|| OWN_SOCKET.into()));
+            return wait(args.run_own(&own, &screen));
+        }
+        if let Command::Request(command) = self.command {
+            return wait(command.run(self.socket, &screen));
+        }
         let client = Client::new(self.socket.unwrap_or_else(|| SOCKET.into()));
         match self.command {
-            // Has a socket of its own, see above.
-            Command::Run(_) => Ok(Exit::Usage),
+            // Have sockets of their own, see above.
+            Command::Run(_) | Command::Request(_) => Ok(Exit::Usage),
             Command::Status(output) => wait(status::run(&client, &screen, output.json)),
             Command::Coverage(output) => wait(coverage::run(&client, &screen, output.json)),
             Command::Policy(Policy::Check(bundle)) => {
@@ -246,6 +274,8 @@ impl Cli {
             Command::Init(args) => init::run(&screen, &args),
             Command::Learn(args) => wait(learn::run(&client, &screen, &args)),
             Command::Disarm(args) => wait(args.run(&client, &screen)),
+            Command::Lease(command) => wait(command.run(&client, &screen)),
+            Command::Posture(command) => wait(command.run(&client, &screen)),
             Command::Mode(args) => wait(args.run(&client, &screen)),
             Command::Report(args) => wait(args.run(&client, &screen)),
             Command::Sessions(args) => wait(args.run(&client, &screen)),
@@ -299,6 +329,18 @@ mod tests {
             "guardctl mode monitor nginx --for 10m --reason INC-4412 --json",
             "guardctl mode bundle nginx -y",
             "guardctl disarm --reason INC-4412 --yes --json",
+            "guardctl lease grant prod-change --subject ai-coder --for 10m --reason INC-1 --json",
+            "guardctl lease list --all",
+            "guardctl lease renew 3 --for 5m",
+            "guardctl lease revoke 3 --json",
+            "guardctl request create --name prod-change --reason x --for 10m --wait",
+            "guardctl request list --all --json",
+            "guardctl request show 3",
+            "guardctl request approve 3 --yes",
+            "guardctl request deny 3 --note later",
+            "guardctl posture set trust=3 --subject nginx --for 5m --source edr",
+            "guardctl posture get trust --json",
+            "guardctl posture unset trust --subject nginx",
             "guardctl disarm --offline --reason x --config /etc/guard/agent.toml",
             "guardctl run --as coder --set worktree=PWD --reason INC-1 -- make test",
             "guardctl sessions --all --subject coder --json",

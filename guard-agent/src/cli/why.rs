@@ -1,11 +1,12 @@
 //! `guardctl why`: what denied this, and what would change it.
 
 use super::client::{Client, quoted};
+use super::lease::decode;
 use super::policy::place;
 use super::screen::Screen;
 use super::{CliError, Exit};
 use crate::analysis::can::Finding;
-use crate::api::types::{Why, WhyShadow};
+use crate::api::types::{OwnDenial, Why, WhyShadow};
 use crate::events::escape::{line, word};
 use crate::events::{Record, time};
 use clap::ArgGroup;
@@ -36,6 +37,24 @@ pub(super) struct Args {
 }
 
 impl Args {
+    /// Whether whoever asks means itself: it is a subject, or not root.
+    pub(super) fn is_own(&self) -> bool {
+        let is_subject = std::env::var_os("GUARD_SESSION").is_some();
+        self.last.as_deref() == Some("") && (is_subject || !nix::unistd::geteuid().is_root())
+    }
+
+    /// Asks for the last denial of this very process's subject and session.
+    pub(super) async fn run_own(self, client: &Client, screen: &Screen) -> Result<Exit, CliError> {
+        let answer = client.get("/v1/denials/last").await?;
+        let denial: OwnDenial = decode(&answer)?;
+        if self.json {
+            screen.answer(String::from_utf8_lossy(&answer).trim_end())?;
+        } else {
+            screen.answer(&own(&denial))?;
+        }
+        Ok(if denial.id.is_some() { Exit::Yes } else { Exit::No })
+    }
+
     /// Asks the daemon and prints what it says.
     pub(super) async fn run(self, client: &Client, screen: &Screen) -> Result<Exit, CliError> {
         let answer = client.get(&self.request()?).await?;
@@ -72,6 +91,32 @@ impl Args {
             Some(subject) => format!("/v1/why?last=true&subject={}", quoted(subject)),
         })
     }
+}
+
+/// A subject's own denial.
+fn own(denial: &OwnDenial) -> String {
+    let Some(id) = &denial.id else {
+        return "nothing of yours was denied, as far as is remembered".to_owned();
+    };
+    let mut lines = vec![format!(
+        "DENIED {} {}  {} {}",
+        line(denial.errno.as_deref().unwrap_or("")),
+        line(id),
+        line(&denial.actions.join("+")),
+        line(denial.resource.as_deref().unwrap_or(""))
+    )];
+    lines.extend(denial.reasons.iter().map(|reason| format!("  reason     \"{}\"", line(reason))));
+    lines.extend(denial.ask_for.iter().map(|lease| {
+        format!("  ask for it  guardctl request create --name {} --reason TEXT --wait", word(lease))
+    }));
+    lines.extend(
+        denial.windows.iter().map(|window| format!("  wait for   the change window {}", line(window))),
+    );
+    if denial.ask_for.is_empty() && denial.windows.is_empty() {
+        lines.push("  nothing that can be asked for would allow it: do without".to_owned());
+    }
+    lines.push("  trying again changes nothing".to_owned());
+    lines.join("\n")
 }
 
 /// What to say when there is no denial of Guard's.

@@ -424,9 +424,14 @@ fn look(variable: &Variable, path: &str, uid: u32, host: &Host) -> Result<(), St
 }
 
 /// The user who logged in; nothing if nobody did.
-fn human(pid: i32) -> Option<u32> {
+pub(super) fn human(pid: i32) -> Option<u32> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/loginuid")).ok()?;
     text.trim().parse().ok().filter(|uid| *uid != u32::MAX)
+}
+
+/// The terminal of a process, if it has one.
+pub(crate) fn terminal_of(pid: i32) -> Option<String> {
+    terminal_name(labelling::terminal(pid)?.0)
 }
 
 /// The name of a terminal by its device number (Documentation/admin-guide/devices.txt).

@@ -5,6 +5,7 @@ use super::engine::{ApplyError, compile};
 use super::modes::{Modes, Now};
 use super::sessions::Sessions;
 use crate::bundle::{self, Effect, Entry, Opened, Proposed, Record, Shelf, Standing, Trust, TrustConfig};
+use crate::ledger::Ledger;
 use crate::policy::{self, Bundle, Compiled, SubjectIds};
 use jiff::Timestamp;
 use std::path::{Path, PathBuf};
@@ -17,6 +18,7 @@ pub(super) struct Stored {
     pub(super) modes: Modes,
     pub(super) sessions: Sessions,
     pub(super) disarms: Vec<Disarm>,
+    pub(super) ledger: Ledger,
 }
 
 impl Stored {
@@ -40,7 +42,8 @@ impl Stored {
             tracing::error!("when enforcement was ended before is not known: {error}");
             Vec::new()
         });
-        Ok(Self { ids, ids_file, shelf, modes: Modes::read(state_dir), sessions, disarms })
+        let ledger = Ledger::open(state_dir)?;
+        Ok(Self { ids, ids_file, shelf, modes: Modes::read(state_dir), sessions, disarms, ledger })
     }
 }
 

@@ -210,8 +210,8 @@ impl Engine {
             Err(error) => tracing::error!("the change is live and not recorded: cannot switch back: {error}"),
         }
         // The windows that were told last are those of the other bundle.
-        if let Err(error) = self.tell_windows() {
-            tracing::error!("change windows are as they were told before: {error}");
+        if let Err(error) = self.tell_posture() {
+            tracing::error!("windows, leases and facts are as they were told before: {error}");
         }
         if let Err(error) = self.label_running() {
             tracing::error!("cannot label running tasks: {error}");

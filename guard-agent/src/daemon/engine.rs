@@ -19,6 +19,7 @@ use crate::coverage;
 use crate::events::{BundleRecord, time};
 use crate::host::Host;
 use crate::kernel::{Kernel, KernelError};
+use crate::ledger::{Ledger, LedgerError};
 use crate::policy::{
     self, Bundle, Compiled, Diagnostics, ExecSuccessor, Facts, Seat, SubjectIds, Unenforceable,
 };
@@ -59,6 +60,9 @@ pub enum ApplyError {
     /// It could not be kept.
     #[error("{0}")]
     Shelf(#[from] ShelfError),
+    /// What was granted, or is known, cannot be read.
+    #[error("{0}")]
+    Ledger(#[from] LedgerError),
     /// Facts about the host could not be read.
     #[error("cannot read facts about this host: {0}")]
     Host(std::io::Error),
@@ -146,6 +150,8 @@ pub struct Engine {
     pub(super) sessions: Sessions,
     /// Processes of sessions that an agent before this one knew, until they are labelled again.
     pub(super) resumed: Vec<(i32, LabelRequest)>,
+    /// What was granted, what is asked for, and what is known of subjects.
+    pub(super) ledger: Ledger,
     /// When enforcement was ended on purpose.
     pub(super) disarms: Vec<Disarm>,
     /// Why the daemon started with another bundle than the configured one.
@@ -170,7 +176,7 @@ impl Engine {
         store: Arc<Store>,
         names: Watch,
     ) -> Self {
-        let Stored { ids, ids_file, shelf, modes, sessions, disarms } = stored;
+        let Stored { ids, ids_file, shelf, modes, sessions, disarms, ledger } = stored;
         Self {
             kernel,
             ids,
@@ -185,6 +191,7 @@ impl Engine {
             sessions,
             resumed: Vec::new(),
             disarms,
+            ledger,
             kept: None,
             since: None,
             names,

@@ -1,6 +1,7 @@
 //! Setting a subject's mode: from the next operation on, and until its end with nobody's help.
 
 use super::engine::Engine;
+use super::leases;
 use super::modes::{Now, Wanted};
 use super::windows;
 use crate::api::types::{ModeRequest, ModeSet};
@@ -59,7 +60,7 @@ impl Engine {
             }
         }
         let before = self.modes.set(&wanted, &now)?;
-        let posture = windows::posture(&self.modes, &wanted.subject, &windows, &now);
+        let posture = leases::posture(&self.modes, &self.ledger, &wanted.subject, &windows, &now);
         // The sessions that have rows of their own are the subject as well.
         let Some(live) = &mut self.live else { return Err(unknown()) };
         let seated = seats.iter().filter(|seat| seat.subject == request.subject).map(|seat| seat.row);
@@ -79,7 +80,7 @@ impl Engine {
             if let Err(error) = self.modes.restore(before) {
                 tracing::error!("the mode of {} is stored and not in force: {error}", wanted.subject);
             }
-            let earlier = windows::posture(&self.modes, &wanted.subject, &windows, &now);
+            let earlier = leases::posture(&self.modes, &self.ledger, &wanted.subject, &windows, &now);
             if let Err(error) = put(&earlier) {
                 tracing::error!("some sessions of {} are in another mode than it: {error}", wanted.subject);
             }
@@ -95,16 +96,16 @@ impl Engine {
         })
     }
 
-    /// Puts the modes that still count and the open windows into tables that are about to be live, so that
+    /// Puts the modes that still count, the open windows, leases and facts into tables that are about to be live, so that
     /// there is no instant without them.
     pub(super) fn keep_posture(&mut self, bundle: &Bundle, compiled: &mut Compiled) {
         let now = Now::read();
         let windows = self.tell(bundle, &now);
         for (id, name) in self.rows(compiled) {
-            if self.modes.get(&name, &now).is_none() && !compiled.asks_for_windows(id) {
+            if self.modes.get(&name, &now).is_none() && !compiled.asks_for_posture(id) {
                 continue;
             }
-            let posture = windows::posture(&self.modes, &name, &windows, &now);
+            let posture = leases::posture(&self.modes, &self.ledger, &name, &windows, &now);
             if let Some(outcomes) = compiled.outcomes(id, &posture, now.boot) {
                 compiled.generation.set_outcomes(id, &outcomes);
             }

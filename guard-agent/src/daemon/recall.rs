@@ -1,11 +1,13 @@
 //! Explaining what is remembered: the event, the bundle that decided, and Cedar's answer over it.
 
-use super::engine::{ApplyError, compile};
+use super::adopt::Caller;
+use super::engine::{ApplyError, Engine, compile};
+use super::leases::LeaseError;
 use super::serve::Shared;
 use super::windows;
 use crate::analysis::can::Finding;
 use crate::analysis::why::{Explainer, Index, Why as Explained, internal_reason};
-use crate::api::types::{Why, WhyShadow};
+use crate::api::types::{OwnDenial, Why, WhyShadow};
 use crate::events::Record;
 use crate::events::time::{Clock, parse};
 use crate::host::Host;
@@ -18,6 +20,17 @@ use std::sync::Arc;
 
 /// Rows that are looked through for a path.
 const ROWS: usize = 1000;
+
+/// Why a process does not hear of its last denial.
+#[derive(Debug, thiserror::Error)]
+pub enum OwnError {
+    /// It is no subject.
+    #[error("{0}")]
+    Caller(#[from] LeaseError),
+    /// What is remembered cannot be read.
+    #[error("{0}")]
+    Store(#[from] StoreError),
+}
 
 /// Which event is asked about.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +46,19 @@ pub enum Asked {
         /// The process.
         pid: i32,
     },
+}
+
+impl Engine {
+    /// The windows, leases and facts of the subject of an event at that instant, as far as they are remembered.
+    fn held(&self, bundle: &Bundle, record: &Record) -> Facts {
+        let Some(at) = parse(&record.time) else { return Facts::default() };
+        let subject = record.subject.as_deref().unwrap_or_default();
+        let held = self.ledger.facts_at(subject, at).unwrap_or_else(|error| {
+            tracing::warn!("leases and facts of an event are not known: {error}");
+            Facts::default()
+        });
+        Facts { windows: windows::open_at(bundle.schedules(), at), ..held }
+    }
 }
 
 impl Shared {
@@ -69,6 +95,23 @@ impl Shared {
         self.explain(&first.record, &mut answer);
         answer.event = Some(first.record);
         Ok(answer)
+    }
+
+    /// The last denial of the subject, and session, whose label a process carries, with what it may know of it.
+    ///
+    /// # Errors
+    /// If it carries none, or what is remembered cannot be read.
+    pub fn own_denial(&self, caller: &Caller) -> Result<OwnDenial, OwnError> {
+        let asking = self.asking(caller)?;
+        let filter = Filter { subject: Some(asking.subject), limit: Some(ROWS), ..Filter::default() };
+        let (rows, _) = self.store().query(&filter)?;
+        let is_own = |row: &Found| row.record.session.unwrap_or(0) == asking.session;
+        let Some(last) = rows.into_iter().find(|row| is_denial(row) && is_own(row)) else {
+            return Ok(OwnDenial::none());
+        };
+        let mut why = Why::new();
+        self.explain(&last.record, &mut why);
+        Ok(OwnDenial::of(&last.record, &why))
     }
 
     /// Denials that this process can have met on this path.
@@ -117,10 +160,8 @@ impl Shared {
                 .map(|bundle| bundle.map(|bundle| bundle.digest.as_str()));
         let sides = match bundle.ok_or_else(|| "the bundle that decided is not known".to_owned()) {
             Ok(digest) => self.sides(digest, shadow, &host).map(|sides| {
-                let at = parse(&record.time);
-                let windows = at.map(|at| windows::open_at(sides.bundle.schedules(), at)).unwrap_or_default();
-                let facts = Facts { session: self.variables(record), windows, ..Facts::default() };
-                Sides { facts, ..sides }
+                let held = self.engine().held(&sides.bundle, record);
+                Sides { facts: Facts { session: self.variables(record), ..held }, ..sides }
             }),
             Err(why) => Err(why),
         };
@@ -173,8 +214,7 @@ impl Shared {
             return None;
         }
         let resource = (record.class, record.features);
-        let open = windows::open_at(live.bundle.schedules(), parse(&record.time)?);
-        let posture = Posture::of(&Facts { windows: open, ..Facts::default() });
+        let posture = Posture::of(&engine.held(&live.bundle, record));
         // A successor is decided by its own row, whatever session it is in.
         let session = record.session.and_then(|session| engine.sessions.get(session));
         let session = session.filter(|session| record.subject.as_ref() == Some(&session.subject));

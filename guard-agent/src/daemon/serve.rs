@@ -5,6 +5,7 @@ use super::engine::{ApplyError, Engine};
 use super::mode::ModeError;
 use super::sessions::Session;
 use super::trials::Trials;
+use super::windows::Awaited;
 use crate::api::types::{
     Applied, CoverageReport, History, ModeRequest, ModeSet, RollbackRequest, ShadowSet, Status,
 };
@@ -30,8 +31,10 @@ pub struct Shared {
     trials: Trials,
     /// Made anew when names or mounts change, so that events never wait for a compile.
     renderer: Arc<Mutex<Arc<Renderer>>>,
-    /// Whether the live bundle has change windows.
-    has_windows: watch::Sender<bool>,
+    /// What the daemon waits for.
+    awaited: watch::Sender<Awaited>,
+    /// How often leases, requests and facts may have changed.
+    ledger_changes: watch::Sender<u64>,
     /// Whether enforcement was ended.
     disarmed: watch::Sender<bool>,
 }
@@ -56,7 +59,7 @@ impl Shared {
         let labels = Arc::new(engine.kernel.label_reader()?);
         let store = Arc::clone(&engine.store);
         let renderer = Arc::new(Mutex::new(Arc::new(renderer(&engine))));
-        let has_windows = watch::Sender::new(engine.has_windows());
+        let awaited = watch::Sender::new(engine.awaited());
         Ok(Self {
             engine: Arc::new(Mutex::new(engine)),
             lines: broadcast::channel(BACKLOG).0,
@@ -64,7 +67,8 @@ impl Shared {
             store,
             trials: Trials::default(),
             renderer,
-            has_windows,
+            awaited,
+            ledger_changes: watch::Sender::new(0),
             disarmed: watch::Sender::new(false),
         })
     }
@@ -83,12 +87,23 @@ impl Shared {
     /// Tells the other tasks that another bundle may be live, or the host another.
     fn follow(&self, engine: &Engine) {
         *self.renderer.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(renderer(engine));
-        self.has_windows.send_replace(engine.has_windows());
+        self.awaited.send_replace(engine.awaited());
     }
 
-    /// Whether the live bundle has change windows, and when that changes.
-    pub(super) fn has_windows(&self) -> watch::Receiver<bool> {
-        self.has_windows.subscribe()
+    /// What the daemon waits for, and when that changes.
+    pub(super) fn awaited(&self) -> watch::Receiver<Awaited> {
+        self.awaited.subscribe()
+    }
+
+    /// Tells others that what is recorded of leases, requests and facts may have changed.
+    pub(super) fn ledger_changed(&self, engine: &Engine) {
+        self.awaited.send_replace(engine.awaited());
+        self.ledger_changes.send_modify(|count| *count += 1);
+    }
+
+    /// When leases, requests or facts may have changed.
+    pub fn ledger_changes(&self) -> watch::Receiver<u64> {
+        self.ledger_changes.subscribe()
     }
 
     /// Processes that try what is enforced.
@@ -290,16 +305,17 @@ impl Shared {
         Ok(known.filter(|session| all || session.ended.is_none()).cloned().collect())
     }
 
-    /// Tells the kernel when windows open and close, in the background: if that is due, or anyway.
-    pub(super) fn keep_windows(&self, anyway: bool) {
+    /// Tells the kernel what holds of subjects and until when, in the background: if that is due, or anyway.
+    pub(super) fn keep_posture(&self, anyway: bool) {
         let shared = self.clone();
         tokio::task::spawn_blocking(move || {
             let mut engine = shared.engine();
-            if (anyway || engine.windows_are_due())
-                && let Err(error) = engine.tell_windows()
+            if (anyway || engine.posture_is_due())
+                && let Err(error) = engine.tell_posture()
             {
-                tracing::error!("change windows are as they were told before: {error}");
+                tracing::error!("windows, leases and facts are as they were told before: {error}");
             }
+            shared.awaited.send_replace(engine.awaited());
         });
     }
 

@@ -5,11 +5,14 @@ use super::candidate::{Stored, choose};
 use super::engine::{ApplyError, Engine};
 use super::output::Output;
 use super::serve::Shared;
-use super::{identity, mounts, names, notify, pump};
+use super::windows::Awaited;
+use super::{identity, mounts, names, notify, pump, spool};
 use crate::api;
 use crate::config::Config;
 use crate::doctor;
+use crate::events::time;
 use crate::kernel::{ClockWatch, Diagnostics, EventStream, Kernel, KernelError, PinError, Pins, Seen};
+use crate::policy::Instant;
 use crate::store::{Limits, Store};
 use guard_common::event::Event;
 use nix::fcntl::{Flock, FlockArg};
@@ -130,6 +133,8 @@ async fn enforce(config: &Config) -> Result<(), StartError> {
         tokio::task::block_in_place(|| prepare(config, names))?;
     let mut messages = tokio::spawn(diagnostics.run());
     let shared = Shared::new(engine)?;
+    spool::watch(&config.state_dir, shared.clone())
+        .map_err(runtime("cannot watch the directory of facts"))?;
     let output = Output::start().map_err(runtime("cannot start the output thread"))?;
     let (stop, stopped) = oneshot::channel();
     let mut pump = tokio::spawn(pump::run(events, early, seen, shared.clone(), output, stopped));
@@ -156,15 +161,16 @@ async fn enforce(config: &Config) -> Result<(), StartError> {
     windows.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let clock = ClockWatch::new()
         .map_err(|source| StartError::Runtime { action: "cannot watch the clock", source })?;
-    let mut has_windows = shared.has_windows();
+    let mut awaited = shared.awaited();
     loop {
-        // Without windows nothing wakes the agent.
-        let awaits_windows = *has_windows.borrow_and_update();
+        // Where nothing is awaited, nothing wakes the agent.
+        let Awaited { windows: awaits_windows, until } = *awaited.borrow_and_update();
         tokio::select! {
-            Ok(()) = has_windows.changed() => {}
-            _ = windows.tick(), if awaits_windows => shared.keep_windows(false),
+            Ok(()) = awaited.changed() => {}
+            _ = windows.tick(), if awaits_windows => shared.keep_posture(false),
+            () = until_then(until), if until.is_some() => shared.keep_posture(false),
             set = clock.changed() => match set {
-                Ok(()) => shared.keep_windows(true),
+                Ok(()) => shared.keep_posture(true),
                 Err(error) => return Err(ended("the watch on the clock", Ok(Err(error)))),
             },
             _ = harvest.tick() => shared.harvest(),
@@ -211,6 +217,16 @@ async fn enforce(config: &Config) -> Result<(), StartError> {
     }
     Ok(())
 }
+
+/// Waits until just after an instant of CLOCK_BOOTTIME, or a suspended host's later one. The kernel goes by it
+/// itself; what comes after the instants that it knows is told then.
+async fn until_then(until: Option<Instant>) {
+    let left = until.unwrap_or(0).saturating_sub(time::boot().unsigned_abs());
+    tokio::time::sleep(Duration::from_nanos(left) + TICK).await;
+}
+
+/// Longer than two readings of a clock are apart.
+const TICK: Duration = Duration::from_millis(10);
 
 /// What enforces, and what reports.
 struct Prepared {

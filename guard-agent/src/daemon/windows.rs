@@ -11,6 +11,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::engine::Engine;
+use super::leases;
 use super::modes::{Modes, Now};
 use crate::api::types::WindowStatus;
 use crate::kernel::{KernelError, clock_is_synchronised};
@@ -45,7 +46,7 @@ pub(super) fn from_now_on(bundle: &Bundle, now: &Now) -> Openings {
     openings(bundle.schedules(), now, is_right())
 }
 
-/// What is true of a subject besides the bundle: its mode if one was set, and the open windows.
+/// What is true of a subject by its mode, if one was set, and the open windows.
 pub(super) fn posture(modes: &Modes, subject: &str, windows: &Openings, now: &Now) -> Posture {
     Posture { windows: windows.clone(), ..modes.posture(subject, now).unwrap_or_default() }
 }
@@ -65,6 +66,15 @@ fn is_right() -> bool {
     clock_is_synchronised() == Some(true)
 }
 
+/// What the agent waits for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Awaited {
+    /// The clock of windows, which nothing announces.
+    pub(super) windows: bool,
+    /// The first instant of which the kernel knows.
+    pub(super) until: Option<Instant>,
+}
+
 /// What the kernel was told last.
 #[derive(Debug, Default)]
 pub(super) struct Told {
@@ -82,7 +92,7 @@ impl Engine {
         let is_right = is_right();
         let found = openings(bundle.schedules(), now, is_right);
         let instants = found.values().flatten().flat_map(|opening| [opening.opens, opening.closes]);
-        let until = instants.filter(|at| *at > now.boot).min();
+        let until = instants.filter(|at| *at > now.boot).chain(leases::next_end(&self.ledger, now)).min();
         self.told = Told { bundle: bundle.digest.clone(), is_right, until };
         found
     }
@@ -92,37 +102,51 @@ impl Engine {
         self.live.as_ref().is_some_and(|live| !live.bundle.schedules().is_empty())
     }
 
-    /// Whether the kernel should be told anew when windows open and close: an instant it knew of is over, or
-    /// the clock has become right, or is not any more, or it was told for a bundle that did not become live.
-    pub(super) fn windows_are_due(&self) -> bool {
-        let Some(live) = self.live.as_ref().filter(|live| !live.bundle.schedules().is_empty()) else {
-            return false;
-        };
-        let passed = |until: Instant| until <= Now::read().boot;
-        self.told.bundle != live.bundle.digest
-            || self.told.is_right != is_right()
-            || self.told.until.is_some_and(passed)
+    /// What the agent waits for to tell the kernel more.
+    pub(super) fn awaited(&self) -> Awaited {
+        Awaited { windows: self.has_windows(), until: self.told.until }
     }
 
-    /// Tells the kernel the next instants at which windows open and close, for the subjects that have
-    /// policies about them.
+    /// Whether the kernel should be told anew what holds: an instant it knew of is over, or the clock has become
+    /// right, or is not any more, or it was told for a bundle that did not become live.
+    pub(super) fn posture_is_due(&self) -> bool {
+        let Some(live) = &self.live else { return false };
+        let passed = |until: Instant| until <= Now::read().boot;
+        let windows_are = self.has_windows()
+            && (self.told.bundle != live.bundle.digest || self.told.is_right != is_right());
+        windows_are || self.told.until.is_some_and(passed)
+    }
+
+    /// Tells the kernel what holds now, and the next instants at which that changes, for all subjects that have
+    /// policies about it.
     ///
     /// # Errors
     /// If the kernel refuses. What it was told before counts then.
-    pub(super) fn tell_windows(&mut self) -> Result<(), KernelError> {
+    pub(super) fn tell_posture(&mut self) -> Result<(), KernelError> {
         let now = Now::read();
         let Some(live) = &self.live else { return Ok(()) };
         let bundle = Arc::clone(&live.bundle);
         let mut rows = self.rows(&live.compiled);
-        rows.retain(|(row, _)| live.compiled.asks_for_windows(*row));
+        rows.retain(|(row, _)| live.compiled.asks_for_posture(*row));
         let windows = self.tell(&bundle, &now);
+        self.tell_rows(rows, &windows, &now)
+    }
+
+    /// The same for some rows, with the subject of each.
+    pub(super) fn tell_rows(
+        &mut self,
+        rows: Vec<(u32, String)>,
+        windows: &Openings,
+        now: &Now,
+    ) -> Result<(), KernelError> {
+        self.told.until = self.told.until.into_iter().chain(leases::next_end(&self.ledger, now)).min();
         let Some(live) = &mut self.live else { return Ok(()) };
         for (row, subject) in rows {
-            let posture = posture(&self.modes, &subject, &windows, &now);
+            let posture = leases::posture(&self.modes, &self.ledger, &subject, windows, now);
             let Some(outcomes) = live.compiled.outcomes(row, &posture, now.boot) else { continue };
             if let Err(error) = self.kernel.set_outcomes(row, &outcomes) {
                 // To be tried again.
-                self.told = Told::default();
+                self.told = Told { until: Some(now.boot), ..Told::default() };
                 return Err(error);
             }
             // What is live is what a failed change of the bundle goes back to.

@@ -3,12 +3,14 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use cedar_policy_core::validator::{Validator, ValidatorSchema};
 use sha2::{Digest, Sha256};
 
+use super::approvals::{self, ApprovalRules};
 use super::diagnostics::{Diagnostic, Diagnostics, Source};
-use super::manifest::{self, Manifest};
+use super::manifest::{self, Manifest, duration};
 use super::network::{self, Range};
 use super::policies::{self, Policy};
 use super::subjects::{self, Mode, SubjectDefinition};
@@ -48,10 +50,15 @@ pub struct Bundle {
     /// Included templates and the subject each is linked for.
     pub(super) linked: Vec<(Policy, String)>,
     pub(super) approvals: Vec<String>,
+    pub(super) approval_rules: ApprovalRules,
     pub(super) windows: Vec<String>,
     pub(super) schedules: Schedules,
     /// Declared facts with some value of their type.
     pub(super) facts: BTreeMap<String, FactValue>,
+    /// How long they last.
+    lifetimes: BTreeMap<String, Duration>,
+    /// Where they come from.
+    sources: BTreeMap<String, String>,
     /// Declared names with their fixed addresses.
     pub(super) names: BTreeMap<String, Vec<Range>>,
 }
@@ -78,6 +85,21 @@ impl Bundle {
     /// The approvals that are declared, each the name of a lease.
     pub fn approvals(&self) -> &[String] {
         &self.approvals
+    }
+
+    /// Who may grant them.
+    pub fn approval_rules(&self) -> &ApprovalRules {
+        &self.approval_rules
+    }
+
+    /// How long a declared fact lasts if nobody says otherwise, and at most.
+    pub fn lifetime(&self, fact: &str) -> Option<Duration> {
+        self.lifetimes.get(fact).copied()
+    }
+
+    /// Where a declared fact is to come from, if the bundle says so.
+    pub fn source(&self, fact: &str) -> Option<&str> {
+        self.sources.get(fact).map(String::as_str)
     }
 
     /// The change windows that are declared.
@@ -187,6 +209,7 @@ pub fn parse(opened: &Opened) -> Result<Bundle, Diagnostics> {
     unknown::check(policies.iter().chain(&templates), &subjects, &mut found);
     let linked = includes::link(&templates, &shipped, &subjects, &toml, &mut found);
     let names = names(&manifest, &toml, &mut found);
+    let approval_rules = approvals::read(&manifest.approvals, &toml, &mut found);
     let schedules = windows::read(&manifest.windows, &toml, &mut found);
     let keys = |table: &mut dyn Iterator<Item = &toml::Spanned<String>>| {
         table.map(|key| key.get_ref().clone()).collect()
@@ -204,12 +227,25 @@ pub fn parse(opened: &Opened) -> Result<Bundle, Diagnostics> {
         policies,
         linked,
         approvals: keys(&mut manifest.approvals.keys()),
+        approval_rules,
         windows: keys(&mut manifest.windows.keys()),
         schedules,
         facts: manifest
             .facts
             .iter()
             .map(|(name, fact)| (name.get_ref().clone(), schema::example(fact.kind)))
+            .collect(),
+        lifetimes: manifest
+            .facts
+            .iter()
+            .filter_map(|(name, fact)| {
+                Some((name.get_ref().clone(), duration(fact.ttl.as_ref()?.get_ref())?))
+            })
+            .collect(),
+        sources: manifest
+            .facts
+            .iter()
+            .filter_map(|(name, fact)| Some((name.get_ref().clone(), fact.source.clone()?)))
             .collect(),
         names,
     };

@@ -16,6 +16,7 @@ use guard_common::tables::{
 use super::bundle::Bundle;
 use super::cells::{Cells, SubjectCells};
 use super::classes::Classes;
+use super::condition::Test;
 use super::diagnostics::{Diagnostic, Diagnostics, Severity};
 use super::explanations::{Deciding, Explanations};
 use super::features::Features;
@@ -71,10 +72,15 @@ impl Compiled {
         self.programs.get(&subject).map(|program| program.outcomes(posture, now))
     }
 
-    /// Whether what a row decides depends on change windows.
-    pub fn asks_for_windows(&self, row: u32) -> bool {
+    /// Whether what a row decides depends on anything that posture can change.
+    pub fn asks_for_posture(&self, row: u32) -> bool {
+        self.programs.get(&row).is_some_and(|program| !program.tests.is_empty())
+    }
+
+    /// Whether what a row decides depends on a lease.
+    pub fn asks_for_lease(&self, row: u32, lease: &str) -> bool {
         let tests = self.programs.get(&row).map(|program| program.tests.values());
-        tests.is_some_and(|mut tests| tests.any(|test| test.is_about_windows()))
+        tests.is_some_and(|mut tests| tests.any(|test| matches!(test, Test::Lease(name) if name == lease)))
     }
 
     /// Whether these tables have a row with this number, a subject's or a session's.

@@ -44,11 +44,6 @@ impl Test {
         }
     }
 
-    /// Whether it asks which change windows are open.
-    pub(super) fn is_about_windows(&self) -> bool {
-        matches!(self, Self::Window(_) | Self::NoWindow)
-    }
-
     /// Whether it holds under these facts.
     pub(super) fn holds(&self, facts: &Facts) -> bool {
         let value = |name: &String| facts.posture.get(name);

@@ -10,6 +10,7 @@
 //! answer of theirs is looked up in `explanations`. A `shadow`'s policies go the same way beside them.
 
 mod actions;
+mod approvals;
 mod assumptions;
 mod bundle;
 mod cells;
@@ -65,6 +66,7 @@ mod written;
 mod tests;
 
 pub use actions::actions_reference;
+pub use approvals::{ApprovalRule, ApprovalRules, Approver};
 pub use bundle::{Bundle, load, parse};
 pub use compile::{
     Compiled, ExecSelector, Names, TableSizes, compile, compile_beside, compile_seated, compile_with,

@@ -3,12 +3,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::{Deserialize, Serialize};
+
 use cedar_policy_core::ast::{Expr, ExprKind, Literal, PatternElem};
 
 use super::kind::Kind;
 
-/// Value of a posture fact.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+/// Value of a posture fact, in JSON the value itself.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(untagged)]
 pub enum FactValue {
     /// `Long`
     Long(i64),
@@ -61,8 +64,8 @@ impl Listener {
     }
 }
 
-/// What conditions depend on besides the request. In this version the daemon has none: every
-/// fact is absent, no lease lives, no window is open, and who listens at an endpoint and who signed is unknown.
+/// What conditions depend on besides the request. In this version the daemon does not know who listens at an
+/// endpoint and who signed.
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
     /// Names of the live leases.

@@ -1,0 +1,150 @@
+//! The file: its tables, and how it is opened.
+
+use rusqlite::{Connection, OpenFlags};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The format this version writes, kept in `user_version`.
+const FORMAT: i64 = 1;
+/// How long one connection waits for another one's lock.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The tables. Times are RFC 3339 UTC; `boot_ns` is an instant of CLOCK_BOOTTIME in the boot `boot_id`.
+const TABLES: &str = "
+CREATE TABLE lease (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    name TEXT NOT NULL,
+    subject TEXT NOT NULL,
+    granted TEXT NOT NULL,
+    until TEXT NOT NULL,
+    boot_ns INTEGER NOT NULL,
+    boot_id TEXT NOT NULL,
+    granted_by TEXT NOT NULL,
+    reason TEXT,
+    request INTEGER,
+    ended TEXT,                     -- before its time
+    ended_by TEXT
+);
+CREATE TABLE request (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    lease TEXT NOT NULL,
+    subject TEXT NOT NULL,
+    session INTEGER NOT NULL,       -- 0: none
+    seconds INTEGER NOT NULL,
+    reason TEXT NOT NULL,           -- in the words of whoever is to be trusted with nothing
+    created TEXT NOT NULL,
+    created_ns INTEGER NOT NULL,    -- nanoseconds since 1970
+    uid INTEGER NOT NULL,
+    human INTEGER,
+    pid INTEGER NOT NULL,
+    exe TEXT,
+    state TEXT NOT NULL,
+    decided TEXT,
+    decided_ns INTEGER,
+    decided_by TEXT,
+    note TEXT,
+    granted INTEGER                 -- the lease
+);
+CREATE INDEX request_state ON request (state, subject);
+CREATE TABLE approval (
+    request INTEGER NOT NULL,
+    person INTEGER NOT NULL,
+    given_by TEXT NOT NULL,
+    given TEXT NOT NULL,
+    shown TEXT NOT NULL,            -- what the approver was shown
+    PRIMARY KEY (request, person)
+) WITHOUT ROWID;
+CREATE TABLE fact (
+    subject TEXT NOT NULL,          -- empty: the host
+    name TEXT NOT NULL,
+    value TEXT NOT NULL,            -- JSON
+    source TEXT NOT NULL,
+    observed TEXT NOT NULL,
+    until TEXT,
+    boot_ns INTEGER,
+    boot_id TEXT,
+    PRIMARY KEY (subject, name)
+) WITHOUT ROWID;
+CREATE TABLE past_fact (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    subject TEXT NOT NULL,
+    name TEXT NOT NULL,
+    value TEXT NOT NULL,
+    observed TEXT NOT NULL,
+    ended TEXT NOT NULL
+);
+CREATE INDEX past_fact_of ON past_fact (subject, ended);
+CREATE INDEX lease_of ON lease (subject, until);
+";
+
+/// Why the file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// It cannot be opened.
+    #[error("cannot open {path}: {source}")]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Another version wrote it.
+    #[error(
+        "{path} has format {found}, and this agent reads format {FORMAT}: use the version of Guard that wrote it"
+    )]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// What it says.
+        found: i64,
+    },
+    /// It cannot be read or written.
+    #[error("cannot {action} in {path}: {source}")]
+    Use {
+        /// What was attempted.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: rusqlite::Error,
+    },
+}
+
+/// Opens or makes the file. What a call has written is on the disk when the call returns.
+pub(super) fn open(path: &Path) -> Result<Connection, LedgerError> {
+    type Cause = Box<dyn std::error::Error + Send + Sync>;
+    let failed = |source: Cause| LedgerError::Open { path: path.to_owned(), source };
+    // Made here, so that nobody but root can ever read it.
+    std::fs::File::options()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+        .map_err(|error| failed(error.into()))?;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let begin = || -> rusqlite::Result<(Connection, i64)> {
+        let connection = Connection::open_with_flags(path, flags)?;
+        connection.busy_timeout(PATIENCE)?;
+        connection.pragma_update(None, "journal_mode", "wal")?;
+        connection.pragma_update(None, "synchronous", "full")?;
+        let format = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+        Ok((connection, format))
+    };
+    let (mut connection, format) = begin().map_err(|error| failed(error.into()))?;
+    match format {
+        FORMAT => Ok(connection),
+        0 => {
+            let mut make = || -> rusqlite::Result<()> {
+                let transaction = connection.transaction()?;
+                transaction.execute_batch(TABLES)?;
+                transaction.pragma_update(None, "user_version", FORMAT)?;
+                transaction.commit()
+            };
+            make().map_err(|error| failed(error.into()))?;
+            Ok(connection)
+        }
+        found => Err(LedgerError::Format { path: path.to_owned(), found }),
+    }
+}

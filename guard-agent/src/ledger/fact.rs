@@ -1,0 +1,162 @@
+//! Facts: what somebody says of a host or a subject, until when.
+
+use super::lease::At;
+use super::{Deadline, Ledger, LedgerError};
+use crate::events::time::rfc3339;
+use crate::policy::{FactValue, Instant};
+use rusqlite::{Row, params};
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// One fact, as `context.posture` of its subject has it until it ends.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fact {
+    /// Of which subject; null: of the host, and so of every subject that has none of its own by this name.
+    pub subject: Option<String>,
+    /// Its name, as the bundle declares it.
+    pub name: String,
+    /// Its value.
+    pub value: FactValue,
+    /// Where it comes from.
+    pub source: String,
+    /// When it was told, RFC 3339 UTC.
+    pub observed: String,
+    /// When it ends, RFC 3339 UTC as the clock was set then; null: when it is taken back.
+    pub until: Option<String>,
+    #[serde(skip)]
+    pub(super) deadline: Option<Deadline>,
+}
+
+impl Fact {
+    /// Until when it holds: nothing if it does not any more, and no instant if it has no end.
+    pub(crate) fn end(&self, now: Instant, boot_id: &str) -> Option<Option<Instant>> {
+        match &self.deadline {
+            None => Some(None),
+            Some(deadline) => deadline.end(now, boot_id).map(Some),
+        }
+    }
+}
+
+/// What is said.
+pub(crate) struct NewFact<'a> {
+    pub(crate) subject: Option<&'a str>,
+    pub(crate) name: &'a str,
+    pub(crate) value: FactValue,
+    pub(crate) source: &'a str,
+    pub(crate) lasts: Option<Duration>,
+}
+
+impl Ledger {
+    /// The facts that are known, those that are over as well.
+    pub(crate) fn facts(&self) -> &[Fact] {
+        &self.facts
+    }
+
+    pub(super) fn read_facts(&self) -> Result<Vec<Fact>, LedgerError> {
+        let query = "SELECT subject, name, value, source, observed, until, boot_ns, boot_id FROM fact";
+        let read = || -> rusqlite::Result<Vec<Fact>> {
+            let mut statement = self.connection.prepare(query)?;
+            statement.query_map([], fact)?.collect()
+        };
+        read().map_err(self.failed("read facts"))
+    }
+
+    /// Records a fact in place of the one before. It is on the disk when this returns.
+    pub(crate) fn set_fact(&mut self, new: &NewFact<'_>, at: At<'_>) -> Result<Fact, LedgerError> {
+        let deadline = new.lasts.map(|lasts| Deadline::after(at.boot, at.boot_id, lasts));
+        let length = |lasts: Duration| i64::try_from(lasts.as_nanos()).unwrap_or(i64::MAX);
+        let fact = Fact {
+            subject: new.subject.map(str::to_owned),
+            name: new.name.to_owned(),
+            value: new.value.clone(),
+            source: new.source.to_owned(),
+            observed: rfc3339(at.wall),
+            until: new.lasts.map(|lasts| rfc3339(at.wall.saturating_add(length(lasts)))),
+            deadline,
+        };
+        self.remember_fact(new.subject.unwrap_or_default(), new.name, at.wall)
+            .map_err(self.failed("remember a fact"))?;
+        self.put_fact(fact.clone())?;
+        Ok(fact)
+    }
+
+    fn put_fact(&mut self, fact: Fact) -> Result<(), LedgerError> {
+        let unwritable = |error: serde_json::Error| rusqlite::Error::ToSqlConversionFailure(error.into());
+        let write = || -> rusqlite::Result<usize> {
+            self.connection.execute(
+                "INSERT OR REPLACE INTO fact (subject, name, value, source, observed, until, boot_ns, boot_id)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+                params![
+                    fact.subject.as_deref().unwrap_or_default(),
+                    fact.name,
+                    serde_json::to_string(&fact.value).map_err(unwritable)?,
+                    fact.source,
+                    fact.observed,
+                    fact.until,
+                    fact.deadline.as_ref().map(|deadline| deadline.boot_ns.cast_signed()),
+                    fact.deadline.as_ref().map(|deadline| deadline.boot_id.as_str()),
+                ],
+            )
+        };
+        write().map_err(self.failed("record a fact"))?;
+        self.facts.retain(|other| (&other.subject, &other.name) != (&fact.subject, &fact.name));
+        self.facts.push(fact);
+        Ok(())
+    }
+
+    /// Takes a fact back. Returns what it was.
+    pub(crate) fn unset_fact(
+        &mut self,
+        subject: Option<&str>,
+        name: &str,
+        at: At<'_>,
+    ) -> Result<Option<Fact>, LedgerError> {
+        self.remember_fact(subject.unwrap_or_default(), name, at.wall)
+            .map_err(self.failed("remember a fact"))?;
+        self.remove_fact(subject, name)
+    }
+
+    fn remove_fact(&mut self, subject: Option<&str>, name: &str) -> Result<Option<Fact>, LedgerError> {
+        let is_it = |fact: &Fact| fact.subject.as_deref() == subject && fact.name == name;
+        let Some(place) = self.facts.iter().position(is_it) else { return Ok(None) };
+        self.connection
+            .execute(
+                "DELETE FROM fact WHERE subject = ?1 AND name = ?2",
+                params![subject.unwrap_or_default(), name],
+            )
+            .map_err(self.failed("take back a fact"))?;
+        Ok(Some(self.facts.remove(place)))
+    }
+
+    /// Puts back what was before a change of one fact that came to nothing.
+    pub(crate) fn restore_fact(
+        &mut self,
+        subject: Option<&str>,
+        name: &str,
+        before: Option<Fact>,
+    ) -> Result<(), LedgerError> {
+        self.remove_fact(subject, name)?;
+        before.map_or(Ok(()), |fact| self.put_fact(fact))
+    }
+}
+
+fn fact(row: &Row<'_>) -> rusqlite::Result<Fact> {
+    let subject: String = row.get(0)?;
+    let text: String = row.get(2)?;
+    let value = serde_json::from_str(&text).map_err(|error| {
+        rusqlite::Error::FromSqlConversionFailure(2, rusqlite::types::Type::Text, error.into())
+    })?;
+    let deadline = match (row.get::<_, Option<i64>>(6)?, row.get::<_, Option<String>>(7)?) {
+        (Some(boot_ns), Some(boot_id)) => Some(Deadline { boot_ns: boot_ns.cast_unsigned(), boot_id }),
+        _ => None,
+    };
+    Ok(Fact {
+        subject: (!subject.is_empty()).then_some(subject),
+        name: row.get(1)?,
+        value,
+        source: row.get(3)?,
+        observed: row.get(4)?,
+        until: row.get(5)?,
+        deadline,
+    })
+}
