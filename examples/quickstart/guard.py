@@ -33,7 +33,7 @@ class Guard:
         """Starts it and returns when it says READY=1."""
         config = f"{self.directory}/agent.toml"
         with open(config, "w", encoding="utf-8") as file:
-            file.write(f'bundle = {json.dumps(bundle)}\nrun_dir = "run"\nstate_dir = "state"\n')
+            file.write(f'bundle = {json.dumps(bundle)}\nrun_dir = "run"\nstate_dir = "state"\npins = "none"\n')
         path = f"{self.directory}/notify.sock"
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify, open(self.log, "wb") as log:
             notify.bind(path)

@@ -13,11 +13,11 @@ use crate::report::{Effort, Report, Verdict};
 use crate::threats::Entry;
 use crate::{
     admin, attributes, caches, canary, checks, coverage, credentials, deputies, doors, escape, exactness,
-    exec, failures, families, file, first_hour, flood, generations, hostile, identity, image, includes,
-    interpreter, layout, leases, lifecycle, listening, machine, mode, mounts, names, network, nspawn,
-    own_tmpfs, packaged, path, pins, podman, process, programs, quickstart, quiet, reference, requirements,
-    ring, running, sctp, selector, self_protection, selftest, sending, session, shadow, starters, stdio,
-    store, successor, systemd, unix, unused, users, why, windows,
+    examples, exec, failures, families, file, first_hour, flood, generations, hostile, identity, image,
+    includes, interpreter, layout, leases, lifecycle, listening, machine, mode, mounts, names, network,
+    nspawn, own_tmpfs, packaged, path, pins, podman, process, programs, quickstart, quiet, reference,
+    requirements, ring, running, sctp, selector, self_protection, selftest, sending, session, shadow,
+    starters, stdio, store, successor, systemd, unix, unused, users, why, windows,
 };
 
 /// One test: run once without Guard and once under it.
@@ -155,6 +155,7 @@ const FAMILIES: &[Family] = &[
             mode::PART,
             pins::PART,
             leases::PART,
+            examples::PART,
             windows::PART,
             shadow::PART,
             unused::PART,
@@ -262,6 +263,7 @@ pub(crate) fn run_all(wanted: &Wanted, full: bool, only_controls: bool) -> Resul
             .chain(process::ACCOUNTS)
             .chain(machine::ACCOUNTS)
             .chain(self_protection::ACCOUNTS)
+            .chain(examples::ACCOUNTS)
             .chain(sctp::ACCOUNTS)
             .chain(reference::ACCOUNTS),
     )?;

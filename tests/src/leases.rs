@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 use serde_json::{Value, json};
 
 use crate::attempt::{Outcome, attempt, eventually};
@@ -23,6 +25,7 @@ use crate::layout::path;
 use crate::lifecycle::{apply, ends_with, output, prepare};
 use crate::pins::Fixture;
 use crate::puppet::Puppet;
+use crate::raw;
 use crate::users::AGENT;
 
 pub(crate) const PART: Part = Part {
@@ -34,8 +37,10 @@ pub(crate) const PART: Part = Part {
             a_lease_admits_until_its_end_with_the_agent_dead,
             a_lease_is_revoked_at_once_and_what_was_decided_survives_a_kill,
             who_may_not_approve_grants_nothing,
+            whoever_runs_below_a_labelled_process_grants_nothing,
             a_subject_asks_and_people_answer,
             a_fact_counts_until_it_ends_or_is_taken_back,
+            what_the_agent_finds_out_by_itself_counts_and_nobody_else_says_it,
         ],
     ),
 };
@@ -213,6 +218,45 @@ fn who_may_not_approve_grants_nothing(_: &Case<'_>) -> Result<()> {
     daemon.stop().map(drop)
 }
 
+fn whoever_runs_below_a_labelled_process_grants_nothing(_: &Case<'_>) -> Result<()> {
+    let worker = permit("worker", "worker", &["*"], "true");
+    let bundle = bundle(1, BY_ROOT).subject("worker", "adopt = [\"user:root\"]").policy("worker", worker);
+    let daemon = Daemon::start("leases-below", &bundle)?;
+    let (go, said) = (daemon.directory().join("go"), daemon.directory().join("said"));
+    mkfifo(&go, Mode::S_IRWXU).context("make a fifo")?;
+    // A shell starts a child, which waits, and becomes a session: the child has no label, and its parent has.
+    let script = format!(
+        "(read word <{go}; guardctl --socket {admin} lease grant change --subject agent >{said} 2>&1; echo done >>{said}) &\n\
+         exec guardctl --socket {own} run --as worker -- cat",
+        go = go.display(),
+        said = said.display(),
+        admin = daemon.socket().display(),
+        own = daemon.directory().join("run/self.sock").display(),
+    );
+    let mut parent = Command::new("sh")
+        .args(["-c", &script])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .context("start a shell")?;
+    eventually("the parent is in a session", || {
+        let sessions = output(&mut daemon.control(&["sessions", "--json"]))?;
+        Ok(String::from_utf8_lossy(&sessions.stdout).contains("\"worker\""))
+    })?;
+    fs::write(&go, "go\n").context("let the child go on")?;
+    let mut text = String::new();
+    eventually("the child has an answer", || {
+        text = fs::read_to_string(&said).unwrap_or_default();
+        Ok(text.ends_with("done\n"))
+    })?;
+    ensure!(text.contains("subject to policy"), "{text}");
+    // The control: the same root, elsewhere.
+    grant(&daemon, "1m")?;
+    drop(parent.stdin.take());
+    parent.wait().context("wait for the parent")?;
+    daemon.stop().map(drop)
+}
+
 /// One exchange at the self-service socket, by whoever runs.
 fn own(daemon: &Daemon, method: &str, path: &str, body: &str) -> io::Result<(u16, String)> {
     let socket = daemon.directory().join("run/self.sock");
@@ -377,6 +421,33 @@ fn a_fact_counts_until_it_ends_or_is_taken_back(_: &Case<'_>) -> Result<()> {
     puppet.is_allowed(&second).context("after a bad file")?;
     let log = fs::read_to_string(directory.join("log")).context("read the log")?;
     ensure!(log.contains("a fact was set") && log.contains("whole number"), "{log}");
+    puppet.end()?;
+    daemon.stop().map(drop)
+}
+
+fn what_the_agent_finds_out_by_itself_counts_and_nobody_else_says_it(_: &Case<'_>) -> Result<()> {
+    let condition = format!("{} && context.posture has right && context.posture.right", within(&[file()]));
+    let bundle = Bundle::new("collectors")
+        .toml("[facts]\nright = { type = \"bool\", source = \"collector:clock\" }\n")
+        .subject("agent", "user = \"agent\"")
+        .policy("agent", permit("right", "agent", &["file.read"], &condition));
+    // A clock that is set is not known to be right.
+    raw::shift_clock(0).context("set the clock")?;
+    let daemon = Daemon::start("collectors", &bundle)?;
+    let mut puppet = Puppet::start(AGENT)?;
+    puppet.is_refused(&file()).context("while the clock is not right")?;
+    let forged =
+        output(&mut daemon.control(&["posture", "set", "right=true", "--source", "collector:clock"]))?;
+    let said = String::from_utf8_lossy(&forged.stderr).into_owned();
+    ensure!(!forged.status.success() && said.contains("by itself"), "{said}");
+    puppet.is_refused(&file()).context("after somebody said so")?;
+    raw::synchronise().context("call the clock right")?;
+    eventually("the clock is right", || Ok(puppet.read(&file())? == Outcome::Worked))?;
+    let shown = output(&mut daemon.control(&["posture", "get", "right"]))?;
+    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+    ensure!(shown.contains("right = true") && shown.contains("collector:clock"), "{shown}");
+    raw::shift_clock(0).context("set the clock")?;
+    eventually("the clock is not right", || Ok(puppet.read(&file())? == Outcome::Failed(Errno::EACCES)))?;
     puppet.end()?;
     daemon.stop().map(drop)
 }

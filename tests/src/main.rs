@@ -27,6 +27,7 @@ mod deputies;
 mod doors;
 mod escape;
 mod exactness;
+mod examples;
 mod exec;
 mod failures;
 mod families;

@@ -89,7 +89,8 @@ pub(super) fn refused(error: &LeaseError) -> Response {
         LeaseError::NoFact(..)
         | LeaseError::Type { .. }
         | LeaseError::Source { .. }
-        | LeaseError::TooOld(_) => (StatusCode::UNPROCESSABLE_ENTITY, "unknown-fact"),
+        | LeaseError::TooOld(_)
+        | LeaseError::Collected(_) => (StatusCode::UNPROCESSABLE_ENTITY, "unknown-fact"),
         LeaseError::TooLong { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "too-long"),
         LeaseError::NotApprover { .. }
         | LeaseError::Requester(_)

@@ -9,6 +9,7 @@ use super::engine::{ApplyError, Built, Engine, Live, Next, compile, rfc3339};
 use super::shadow::Beside;
 use crate::api::types::{Applied, BundleStatus, History, RollbackRequest};
 use crate::bundle::{Effect, Entry, Hold, How, Record, Standing};
+use crate::events::BundleRecord;
 use crate::policy::Bundle;
 use jiff::Timestamp;
 use std::path::Path;
@@ -35,6 +36,7 @@ impl Engine {
         let known = self.shelf.record().live().is_some_and(|live| live.digest == candidate.bundle.digest);
         let again = kept.is_some() || known;
         self.kept = kept;
+        self.know_what_was_live();
         let cause =
             Cause { how: How::Start, by: "the configuration", reason: None, back_to: None, hold: None };
         self.restore_shadow();
@@ -51,6 +53,16 @@ impl Engine {
         self.resumed.clear();
         self.end_shadow_that_is_live(How::Start, "the start");
         Ok(self.applied(true, started, labelled))
+    }
+
+    /// Says which bundle the generation is of that an agent before this one left: its last events are still to
+    /// be read.
+    fn know_what_was_live(&self) {
+        let before = self.kernel.next_generation() - 1;
+        if let (1.., Some(live)) = (before, self.shelf.record().live()) {
+            let (name, version, digest) = (live.name.clone(), live.version, live.digest.clone());
+            self.store.generation(before, BundleRecord { name, version, digest }, None);
+        }
     }
 
     /// Makes the bundle at `path` live, unless this very bundle is. With `dry_run` only says what would

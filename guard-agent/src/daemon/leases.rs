@@ -2,6 +2,7 @@
 //!
 //! What is refused or ended is written down first too, so that no crash gives it back.
 
+use super::collectors::{self, Collected};
 use super::engine::Engine;
 use super::modes::{Modes, Now};
 use super::serve::Shared;
@@ -134,6 +135,9 @@ pub enum LeaseError {
         /// What was given.
         given: String,
     },
+    /// The agent finds it out.
+    #[error("the agent finds out {0} by itself: nobody sets it")]
+    Collected(String),
     /// It is over.
     #[error("the fact {0} is older than it lasts")]
     TooOld(String),
@@ -149,7 +153,7 @@ pub enum LeaseError {
 /// it, and what is known of it.
 pub(super) fn posture(
     modes: &Modes,
-    ledger: &Ledger,
+    (ledger, collected): (&Ledger, &Collected),
     subject: &str,
     windows: &Openings,
     now: &Now,
@@ -160,6 +164,9 @@ pub(super) fn posture(
         // Of two by one name the later end counts.
         let kept = posture.leases.entry(lease.name.clone()).or_insert(Until { value: (), end: Some(end) });
         kept.end = kept.end.max(Some(end));
+    }
+    for (name, value) in collected {
+        posture.facts.insert(name.clone(), Until { value: value.clone(), end: None });
     }
     // What is said of the subject itself comes last, and counts.
     for of in [None, Some(subject)] {
@@ -378,6 +385,9 @@ impl Engine {
         if let Some(wanted) = live.bundle.source(&request.name).filter(|wanted| *wanted != request.source) {
             let (name, given) = (request.name.clone(), request.source.clone());
             return Err(LeaseError::Source { name, wanted: wanted.to_owned(), given });
+        }
+        if request.source.starts_with(collectors::PREFIX) {
+            return Err(LeaseError::Collected(request.name.clone()));
         }
         // What the bundle says is the longest.
         let asked = request.seconds.map(Duration::from_secs);
@@ -745,8 +755,12 @@ impl Shared {
     pub fn facts(&self) -> Vec<Fact> {
         let engine = self.engine();
         let now = Now::read();
-        let facts = engine.ledger.facts().iter();
-        facts.filter(|fact| fact.end(now.boot, &now.boot_id).is_some()).cloned().collect()
+        let live = engine.live.as_ref();
+        let source = |name: &str| live.and_then(|live| live.bundle.source(name)).unwrap_or_default();
+        let collected = engine.collected().iter();
+        let collected = collected.map(|(name, value)| Fact::found(name, value, source(name), now.wall));
+        let facts = engine.ledger.facts().iter().filter(|fact| fact.end(now.boot, &now.boot_id).is_some());
+        collected.chain(facts.cloned()).collect()
     }
 }
 

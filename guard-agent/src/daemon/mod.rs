@@ -4,6 +4,7 @@ mod adopt;
 mod canary;
 mod candidate;
 mod change;
+mod collectors;
 mod containers;
 mod disarms;
 mod engine;

@@ -60,7 +60,13 @@ impl Engine {
             }
         }
         let before = self.modes.set(&wanted, &now)?;
-        let posture = leases::posture(&self.modes, &self.ledger, &wanted.subject, &windows, &now);
+        let posture = leases::posture(
+            &self.modes,
+            (&self.ledger, &self.told.collected),
+            &wanted.subject,
+            &windows,
+            &now,
+        );
         // The sessions that have rows of their own are the subject as well.
         let Some(live) = &mut self.live else { return Err(unknown()) };
         let seated = seats.iter().filter(|seat| seat.subject == request.subject).map(|seat| seat.row);
@@ -80,7 +86,13 @@ impl Engine {
             if let Err(error) = self.modes.restore(before) {
                 tracing::error!("the mode of {} is stored and not in force: {error}", wanted.subject);
             }
-            let earlier = leases::posture(&self.modes, &self.ledger, &wanted.subject, &windows, &now);
+            let earlier = leases::posture(
+                &self.modes,
+                (&self.ledger, &self.told.collected),
+                &wanted.subject,
+                &windows,
+                &now,
+            );
             if let Err(error) = put(&earlier) {
                 tracing::error!("some sessions of {} are in another mode than it: {error}", wanted.subject);
             }
@@ -105,7 +117,8 @@ impl Engine {
             if self.modes.get(&name, &now).is_none() && !compiled.asks_for_posture(id) {
                 continue;
             }
-            let posture = leases::posture(&self.modes, &self.ledger, &name, &windows, &now);
+            let posture =
+                leases::posture(&self.modes, (&self.ledger, &self.told.collected), &name, &windows, &now);
             if let Some(outcomes) = compiled.outcomes(id, &posture, now.boot) {
                 compiled.generation.set_outcomes(id, &outcomes);
             }

@@ -13,6 +13,9 @@ use tokio::sync::oneshot;
 /// Events handled before what they became is handed on and others may run.
 const BATCH: usize = 1024;
 
+/// Batches that hold more events than the ring.
+const LAST_BATCHES: usize = 32;
+
 /// Reads the ring until `stop`, and then what is left in it. Every line goes to standard output and to
 /// the API, every event to the store. `early` are events that were read before, `seen` says up to where an agent
 /// before this one had got.
@@ -51,10 +54,14 @@ pub(super) async fn run(
         }
     }
     let renderer = shared.renderer();
-    while !ring.get_mut().drain(BATCH, |event| batch.take(event, &renderer, &shared)) {
+    // Where the programs stay, events go on coming: no more than the ring holds.
+    for _ in 0..LAST_BATCHES {
+        let emptied = ring.get_mut().drain(BATCH, |event| batch.take(event, &renderer, &shared));
         batch.hand_on(&shared, &output);
+        if emptied {
+            break;
+        }
     }
-    batch.hand_on(&shared, &output);
     tokio::task::block_in_place(|| output.finish());
     Ok(())
 }

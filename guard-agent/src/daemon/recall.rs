@@ -1,6 +1,7 @@
 //! Explaining what is remembered: the event, the bundle that decided, and Cedar's answer over it.
 
 use super::adopt::Caller;
+use super::collectors;
 use super::engine::{ApplyError, Engine, compile};
 use super::leases::LeaseError;
 use super::serve::Shared;
@@ -57,7 +58,15 @@ impl Engine {
             tracing::warn!("leases and facts of an event are not known: {error}");
             Facts::default()
         });
-        Facts { windows: windows::open_at(bundle.schedules(), at), ..held }
+        // What the agent finds out by itself is not remembered: as it is now.
+        let mut posture = collectors::collect(bundle);
+        posture.extend(held.posture);
+        Facts {
+            windows: windows::open_at(bundle.schedules(), at),
+            posture,
+            leases: held.leases,
+            ..Facts::default()
+        }
     }
 }
 

@@ -111,8 +111,8 @@ const HARVEST: Duration = Duration::from_secs(10 * 60);
 
 /// How often it is looked which sessions have ended, while there are any.
 const LOOK: Duration = Duration::from_secs(60);
-/// How often the agent looks whether the kernel should be told of the next windows, which it knows some time
-/// ahead, and whether something has set the clock right, which nothing announces.
+/// How often the agent looks for what nothing announces, if policy asks for it: whether something has set the clock
+/// right, and what else it finds out by itself.
 const WINDOWS: Duration = Duration::from_secs(5);
 
 /// How long the last answers may take.
@@ -162,13 +162,17 @@ async fn enforce(config: &Config) -> Result<(), StartError> {
     let clock = ClockWatch::new()
         .map_err(|source| StartError::Runtime { action: "cannot watch the clock", source })?;
     let mut awaited = shared.awaited();
+    let mut passed = None;
     loop {
-        // Where nothing is awaited, nothing wakes the agent.
-        let Awaited { windows: awaits_windows, until } = *awaited.borrow_and_update();
+        // Where nothing is awaited, nothing wakes the agent; what has passed is told once.
+        let Awaited { polled, until } = *awaited.borrow_and_update();
         tokio::select! {
             Ok(()) = awaited.changed() => {}
-            _ = windows.tick(), if awaits_windows => shared.keep_posture(false),
-            () = until_then(until), if until.is_some() => shared.keep_posture(false),
+            _ = windows.tick(), if polled => shared.keep_posture(false),
+            () = until_then(until), if until.is_some() && until != passed => {
+                passed = until;
+                shared.keep_posture(false);
+            }
             set = clock.changed() => match set {
                 Ok(()) => shared.keep_posture(true),
                 Err(error) => return Err(ended("the watch on the clock", Ok(Err(error)))),

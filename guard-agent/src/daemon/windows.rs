@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use super::collectors::{self, Collected};
 use super::engine::Engine;
 use super::leases;
 use super::modes::{Modes, Now};
@@ -19,6 +20,9 @@ use crate::policy::{Bundle, Compiled, Instant, Opening, Posture, Schedule, Sched
 
 /// Openings of each window that are computed ahead. The kernel holds fewer instants.
 const AHEAD: usize = 4;
+
+/// How long after a failure the kernel is told again, in nanoseconds.
+const RETRY: Instant = 1_000_000_000;
 
 /// When windows are open, by name.
 pub(super) type Openings = BTreeMap<String, Vec<Opening>>;
@@ -69,8 +73,8 @@ fn is_right() -> bool {
 /// What the agent waits for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Awaited {
-    /// The clock of windows, which nothing announces.
-    pub(super) windows: bool,
+    /// What nothing announces: whether the clock is right, and what else the agent finds out by itself.
+    pub(super) polled: bool,
     /// The first instant of which the kernel knows.
     pub(super) until: Option<Instant>,
 }
@@ -82,6 +86,8 @@ pub(super) struct Told {
     bundle: String,
     /// Whether the clock was known to be right.
     is_right: bool,
+    /// What the agent had found out by itself.
+    pub(super) collected: Collected,
     /// The first instant of which it knows, or none.
     until: Option<Instant>,
 }
@@ -93,7 +99,8 @@ impl Engine {
         let found = openings(bundle.schedules(), now, is_right);
         let instants = found.values().flatten().flat_map(|opening| [opening.opens, opening.closes]);
         let until = instants.filter(|at| *at > now.boot).chain(leases::next_end(&self.ledger, now)).min();
-        self.told = Told { bundle: bundle.digest.clone(), is_right, until };
+        let collected = collectors::collect(bundle);
+        self.told = Told { bundle: bundle.digest.clone(), is_right, collected, until };
         found
     }
 
@@ -102,9 +109,18 @@ impl Engine {
         self.live.as_ref().is_some_and(|live| !live.bundle.schedules().is_empty())
     }
 
+    fn has_collectors(&self) -> bool {
+        self.live.as_ref().is_some_and(|live| collectors::are_wanted(&live.bundle))
+    }
+
+    /// What was found out when the kernel was told last.
+    pub(super) fn collected(&self) -> &Collected {
+        &self.told.collected
+    }
+
     /// What the agent waits for to tell the kernel more.
     pub(super) fn awaited(&self) -> Awaited {
-        Awaited { windows: self.has_windows(), until: self.told.until }
+        Awaited { polled: self.has_windows() || self.has_collectors(), until: self.told.until }
     }
 
     /// Whether the kernel should be told anew what holds: an instant it knew of is over, or the clock has become
@@ -114,7 +130,8 @@ impl Engine {
         let passed = |until: Instant| until <= Now::read().boot;
         let windows_are = self.has_windows()
             && (self.told.bundle != live.bundle.digest || self.told.is_right != is_right());
-        windows_are || self.told.until.is_some_and(passed)
+        let collected_are = self.has_collectors() && self.told.collected != collectors::collect(&live.bundle);
+        windows_are || collected_are || self.told.until.is_some_and(passed)
     }
 
     /// Tells the kernel what holds now, and the next instants at which that changes, for all subjects that have
@@ -142,11 +159,12 @@ impl Engine {
         self.told.until = self.told.until.into_iter().chain(leases::next_end(&self.ledger, now)).min();
         let Some(live) = &mut self.live else { return Ok(()) };
         for (row, subject) in rows {
-            let posture = leases::posture(&self.modes, &self.ledger, &subject, windows, now);
+            let known = (&self.ledger, &self.told.collected);
+            let posture = leases::posture(&self.modes, known, &subject, windows, now);
             let Some(outcomes) = live.compiled.outcomes(row, &posture, now.boot) else { continue };
             if let Err(error) = self.kernel.set_outcomes(row, &outcomes) {
                 // To be tried again.
-                self.told = Told { until: Some(now.boot), ..Told::default() };
+                self.told = Told { until: Some(now.boot.saturating_add(RETRY)), ..Told::default() };
                 return Err(error);
             }
             // What is live is what a failed change of the bundle goes back to.

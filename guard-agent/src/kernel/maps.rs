@@ -46,6 +46,11 @@ impl Maps {
         Ok(())
     }
 
+    /// Holds a map no longer.
+    pub(super) fn forget(&mut self, name: &str) {
+        self.0.remove(name);
+    }
+
     pub(super) fn get(&self, name: &'static str) -> Result<&Map, KernelError> {
         self.0.get(name).ok_or_else(|| missing(name))
     }

@@ -192,7 +192,7 @@ impl Pins {
     }
 
     /// Removes what is unfinished, or was replaced.
-    fn clear(&self) -> Result<(), PinError> {
+    pub(super) fn clear(&self) -> Result<(), PinError> {
         remove_tree(&self.directory.join(NEW))
     }
 }
@@ -249,11 +249,13 @@ pub(super) fn entries(directory: &Path) -> Result<Vec<PathBuf>, PinError> {
 
 /// Makes the directory if need be, and holds it.
 fn hold(directory: &Path) -> Result<Flock<File>, PinError> {
-    make(directory)?;
-    let kind = statfs(directory).map_err(|errno| PinError::file("look at", directory)(errno.into()))?;
+    // Before anything is made elsewhere.
+    let there = directory.ancestors().find(|path| path.exists()).unwrap_or(directory);
+    let kind = statfs(there).map_err(|errno| PinError::file("look at", there)(errno.into()))?;
     if kind.filesystem_type() != BPF_FS_MAGIC {
         return Err(PinError::NoBpffs(directory.to_owned()));
     }
+    make(directory)?;
     let file = File::open(directory).map_err(PinError::file("open", directory))?;
     Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| PinError::Held(directory.to_owned()))
 }

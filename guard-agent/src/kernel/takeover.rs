@@ -19,6 +19,7 @@ use crate::fault;
 use aya::maps::{HashMap, MapInfo};
 use guard_common::handover::KEPT;
 use guard_common::tables::live_number;
+use std::path::PathBuf;
 
 /// Takes over programs that are those of this agent.
 pub(super) fn adopt(armed: &Armed, pins: Pins) -> Result<Kernel, KernelError> {
@@ -79,7 +80,34 @@ impl Kernel {
     /// # Errors
     /// If they cannot be pinned. What was pinned before still is, and these end with the agent.
     pub fn keep(&mut self) -> Result<(), KernelError> {
-        let Fate::ToBePinned(pins) = &self.fate else { return Ok(()) };
+        let pins = match std::mem::replace(&mut self.fate, Fate::End) {
+            Fate::ToBePinned(pins) => pins,
+            other => {
+                self.fate = other;
+                return Ok(());
+            }
+        };
+        match self.pin(&pins) {
+            Ok(current) => {
+                tracing::info!(path = %current.display(), programs = self.links.len(), "pinned");
+                // What only a takeover needs is not held any longer.
+                self.iterators = Iterators::Pinned(current.join(ITERATORS));
+                self.maps.forget(LABELS_BEFORE);
+                self.fate = Fate::Stay(pins);
+                Ok(())
+            }
+            Err(error) => {
+                // Half of it must not outlive this.
+                if let Err(error) = pins.clear() {
+                    tracing::error!("{error}");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Pins everything, and makes it what counts. Returns where.
+    fn pin(&mut self, pins: &Pins) -> Result<PathBuf, KernelError> {
         let new = pins.begin(&digest(), self.links.len())?;
         let step = |name| move || fault::at(name).map_err(KernelError::system("pin"));
         step("pin maps")()?;
@@ -94,12 +122,7 @@ impl Kernel {
             pinned.push((name, pin_link(link, &new.join(LINKS).join(name))?));
         }
         self.links = pinned;
-        let current = pins.commit()?;
-        tracing::info!(path = %current.display(), programs = self.links.len(), "pinned");
-        if let Fate::ToBePinned(pins) = std::mem::replace(&mut self.fate, Fate::End) {
-            self.fate = Fate::Stay(pins);
-        }
-        Ok(())
+        Ok(pins.commit()?)
     }
 
     /// Ends enforcement: every program is detached when this returns, so that no event comes any more, and

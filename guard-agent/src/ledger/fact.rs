@@ -28,6 +28,19 @@ pub struct Fact {
 }
 
 impl Fact {
+    /// What the agent has found out of the host by itself.
+    pub(crate) fn found(name: &str, value: &FactValue, source: &str, wall: i64) -> Self {
+        Self {
+            subject: None,
+            name: name.to_owned(),
+            value: value.clone(),
+            source: source.to_owned(),
+            observed: rfc3339(wall),
+            until: None,
+            deadline: None,
+        }
+    }
+
     /// Until when it holds: nothing if it does not any more, and no instant if it has no end.
     pub(crate) fn end(&self, now: Instant, boot_id: &str) -> Option<Option<Instant>> {
         match &self.deadline {

@@ -349,6 +349,16 @@ impl Manifest {
                 );
             }
         }
+        for (name, fact) in &self.facts {
+            let collector = fact.source.as_ref().and_then(|source| source.strip_prefix("collector:"));
+            if let Some(unknown) = collector.filter(|name| !COLLECTORS.contains(name)) {
+                found.push(source.note(
+                    "not-in-this-version",
+                    name.span(),
+                    format!("not in this version: collector:{unknown}; the fact is absent"),
+                ));
+            }
+        }
         if let Some(signer) = self.signers.keys().next() {
             found.push(source.note(
                 "not-in-this-version",
@@ -370,6 +380,9 @@ impl Manifest {
         }
     }
 }
+
+/// What the agent can find out by itself.
+const COLLECTORS: [&str; 3] = ["clock", "lockdown", "secure-boot"];
 
 fn is_duration(text: &str) -> bool {
     duration(text).is_some()

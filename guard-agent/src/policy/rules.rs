@@ -300,17 +300,11 @@ impl Details {
             self.mentions.facts(&bundle.facts).filter(|(fact, _)| !facts.posture.contains_key(*fact))
         {
             let rule = match (policy.is_permit(), policy.ignore_absent) {
-                (true, _) => "which is absent",
-                (false, true) => "which is absent and by @absent(\"ignore\") does not count",
-                (false, false) => "which is absent, so it denies where some value would",
+                (true, _) => "and permits nothing without it while it is absent",
+                (false, true) => "and by @absent(\"ignore\") does not count while it is absent",
+                (false, false) => "and while it is absent denies where some value would",
             };
             found.push(policy.note("absent-fact", format!("{id} depends on the fact {fact}, {rule}")));
-        }
-        if self.mentions.attribute("leases") && facts.leases.is_empty() {
-            found.push(policy.note(
-                "not-in-this-version",
-                format!("{id} depends on context.leases; in this version no lease can be given"),
-            ));
         }
         if let Some((name, span)) = policy.approval() {
             if !bundle.approvals.contains(&name) {

@@ -209,7 +209,7 @@ fn one(
     for (present, what) in [
         (
             fail_mode.map(Spanned::span),
-            "fail_mode; no fact exists yet that could be stale, and absent facts are denied",
+            "fail_mode; a fact that has ended is absent, and absent facts are denied",
         ),
         (subject.hide.as_ref().map(Spanned::span), "hide; what is denied answers EACCES"),
     ] {

@@ -149,7 +149,7 @@ fn the_check_of_the_reference_bundle_names_what_is_missing() {
         "governs *\n",
         "ai-coder/tree permits in sessions only",
         "ai-coder/own-servers depends on resource.listener",
-        "ci-deploy/posture depends on the fact trust, which is absent, so it denies",
+        "ci-deploy/posture depends on the fact trust, and while it is absent denies",
         "siem.corp.example",
     ] {
         assert!(
