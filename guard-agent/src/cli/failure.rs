@@ -55,6 +55,10 @@ impl CliError {
             _ => Exit::Internal,
         };
         match serde_json::from_slice::<Failure>(body) {
+            // That there is no such thing is an answer; that there is no such place is none.
+            Ok(failure) if failure.code == "not-found" => {
+                Self { exit: Exit::No, code: failure.code, message: failure.message }
+            }
             Ok(failure) => Self { exit, code: failure.code, message: failure.message },
             Err(_) => Self {
                 exit,
