@@ -7,7 +7,7 @@ use super::types::{
     ApproveRequest, DenyRequest, FactRequest, Facts, LeaseAnswer, LeaseRequest, Leases, RenewRequest,
     RequestAnswer, Requests,
 };
-use crate::daemon::{LeaseError, Person, Shared};
+use crate::daemon::{LeaseError, Person, Shared, human, terminal_of};
 use axum::Router;
 use axum::extract::{ConnectInfo, Path, State};
 use axum::http::StatusCode;
@@ -50,15 +50,14 @@ struct Which {
 /// Who is at the other end, as it is written down.
 fn person(peer: &Peer) -> Option<Person> {
     let (uid, pid) = (peer.uid?, peer.pid?);
-    let login = std::fs::read_to_string(format!("/proc/{pid}/loginuid")).ok();
-    let login = login.and_then(|text| text.trim().parse().ok()).filter(|login| *login != u32::MAX);
-    let tty = crate::daemon::terminal_of(pid);
+    let login = human(pid);
+    let tty = terminal_of(pid);
     let text = tty.map_or_else(|| caller(peer), |tty| format!("{} on {tty}", caller(peer)));
     Some(Person { uid, login, pid, text })
 }
 
 /// Does what blocks, and says what came of it.
-async fn blocking<T: Serialize + Send + 'static>(
+pub(super) async fn blocking<T: Serialize + Send + 'static>(
     action: impl FnOnce() -> Result<T, LeaseError> + Send + 'static,
 ) -> Response {
     match tokio::task::spawn_blocking(action).await {

@@ -1,12 +1,12 @@
 //! What a subject does at the self-service socket: it asks for a lease, waits for the answer, and hears why it was
 //! denied something.
 
-use super::leases::{refused, request_answer};
+use super::leases::{blocking, refused, request_answer};
 use super::own::{MAX_REASON, body};
 use super::server::{answer, failure, invalid};
 use super::types::AskRequest;
-use crate::daemon::{Caller, LeaseError, OwnError, Shared};
-use crate::ledger::{Request as LeaseRequest, RequestState};
+use crate::daemon::{Caller, OwnError, Shared};
+use crate::ledger::RequestState;
 use axum::body::Body;
 use axum::http::{Method, StatusCode};
 use axum::response::Response;
@@ -63,7 +63,11 @@ async fn ask(request: Request<Incoming>, shared: Shared, caller: Caller) -> Resp
     if asked.reason.trim().is_empty() || asked.reason.len() > MAX_REASON {
         return invalid("a request has a reason, of at most 1000 bytes");
     }
-    told(move || shared.ask(&caller, &asked.lease, asked.seconds, &asked.reason)).await
+    let ask = move || {
+        let request = shared.ask(&caller, &asked.lease, asked.seconds, &asked.reason)?;
+        Ok(request_answer(request))
+    };
+    blocking(ask).await
 }
 
 /// Shows a request; one that waits is waited for, if that is asked for.
@@ -84,13 +88,5 @@ async fn show(id: i64, waits: bool, shared: Shared, caller: Caller) -> Response<
             Ok(Err(error)) => return refused(&error),
             Err(error) => return failure(StatusCode::INTERNAL_SERVER_ERROR, "internal", error.to_string()),
         }
-    }
-}
-
-async fn told(action: impl FnOnce() -> Result<LeaseRequest, LeaseError> + Send + 'static) -> Response<Body> {
-    match tokio::task::spawn_blocking(action).await {
-        Ok(Ok(request)) => answer(request_answer(request)),
-        Ok(Err(error)) => refused(&error),
-        Err(error) => failure(StatusCode::INTERNAL_SERVER_ERROR, "internal", error.to_string()),
     }
 }

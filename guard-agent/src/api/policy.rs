@@ -4,7 +4,7 @@ use super::extract::Body;
 use super::server::{Peer, answer, failure, invalid};
 use super::shadow;
 use super::types::{ApplyRequest, Released, RollbackRequest};
-use crate::daemon::{ApplyError, Shared};
+use crate::daemon::{ApplyError, Shared, human};
 use axum::Router;
 use axum::extract::{ConnectInfo, State};
 use axum::http::StatusCode;
@@ -94,10 +94,8 @@ pub(super) fn refused(error: &ApplyError) -> Response {
 /// Who asks, for the history: the user, and the one who had logged in, whom sudo does not change.
 pub(super) fn caller(peer: &Peer) -> String {
     let uid = peer.uid.map_or_else(|| "an unknown user".to_owned(), |uid| format!("uid {uid}"));
-    let login = peer.pid.and_then(|pid| std::fs::read_to_string(format!("/proc/{pid}/loginuid")).ok());
-    match login.as_deref().map(str::trim).and_then(|login| login.parse::<u32>().ok()) {
-        // All ones: nobody logged in.
-        Some(login) if login != u32::MAX => format!("{uid}, logged in as uid {login}"),
-        _ => uid,
+    match peer.pid.and_then(human) {
+        Some(login) => format!("{uid}, logged in as uid {login}"),
+        None => uid,
     }
 }

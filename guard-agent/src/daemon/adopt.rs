@@ -424,7 +424,7 @@ fn look(variable: &Variable, path: &str, uid: u32, host: &Host) -> Result<(), St
 }
 
 /// The user who logged in; nothing if nobody did.
-pub(super) fn human(pid: i32) -> Option<u32> {
+pub(crate) fn human(pid: i32) -> Option<u32> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/loginuid")).ok()?;
     text.trim().parse().ok().filter(|uid| *uid != u32::MAX)
 }

@@ -14,16 +14,17 @@ const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
 /// The firmware's variable: four bytes of attributes, then 1 (UEFI specification, 3.3).
 const SECURE_BOOT: &str = "/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c";
 
-/// Facts that were found out, by name.
-pub(super) type Collected = BTreeMap<String, FactValue>;
+/// Facts that the agent is to find out, by name; nothing where it could not, whatever anybody else says.
+pub(super) type Collected = BTreeMap<String, Option<FactValue>>;
 
 /// What is found out for a bundle. What cannot be found out, or is of another type than declared, is absent.
 pub(super) fn collect(bundle: &Bundle) -> Collected {
-    let found = bundle.facts().iter().filter_map(|(name, example)| {
-        let value = value(bundle.source(name)?.strip_prefix(PREFIX)?)?;
-        (discriminant(&value) == discriminant(example)).then(|| (name.clone(), value))
+    let wanted = bundle.facts().iter().filter_map(|(name, example)| {
+        let collector = bundle.source(name)?.strip_prefix(PREFIX)?;
+        let found = value(collector).filter(|value| discriminant(value) == discriminant(example));
+        Some((name.clone(), found))
     });
-    found.collect()
+    wanted.collect()
 }
 
 /// Whether something is to be found out for a bundle.
@@ -73,6 +74,8 @@ mod tests {
         let bundle = crate::policy::load(&directory).unwrap();
         fs::remove_dir_all(&directory).unwrap();
         assert!(are_wanted(&bundle));
-        assert!(collect(&bundle).keys().all(|name| name == "right"));
+        let collected = collect(&bundle);
+        assert!(collected.keys().eq(["other", "right", "wrong"]), "{collected:?}");
+        assert!(collected.iter().all(|(name, value)| value.is_none() || name == "right"), "{collected:?}");
     }
 }

@@ -165,16 +165,20 @@ pub(super) fn posture(
         let kept = posture.leases.entry(lease.name.clone()).or_insert(Until { value: (), end: Some(end) });
         kept.end = kept.end.max(Some(end));
     }
-    for (name, value) in collected {
-        posture.facts.insert(name.clone(), Until { value: value.clone(), end: None });
-    }
-    // What is said of the subject itself comes last, and counts.
+    // What is said of the subject itself comes after what is said of the host, and counts.
     for of in [None, Some(subject)] {
         for fact in ledger.facts().iter().filter(|fact| fact.subject.as_deref() == of) {
             if let Some(end) = fact.end(now.boot, &now.boot_id) {
                 posture.facts.insert(fact.name.clone(), Until { value: fact.value.clone(), end });
             }
         }
+    }
+    // What the agent finds out counts before anything that was said while a bundle let somebody say it.
+    for (name, value) in collected {
+        match value {
+            Some(value) => posture.facts.insert(name.clone(), Until { value: value.clone(), end: None }),
+            None => posture.facts.remove(name),
+        };
     }
     posture
 }
@@ -758,8 +762,14 @@ impl Shared {
         let live = engine.live.as_ref();
         let source = |name: &str| live.and_then(|live| live.bundle.source(name)).unwrap_or_default();
         let collected = engine.collected().iter();
-        let collected = collected.map(|(name, value)| Fact::found(name, value, source(name), now.wall));
-        let facts = engine.ledger.facts().iter().filter(|fact| fact.end(now.boot, &now.boot_id).is_some());
+        let found = |(name, value): (&String, &Option<FactValue>)| {
+            Some(Fact::found(name, value.as_ref()?, source(name), now.wall))
+        };
+        let collected = collected.filter_map(found);
+        let counts = |fact: &&Fact| {
+            fact.end(now.boot, &now.boot_id).is_some() && !engine.collected().contains_key(&fact.name)
+        };
+        let facts = engine.ledger.facts().iter().filter(counts);
         collected.chain(facts.cloned()).collect()
     }
 }

@@ -29,8 +29,8 @@ mod trials;
 mod unused;
 mod windows;
 
-pub(crate) use adopt::terminal_of;
 pub use adopt::{AdoptError, Caller};
+pub(crate) use adopt::{human, terminal_of};
 pub use canary::child as canary_child;
 pub use disarms::{Disarm, record as record_disarm};
 pub use engine::{ApplyError, Engine};

@@ -59,8 +59,11 @@ impl Engine {
             Facts::default()
         });
         // What the agent finds out by itself is not remembered: as it is now.
-        let mut posture = collectors::collect(bundle);
-        posture.extend(held.posture);
+        let mut posture = held.posture;
+        for (name, value) in collectors::collect(bundle) {
+            posture.remove(&name);
+            posture.extend(value.map(|value| (name, value)));
+        }
         Facts {
             windows: windows::open_at(bundle.schedules(), at),
             posture,

@@ -43,6 +43,16 @@ fn lease(lasts: u64) -> NewLease<'static> {
     }
 }
 
+fn fact(subject: Option<&'static str>, value: i64, lasts: Option<u64>) -> NewFact<'static> {
+    NewFact {
+        subject,
+        name: "trust",
+        value: FactValue::Long(value),
+        source: "edr",
+        lasts: lasts.map(Duration::from_secs),
+    }
+}
+
 fn question(session: u64) -> NewRequest<'static> {
     NewRequest {
         lease: "change",
@@ -132,13 +142,6 @@ fn what_was_denied_is_held_back_and_what_nobody_answers_expires() {
 fn a_fact_replaces_the_one_before_and_can_be_taken_back() {
     let directory = Directory::new();
     let mut ledger = directory.open();
-    let fact = |subject, value, lasts: Option<u64>| NewFact {
-        subject,
-        name: "trust",
-        value: FactValue::Long(value),
-        source: "edr",
-        lasts: lasts.map(Duration::from_secs),
-    };
     ledger.set_fact(&fact(None, 1, None), at(1)).unwrap();
     ledger.set_fact(&fact(Some("coder"), 2, Some(10)), at(2)).unwrap();
     let third = ledger.set_fact(&fact(Some("coder"), 3, Some(10)), at(3)).unwrap();
@@ -159,13 +162,6 @@ fn a_fact_replaces_the_one_before_and_can_be_taken_back() {
 fn what_held_can_be_asked_later() {
     let directory = Directory::new();
     let mut ledger = directory.open();
-    let fact = |subject, value, lasts: Option<u64>| NewFact {
-        subject,
-        name: "trust",
-        value: FactValue::Long(value),
-        source: "edr",
-        lasts: lasts.map(Duration::from_secs),
-    };
     ledger.set_fact(&fact(None, 1, None), at(10)).unwrap();
     ledger.set_fact(&fact(Some("coder"), 2, Some(10)), at(20)).unwrap();
     ledger.set_fact(&fact(Some("coder"), 3, None), at(40)).unwrap();
