@@ -98,8 +98,6 @@ macro_rules! actions {
 
 use Coverage::{Enforced, Partly};
 
-const AT_OPEN: Coverage = Partly("decided when the file is opened, not again on each use");
-
 const ACCEPT: Coverage = Partly(
     "a request is dropped; what was waiting when an inherited socket was taken over is refused on its first use only",
 );
@@ -109,9 +107,9 @@ const RECEIVE: Coverage = Partly(
 
 // Rows are only added at the end: the bits are in the agent's database.
 actions! {
-    FileRead = "file.read", ["read"], File, EACCES, "file_open", AT_OPEN;
-    FileWrite = "file.write", ["mutate"], File, EACCES, "file_open", AT_OPEN;
-    FileAppend = "file.append", ["mutate"], File, EACCES, "file_open", AT_OPEN;
+    FileRead = "file.read", ["read"], File, EACCES, "file_open, file_permission, mmap_file", Enforced;
+    FileWrite = "file.write", ["mutate"], File, EACCES, "file_open, file_permission, mmap_file, file_mprotect", Enforced;
+    FileAppend = "file.append", ["mutate"], File, EACCES, "file_open, file_permission", Enforced;
     FileTruncate = "file.truncate", ["mutate"], File, EACCES, "path_truncate, file_truncate", Enforced;
     FileCreate = "file.create", ["mutate"], File, EACCES, "path_mknod, path_link, path_rename, file_open", Enforced;
     FileRemove = "file.remove", ["mutate"], File, EACCES, "path_unlink, path_rename", Enforced;
@@ -122,25 +120,27 @@ actions! {
     FileSetattr = "file.setattr", ["mutate"], File, EACCES,
         "inode_setattr, inode_setxattr, inode_removexattr, inode_set_acl, inode_remove_acl, inode_file_setattr", Enforced;
     FileIoctl = "file.ioctl", ["file.*"], File, EACCES, "file_ioctl, file_ioctl_compat, file_open", Enforced;
-    DirList = "dir.list", ["read"], Dir, EACCES, "file_open", AT_OPEN;
+    DirList = "dir.list", ["read"], Dir, EACCES, "file_open, file_permission", Enforced;
     DirCreate = "dir.create", ["mutate"], Dir, EACCES, "path_mkdir, path_rename", Enforced;
     DirRemove = "dir.remove", ["mutate"], Dir, EACCES, "path_rmdir, path_rename", Enforced;
     Exec = "exec", ["exec.*"], File, EACCES, "bprm_creds_for_exec, bprm_check_security", Enforced;
     ExecMap = "exec.map", ["exec.*"], FileOrMemory, EACCES, "mmap_file, file_mprotect, file_open", Enforced;
     NetConnect = "net.connect", ["net.out"], Endpoint, EACCES,
-        "socket_connect, socket_sendmsg, sctp_bind_connect", Enforced;
+        "socket_connect, socket_sendmsg, socket_recvmsg, file_permission, sctp_bind_connect", Enforced;
     NetSend = "net.send", ["net.out"], Endpoint, EACCES, "socket_sendmsg", Enforced;
     NetBind = "net.bind", ["net.in"], Endpoint, EACCES, "socket_bind, sctp_bind_connect", Enforced;
-    NetListen = "net.listen", ["net.in"], Endpoint, EACCES, "socket_listen", Enforced;
+    NetListen = "net.listen", ["net.in"], Endpoint, EACCES, "socket_listen, socket_accept", Enforced;
     NetAccept = "net.accept", ["net.in"], Endpoint, EACCES,
-        "inet_conn_request, sock_graft, socket_sock_rcv_skb", ACCEPT;
+        "inet_conn_request, sock_graft, socket_sendmsg, socket_recvmsg, file_permission, socket_sock_rcv_skb", ACCEPT;
     NetReceive = "net.receive", ["net.in"], Endpoint, EACCES, "socket_sock_rcv_skb", RECEIVE;
     NetRaw = "net.raw", ["net.*"], Protocol, EACCES,
         "socket_create, socket_connect, socket_bind, socket_listen, socket_sendmsg, socket_setsockopt", Enforced;
-    UnixConnect = "unix.connect", ["unix.*"], Unix, EACCES, "unix_stream_connect", Enforced;
+    UnixConnect = "unix.connect", ["unix.*"], Unix, EACCES,
+        "unix_stream_connect, socket_sendmsg, socket_recvmsg, file_permission", Enforced;
     UnixSend = "unix.send", ["unix.*"], Unix, EACCES, "unix_may_send", Enforced;
     UnixBind = "unix.bind", ["unix.*"], Unix, EACCES, "path_mknod, socket_bind", Enforced;
-    UnixAccept = "unix.accept", ["unix.*"], Unix, EACCES, "socket_accept", Enforced;
+    UnixAccept = "unix.accept", ["unix.*"], Unix, EACCES,
+        "socket_accept, socket_sendmsg, socket_recvmsg, file_permission", Enforced;
     ProcSignal = "proc.signal", ["proc.*"], Process, EPERM,
         "task_kill, file_set_fowner, file_send_sigiotask, task_setnice, task_setioprio, task_setscheduler, task_setrlimit, \
          task_movememory", Enforced;

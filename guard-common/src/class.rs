@@ -290,13 +290,13 @@ pub const BUILTINS: &[Builtin] = &[
         class: OWN_ANONYMOUS,
         entity_type: "Dir",
         id: "guard:own-anonymous",
-        holds: "pipes, eventfds, epoll and other anonymous inodes, memfds and socket pairs",
+        holds: "pipes, eventfds, epoll and other anonymous inodes, memfds and socket pairs; reading and writing them are permitted unless something forbids it",
     },
     Builtin {
         class: STDIO,
         entity_type: "File",
         id: "guard:stdio",
-        holds: "what was open as descriptors 0 to 2 when the label was attached (used once reads and writes are decided)",
+        holds: "what was open as descriptors 0 to 2 when the label was attached, wherever it lies; reading and writing it are permitted unless something forbids it",
     },
     Builtin {
         class: TERMINAL,

@@ -2,6 +2,7 @@
 
 use crate::action::{Action, EACCES, ECONNREFUSED, ENOENT, EPERM, EXDEV, QUIET_PEER};
 use crate::class::Class;
+use crate::quarantine::{LEVEL_BITS, level_in};
 use crate::tables::{
     Control, MAX_BOUNDARIES, MAX_OUTCOME_FEATURES, Masks, Net4, Net6, Outcome, Ports, SUBJECT_LIVE,
     SubjectRow, Timeline,
@@ -40,11 +41,13 @@ pub enum Reason {
     UnsafeExec = 11,
     /// The file that begins a successor with more rights could be changed by others than root.
     UntrustedFile = 12,
+    /// The subject, or the session, is in quarantine.
+    Quarantine = 13,
 }
 
 impl Reason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Policy,
         Self::NoGeneration,
         Self::SubjectRemoved,
@@ -58,6 +61,7 @@ impl Reason {
         Self::MoreRights,
         Self::UnsafeExec,
         Self::UntrustedFile,
+        Self::Quarantine,
     ];
 
     /// The reason with this number, if there is one.
@@ -81,7 +85,17 @@ impl Reason {
             Self::MoreRights => "more-rights",
             Self::UnsafeExec => "unsafe-exec",
             Self::UntrustedFile => "untrusted-file",
+            Self::Quarantine => "quarantine",
         }
+    }
+
+    /// Whether it is a verdict of Guard's, and not that Guard could not decide.
+    #[inline(always)]
+    pub fn is_decided(self) -> bool {
+        matches!(
+            self,
+            Self::Policy | Self::MoreRights | Self::UnsafeExec | Self::UntrustedFile | Self::Quarantine
+        )
     }
 }
 
@@ -132,7 +146,8 @@ pub struct Decision {
     pub would_allow: u64,
     /// Allowed actions to report.
     pub audit: u64,
-    /// Denied actions that answer as if the resource were not there.
+    /// Denied actions that answer as if the resource were not there, and the level of quarantine, as in
+    /// [`crate::tables::Masks::quiet`].
     pub quiet: u64,
     /// Actions of the query that a shadow bundle decides otherwise.
     pub differs: u64,
@@ -169,7 +184,7 @@ impl Decision {
             would_deny: self.would_deny & required,
             would_allow: self.would_allow & required,
             audit: self.audit & required,
-            quiet: self.quiet & required,
+            quiet: self.quiet & (required | LEVEL_BITS),
             differs: self.differs & required,
             ..*self
         }
@@ -188,7 +203,7 @@ impl Decision {
             denied: if allowed == 0 { first } else { 0 },
             would_deny: if allowed != 0 && candidate == 0 { first } else { 0 },
             would_allow: if allowed == 0 && candidate != 0 { first } else { 0 },
-            quiet: self.quiet & first,
+            quiet: self.quiet & (first | LEVEL_BITS),
             audit: 0,
             differs: if (allowed == 0) == (allowed_by_shadow == 0) { 0 } else { first },
             ..*self
@@ -295,7 +310,7 @@ pub fn decide<T: Tables>(tables: &T, query: &Query, now: impl Fn() -> u64) -> De
                 would_deny: query.required & masks.would_deny,
                 would_allow: query.required & masks.would_allow,
                 audit: query.required & masks.audit,
-                quiet: query.required & masks.quiet,
+                quiet: (query.required | LEVEL_BITS) & masks.quiet,
                 differs: query.required & masks.differs,
                 reason: Reason::Policy,
                 outcome: index,
@@ -304,6 +319,19 @@ pub fn decide<T: Tables>(tables: &T, query: &Query, now: impl Fn() -> u64) -> De
         attempt += 1;
     }
     Decision::deny_all(query.required, Reason::OutcomesChanging)
+}
+
+/// The number of the level of quarantine that a subject, or a session, is at; 0 = none. Nothing if it cannot be
+/// said.
+#[inline(always)]
+pub fn level<T: Tables>(tables: &T, subject: u32, session: u64, now: impl Fn() -> u64) -> Option<u64> {
+    let handle = tables.subject(subject)?;
+    let row = tables.row(handle);
+    if row.flags & SUBJECT_LIVE == 0 || (row.session != 0 && row.session != session) {
+        return None;
+    }
+    // A word that changes meanwhile says that this instant is as good as that before.
+    current(tables, &row, tables.control(handle), 0, &now).map(|masks| level_in(masks.quiet))
 }
 
 /// The masks that a control word selects.

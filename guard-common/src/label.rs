@@ -39,6 +39,16 @@ pub struct Label {
     pub row: u32,
     /// Slot of the tables of `generation`.
     pub slot: u32,
+    /// What was open as descriptors 0 to 2 when the label was attached.
+    pub stdio: [Held; STDIO_FILES],
+    /// What the last use was reported as that policy would deny and did not: the same once more is not told
+    /// again. The meaning belongs to the program.
+    pub reported: u64,
+    /// 1 from the request of the agent that attached the label until the task executes something: whoever asked
+    /// for it still talks to the agent.
+    pub asked: u32,
+    /// Keeps the layout free of hidden padding.
+    pub reserved: u32,
     /// Number of the generation that the hook that runs asks, from description to decision.
     pub generation: u64,
     /// The process that is decided about, where it is not the running one; else zeros.
@@ -71,6 +81,28 @@ pub struct LabelHead {
     pub row: u32,
     /// Keeps the layout free of hidden padding.
     pub reserved: u32,
+    /// [`Label::stdio`].
+    pub stdio: [Held; STDIO_FILES],
+}
+
+/// How many descriptors are standard input and output.
+pub const STDIO_FILES: usize = 3;
+
+/// An open file that was handed to a task with its label. The file's address alone may come to be another
+/// file's; together with what it leads to, and within the ways it was open, it is the same or as good.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    /// Address of the kernel's `struct file`; 0 = none.
+    pub file: u64,
+    /// Address of its inode.
+    pub inode: u64,
+    /// Number of that inode.
+    pub number: u64,
+    /// Generation of that number.
+    pub generation: u32,
+    /// How it is open (`f_mode`).
+    pub mode: u32,
 }
 
 /// A directory that was the root of a task when its label was attached. It is told by its dentry, its inode
@@ -112,18 +144,25 @@ pub struct SocketLabel {
     pub session: u64,
     /// The subject, or [`NO_SUBJECT`] if nothing but `flags` is known.
     pub subject: u32,
-    /// [`SOCKET_REFUSED`].
+    /// [`SOCKET_REFUSED`], [`SOCKET_CONNECTED`], [`SOCKET_ACCEPTED`], [`SOCKET_LISTENS`].
     pub flags: u32,
     /// The row that decides for it, see [`Label::row`].
     pub row: u32,
-    /// Keeps the layout free of hidden padding.
-    pub reserved: u32,
+    /// With [`SOCKET_CONNECTED`], for a unix socket: the subject that listened at the other end, or
+    /// [`NO_SUBJECT`].
+    pub listener: u32,
     /// The process that made it or listens on it.
     pub process: Process,
 }
 
 /// The connection was accepted from a peer that policy does not let in: nothing passes over it.
 pub const SOCKET_REFUSED: u32 = 1;
+/// A labelled task made the connection, and its right to do so is that to use it.
+pub const SOCKET_CONNECTED: u32 = 2;
+/// A labelled task accepted the connection, and its right to do so is that to use it.
+pub const SOCKET_ACCEPTED: u32 = 4;
+/// A labelled task made the socket listen, and its right to do so is that to accept on it.
+pub const SOCKET_LISTENS: u32 = 8;
 
 /// A request of the agent to label one running process, keyed by thread-group id.
 #[repr(C)]
@@ -289,15 +328,22 @@ pub struct UnitName {
 
 const _: () = {
     assert!(size_of::<LabelRequest>() == 32);
-    assert!(size_of::<LabelHead>() == 48 && size_of::<OwnRoot>() == 24);
+    assert!(
+        size_of::<LabelHead>() == 48 + size_of::<[Held; STDIO_FILES]>()
+            && size_of::<Held>() == 32
+            && size_of::<OwnRoot>() == 24
+    );
     assert!(offset_of!(Label, subject) == 0 && offset_of!(LabelHead, subject) == 0);
     assert!(offset_of!(Label, prepared) == 4 && offset_of!(LabelHead, prepared) == 4);
     assert!(offset_of!(Label, session) == 8 && offset_of!(LabelHead, session) == 8);
     assert!(offset_of!(Label, root) == 16 && offset_of!(LabelHead, root) == 16);
     assert!(offset_of!(Label, row) == 40 && offset_of!(LabelHead, row) == 40);
+    assert!(offset_of!(Label, stdio) == 48 && offset_of!(LabelHead, stdio) == 48);
     assert!(size_of::<Maker>() == 16);
     assert!(size_of::<Process>() == 24);
     assert!(size_of::<SocketLabel>() == 48);
     assert!(size_of::<Questions>() == 400);
-    assert!(size_of::<Label>() == 88 + size_of::<Questions>() + size_of::<Endpoint>() + size_of::<Walk>());
+    assert!(
+        size_of::<Label>() == 88 + 112 + size_of::<Questions>() + size_of::<Endpoint>() + size_of::<Walk>()
+    );
 };

@@ -18,4 +18,5 @@ pub mod handover;
 pub mod label;
 pub mod offsets;
 pub mod path;
+pub mod quarantine;
 pub mod tables;

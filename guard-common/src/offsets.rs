@@ -34,6 +34,9 @@ macro_rules! for_each_member {
             TASK_MM, "task_struct", "mm", false;
             MM_EXE_FILE, "mm_struct", "exe_file", false;
             TASK_FS, "task_struct", "fs", false;
+            TASK_FILES, "task_struct", "files", false;
+            FILES_TABLE, "files_struct", "fdt", false;
+            TABLE_FILES, "fdtable", "fd", false;
             TASK_NSPROXY, "task_struct", "nsproxy", false;
             NSPROXY_MNT, "nsproxy", "mnt_ns", false;
             FS_ROOT_DENTRY, "fs_struct", "root.dentry", false;
@@ -85,6 +88,8 @@ macro_rules! for_each_member {
             DENTRY_SEQ, "dentry", "d_seq.seqcount.sequence", false;
             DENTRY_SB, "dentry", "d_sb", false;
             INODE_MODE, "inode", "i_mode", false;
+            INODE_NUMBER, "inode", "i_ino", false;
+            INODE_GENERATION, "inode", "i_generation", false;
             INODE_UID, "inode", "i_uid", false;
             INODE_RDEV, "inode", "i_rdev", false;
             INODE_NLINK, "inode", "i_nlink", false;
@@ -116,6 +121,7 @@ macro_rules! for_each_member {
             BPRM_FILENAME, "linux_binprm", "filename", false;
             BPRM_UNSAFE, "linux_binprm", "unsafe", false;
             SOCKET_SK, "socket", "sk", false;
+            SOCKET_FILE, "socket", "file", false;
             SOCK_PROTOCOL, "sock", "sk_protocol", false;
             SOCK_FAMILY, "sock", "__sk_common.skc_family", false;
             SOCK_TYPE, "sock", "sk_type", false;
@@ -125,6 +131,8 @@ macro_rules! for_each_member {
             SOCK_PEER, "sock", "__sk_common.skc_daddr", false;
             SOCK_V6_PEER, "sock", "__sk_common.skc_v6_daddr", false;
             SOCK_PEER_PORT, "sock", "__sk_common.skc_dport", false;
+            SOCK_PEER_PID, "sock", "sk_peer_pid", false;
+            PID_NUMBERS, "pid", "numbers", false;
             SOCK_BPF_STORAGE, "sock", "sk_bpf_storage", false;
             REQUEST_V6_PEER, "request_sock", "__req_common.skc_v6_daddr", false;
             REQUEST_PEER_PORT, "request_sock", "__req_common.skc_dport", false;
@@ -141,6 +149,7 @@ macro_rules! for_each_member {
             UNIX_DENTRY, "unix_sock", "path.dentry", false;
             UNIX_MNT, "unix_sock", "path.mnt", false;
             UNIX_ADDR, "unix_sock", "addr", false;
+            UNIX_PEER, "unix_sock", "peer", false;
             UNIX_ADDRESS_LEN, "unix_address", "len", false;
             UNIX_ADDRESS_NAME, "unix_address", "name", false;
         }

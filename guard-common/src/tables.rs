@@ -136,7 +136,8 @@ pub struct Masks {
     pub would_allow: u64,
     /// Allowed actions that are reported all the same (`@audit`).
     pub audit: u64,
-    /// Denied actions that answer as if the resource were not there (`@errno`).
+    /// Denied actions that answer as if the resource were not there (`@errno`). Above the bits of actions, the
+    /// same in all rows: the level of quarantine ([`crate::quarantine::LEVEL_SHIFT`]).
     pub quiet: u64,
     /// Actions that a shadow bundle decides otherwise: allowed ones that it would deny, and denied ones
     /// that it would allow. 0 without a shadow.

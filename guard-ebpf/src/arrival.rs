@@ -11,22 +11,23 @@
 //! socket is connected to belongs to the connection.
 
 use crate::address::{AF_INET, AF_INET6, AF_UNIX, Address};
+use crate::connection::{use_internet, use_socket};
 use crate::memory::{member, read, read_at};
-use crate::network::{IPPROTO_SCTP, SOCK_DGRAM, SOCK_STREAM, decide_at, is_refused, refuse_at, sock_of};
+use crate::network::{IPPROTO_SCTP, SOCK_DGRAM, SOCK_STREAM, decide_at, near, peer, refuse_at, sock_of};
 use crate::offsets::*;
 use crate::record::count;
 use crate::sockets;
 use crate::task::{Lookup, guarded, label};
 use crate::unix;
-use crate::verdict::fail;
+use crate::verdict::{fail, unless_barred};
 use aya_ebpf::helpers::generated::bpf_send_signal;
 use aya_ebpf::macros::lsm;
 use aya_ebpf::programs::LsmContext;
 use core::ffi::c_void;
-use guard_common::action::{Action, EACCES};
+use guard_common::action::Action;
 use guard_common::decide::Reason;
 use guard_common::event::Counter;
-use guard_common::label::{Label, SOCKET_REFUSED};
+use guard_common::label::{Label, SOCKET_ACCEPTED, SOCKET_LISTENS, SOCKET_REFUSED};
 
 // include/net/tcp_states.h, include/uapi/linux/in.h, include/uapi/linux/icmpv6.h.
 const TCP_ESTABLISHED: u8 = 1;
@@ -70,10 +71,19 @@ pub fn sock_graft(ctx: LsmContext) -> i32 {
         Ok(answer) => answer != 0,
         Err(reason) => fail(label, Action::NetAccept.bit(), reason) != 0,
     };
-    if refused {
+    if refused || !accepted(sock) {
         refuse_connection(sock);
     }
     0
+}
+
+/// Notes that the running task accepts a connection: it may be used for as long as it may be accepted. False
+/// if there is no memory for that.
+#[inline(always)]
+fn accepted(sock: *const c_void) -> bool {
+    // SAFETY: a load of a member of an argument of the program.
+    let family: u16 = unsafe { member(sock, &SOCK_FAMILY) };
+    !matches!(family, AF_INET | AF_INET6 | AF_UNIX) || sockets::mark(sock, SOCKET_ACCEPTED, 0).is_ok()
 }
 
 #[inline(always)]
@@ -83,16 +93,11 @@ fn may_accept(sock: *const c_void, label: *mut Label) -> Result<i32, Reason> {
     if family != AF_INET && family != AF_INET6 {
         return Ok(0);
     }
-    let port = u16::from_be(read(sock as u64, &SOCK_PEER_PORT)?);
-    if port == 0 && state != TCP_ESTABLISHED {
+    let peer = peer(sock)?;
+    if peer.port == 0 && state != TCP_ESTABLISHED {
         // Not a connection at all, or reset before it was accepted: nothing passes over it.
         return Ok(0);
     }
-    let peer = if family == AF_INET6 {
-        Address::read_v6(sock as u64, &SOCK_V6_PEER, port)?
-    } else {
-        Address::v4(u32::from_be(read(sock as u64, &SOCK_PEER)?), port)
-    };
     Ok(refuse_at(sock as u64, peer, Action::NetAccept, label))
 }
 
@@ -110,8 +115,8 @@ fn refuse_connection(sock: *const c_void) {
     unsafe { (*kept).flags = SOCKET_REFUSED };
 }
 
-/// Decides accepting on a unix socket, by the socket's own name. An internet socket that was listening
-/// before becomes that of who accepts on it.
+/// Decides accepting on a unix socket, by the socket's own name; on an internet socket that a labelled task
+/// made listen, as listening. One that was listening before becomes that of who accepts on it.
 #[lsm(hook = "socket_accept")]
 pub fn socket_accept(ctx: LsmContext) -> i32 {
     guarded(Action::NetAccept.bit(), |label| accept(ctx.arg(0), label))
@@ -128,14 +133,18 @@ fn accept(socket: *const c_void, label: *mut Label) -> Result<i32, Reason> {
     if family == AF_UNIX {
         return unix::accept(sock, label);
     }
-    if family == AF_INET || family == AF_INET6 {
-        sockets::claim_unclaimed(sock, label)?;
+    if family != AF_INET && family != AF_INET6 {
+        return Ok(0);
     }
-    Ok(0)
+    sockets::claim_unclaimed(sock, label)?;
+    if sockets::flags_of(sock) & SOCKET_LISTENS == 0 {
+        // Whoever handed it over made it listen.
+        return Ok(unless_barred(label, Action::NetAccept.bit()));
+    }
+    Ok(refuse_at(sock as u64, near(sock as u64, family)?, Action::NetListen, label))
 }
 
-/// Refuses what must not pass over a connection; an inherited socket for datagrams becomes that of who
-/// receives from it.
+/// Decides the use of a connection; an inherited socket for datagrams becomes that of who receives from it.
 #[lsm(hook = "socket_recvmsg")]
 pub fn socket_recvmsg(ctx: LsmContext) -> i32 {
     guarded(Action::NetReceive.bit(), |label| receive(ctx.arg(0), label))
@@ -150,15 +159,12 @@ fn receive(socket: *const c_void, label: *mut Label) -> Result<i32, Reason> {
     // SAFETY: loads of members of what an argument of the program points to.
     let (family, kind): (u16, u16) = unsafe { (member(sock, &SOCK_FAMILY), member(sock, &SOCK_TYPE)) };
     if family != AF_INET && family != AF_INET6 {
-        return Ok(0);
+        return use_socket(socket, false, label);
     }
-    if kind == SOCK_STREAM {
-        return Ok(if is_refused(sock) { -EACCES } else { 0 });
-    }
-    if !sockets::has_storage(sock) {
+    if kind != SOCK_STREAM && !sockets::has_storage(sock) {
         sockets::claim(sock, label)?;
     }
-    Ok(0)
+    use_internet(sock, false, label)
 }
 
 /// Decides a datagram, or a request for an SCTP association, by who sent it, in the middle of whatever

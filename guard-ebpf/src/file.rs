@@ -2,8 +2,9 @@
 
 use crate::memory::{read, read_at};
 use crate::offsets::*;
-use crate::question::{self, ask};
+use crate::question::{self, HELD, ask, ask_use};
 use crate::resource::Resource;
+use crate::stdio;
 use crate::task::{self, guarded};
 use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::generated::bpf_get_current_cgroup_id;
@@ -20,9 +21,9 @@ const FMODE_READ: u32 = 1;
 const FMODE_WRITE: u32 = 2;
 // include/uapi/asm-generic/fcntl.h and include/linux/fs.h.
 const O_ACCMODE: u32 = 3;
-const O_APPEND: u32 = 0o2000;
+pub const O_APPEND: u32 = 0o2000;
 const O_TMPFILE: u32 = 0o20000000;
-const FMODE_EXEC: u32 = 0x20;
+pub const FMODE_EXEC: u32 = 0x20;
 // include/uapi/linux/stat.h.
 pub const S_IFMT: u16 = 0o170000;
 pub const S_IFREG: u16 = 0o100000;
@@ -51,6 +52,7 @@ const PROT_EXEC: u64 = 4;
 const MAP_TYPE: u64 = 0xf;
 const MAP_PRIVATE: u64 = 2;
 // include/linux/mm.h.
+const VM_WRITE: u64 = 2;
 const VM_EXEC: u64 = 4;
 const VM_SHARED: u64 = 8;
 
@@ -103,27 +105,34 @@ fn required(flags: u32, mode: u32, inode_mode: u16) -> u64 {
 pub fn mmap_file(ctx: LsmContext) -> i32 {
     let wanted: u64 = ctx.arg(1);
     let effective: u64 = ctx.arg(2);
-    if (wanted | effective) & PROT_EXEC == 0 {
-        return 0;
-    }
+    let protection = wanted | effective;
     let flags: u64 = ctx.arg(3);
-    // What is written to a private mapping is no longer what the file holds.
-    let changeable = (wanted | effective) & PROT_WRITE != 0 && flags & MAP_TYPE == MAP_PRIVATE;
-    guarded(Action::ExecMap.bit(), |label| {
+    let private = flags & MAP_TYPE == MAP_PRIVATE;
+    let undecided = if protection & PROT_EXEC != 0 { Action::ExecMap.bit() } else { Action::FileRead.bit() };
+    guarded(undecided, |label| {
         // Read as a number: the verifier takes an argument for a pointer that is never null, and would drop
         // what is done for memory without a file.
         let file: u64 = read_at(ctx.as_ptr() as u64)?;
-        map(file, changeable, label)
+        map(file, protection, private, label)
     })
 }
 
+/// Decides a mapping. Mapping a file is a use of it: whatever the protection is at first, mprotect(2) can make
+/// it readable without another question, and nothing asks when memory is read or written.
 #[inline(always)]
-fn map(file: u64, changeable: bool, label: *mut Label) -> Result<i32, Reason> {
+fn map(file: u64, protection: u64, private: bool, label: *mut Label) -> Result<i32, Reason> {
+    let executes = protection & PROT_EXEC != 0;
+    let writes = protection & PROT_WRITE != 0;
+    if file == 0 && !executes {
+        return Ok(0);
+    }
     if in_execve()? {
         // The image and its interpreter belong to the exec that was allowed; denying them here
         // would kill the process instead of returning an error.
         return Ok(0);
     }
+    // What is written to a private mapping is no longer what the file holds.
+    let changeable = executes && writes && private;
     if file == 0 || changeable {
         let answer = ask(label, question::memory(Action::ExecMap.bit()))?;
         if file == 0 || answer != 0 {
@@ -131,19 +140,29 @@ fn map(file: u64, changeable: bool, label: *mut Label) -> Result<i32, Reason> {
         }
     }
     let Some((dentry, inode)) = named(file)? else { return Ok(0) };
-    ask(label, question::open(file, dentry, inode, Action::ExecMap.bit()))
+    if executes {
+        let answer = ask(label, question::open(file, dentry, inode, Action::ExecMap.bit()))?;
+        if answer != 0 {
+            return Ok(answer);
+        }
+    }
+    let written = if writes && !private { Action::FileWrite.bit() } else { 0 };
+    let question = question::open(file, dentry, inode, Action::FileRead.bit() | written);
+    let about = if stdio::holds(label, file, written != 0)? { HELD } else { question.about };
+    ask_use(label, Question { about, ..question })
 }
 
-/// Memory that becomes executable after it was mapped.
+/// Memory that becomes executable, or shared with a file and writable, after it was mapped.
 #[lsm(hook = "file_mprotect")]
 pub fn file_mprotect(ctx: LsmContext) -> i32 {
     let wanted: u64 = ctx.arg(1);
     let effective: u64 = ctx.arg(2);
     let protection = wanted | effective;
-    if protection & PROT_EXEC == 0 {
+    if protection & (PROT_EXEC | PROT_WRITE) == 0 {
         return 0;
     }
-    guarded(Action::ExecMap.bit(), |label| protect(ctx.arg(0), protection, label))
+    let undecided = if protection & PROT_EXEC != 0 { Action::ExecMap.bit() } else { Action::FileWrite.bit() };
+    guarded(undecided, |label| protect(ctx.arg(0), protection, label))
 }
 
 #[inline(always)]
@@ -151,10 +170,20 @@ fn protect(vma: u64, protection: u64, label: *mut Label) -> Result<i32, Reason> 
     let flags: u64 = read(vma, &VMA_FLAGS)?;
     let file: u64 = read(vma, &VMA_FILE)?;
     let private = flags & VM_SHARED == 0;
+    let executes = protection & PROT_EXEC != 0 && flags & VM_EXEC == 0;
+    if !private && file != 0 && protection & PROT_WRITE != 0 && flags & VM_WRITE == 0 {
+        let answer = ask_use(label, mapped(file, Action::FileWrite)?)?;
+        if answer != 0 {
+            return Ok(answer);
+        }
+    }
+    if protection & PROT_EXEC == 0 {
+        return Ok(0);
+    }
     // Pages of its own: something was written there, and the file does not say what.
     let changed = private && read::<u64>(vma, &VMA_ANON)? != 0;
     let changeable = private && protection & PROT_WRITE != 0;
-    if flags & VM_EXEC != 0 && !changeable {
+    if !executes && !changeable {
         return Ok(0);
     }
     if in_execve()? {
@@ -166,9 +195,15 @@ fn protect(vma: u64, protection: u64, label: *mut Label) -> Result<i32, Reason> 
             return Ok(answer);
         }
     }
-    if flags & VM_EXEC != 0 {
+    if !executes {
         return Ok(0);
     }
+    ask(label, mapped(file, Action::ExecMap)?)
+}
+
+/// Asks about the file of a mapping.
+#[inline(always)]
+fn mapped(file: u64, action: Action) -> Result<Question, Reason> {
     let mut dentry: u64 = read(file, &FILE_DENTRY)?;
     let mut inode: u64 = read(file, &FILE_INODE)?;
     let mut mount_at = file + get(&FILE_MNT);
@@ -179,7 +214,7 @@ fn protect(vma: u64, protection: u64, label: *mut Label) -> Result<i32, Reason> 
         inode = read(dentry, &DENTRY_INODE)?;
         mount_at = file + get(&BACKING_USER_MNT);
     }
-    ask(label, Question { mount_at, ..question::file(dentry, inode, Action::ExecMap.bit()) })
+    Ok(Question { mount_at, ..question::file(dentry, inode, action.bit()) })
 }
 
 /// Whether the running task is inside execve (`task_struct.in_execve`).

@@ -10,8 +10,10 @@ use crate::offsets::*;
 use crate::own_root;
 use crate::record::count;
 use crate::select::{by_cgroup, credentials, lookup_cgroup, lookup_user};
+use crate::stdio;
 use crate::successor;
 use crate::task::{self, Lookup};
+use crate::verdict::level;
 use aya_ebpf::bindings::task_struct;
 use aya_ebpf::helpers::generated::{bpf_get_current_cgroup_id, bpf_send_signal};
 use aya_ebpf::macros::{btf_tracepoint, lsm};
@@ -21,18 +23,22 @@ use guard_common::action::EAGAIN;
 use guard_common::decide::Reason;
 use guard_common::event::Counter;
 use guard_common::label::{IN_CONTAINER, Label, NO_SUBJECT};
+use guard_common::quarantine::Level;
 
 const SIGKILL: u32 = 9;
 /// `LSM_SETID_FS` (include/linux/security.h): a change of the file-system ids only.
 const LSM_SETID_FS: u64 = 8;
 
-/// Copies the label to a new task. A child that cannot get it is not created.
+/// Copies the label to a new task. A child that cannot get it is not created, nor is one of a task in
+/// quarantine.
 #[lsm(hook = "task_alloc", sleepable)]
 pub fn task_alloc(ctx: LsmContext) -> i32 {
     match task::label() {
         Lookup::Unlabelled => 0,
         Lookup::Labelled(parent) => {
-            if inherit(ctx.arg(0), parent) {
+            if level(parent) >= Level::Full as u32 {
+                -EAGAIN
+            } else if inherit(ctx.arg(0), parent) {
                 0
             } else {
                 warn!(&ctx, "no memory to label a new task: the fork is refused");
@@ -65,6 +71,7 @@ fn inherit(child: *mut task_struct, parent: *mut Label) -> bool {
         (*label).session = (*parent).session;
         (*label).row = (*parent).row;
         (*label).root = (*parent).root;
+        (*label).stdio = (*parent).stdio;
         (*label).subject = (*parent).subject;
     }
     true
@@ -118,6 +125,7 @@ fn attach(subject: u32) -> bool {
         return false;
     }
     own_root::keep(task::current(), label, subject);
+    stdio::keep(task::current() as u64, label);
     // SAFETY: the storage of the running task. The row first: the subject makes it count.
     unsafe {
         (*label).row = subject;
@@ -135,6 +143,8 @@ pub fn bprm_committed_creds(ctx: LsmContext) -> i32 {
     match task::label() {
         Lookup::Unlabelled => {}
         Lookup::Labelled(label) => {
+            // SAFETY: the label of the running task.
+            unsafe { (*label).asked = 0 };
             successor::begin(label);
             return 0;
         }
@@ -146,6 +156,7 @@ pub fn bprm_committed_creds(ctx: LsmContext) -> i32 {
         // SAFETY: the storage of the running task.
         unsafe {
             if (*label).prepared != NO_SUBJECT {
+                stdio::keep(task::current() as u64, label);
                 (*label).row = (*label).prepared;
                 (*label).subject = (*label).prepared;
                 (*label).prepared = NO_SUBJECT;

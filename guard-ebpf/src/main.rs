@@ -10,7 +10,7 @@
 #![no_std]
 #![no_main]
 // The BPF target has atomic instructions, but core's atomic types do not offer them there.
-#![feature(core_intrinsics)]
+#![feature(core_intrinsics, stmt_expr_attributes)]
 #![allow(internal_features)]
 
 mod address;
@@ -20,6 +20,7 @@ mod atomic;
 mod attributes;
 mod capability;
 mod cgroups;
+mod connection;
 mod directory;
 mod exec;
 mod families;
@@ -48,9 +49,11 @@ mod sctp;
 mod select;
 mod shared;
 mod sockets;
+mod stdio;
 mod successor;
 mod task;
 mod unix;
+mod using;
 mod verdict;
 
 #[panic_handler]

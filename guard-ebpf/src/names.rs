@@ -12,13 +12,13 @@
 use crate::file::{S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK};
 use crate::memory::read;
 use crate::offsets::*;
-use crate::question::{self, MADE, REMOVED, RENAMED, WHITEOUT, ask, ask_all, made, place, put};
+use crate::question::{self, MADE, REMOVED, RENAMED, WHITEOUT, ask, ask_all, made, put_place};
 use crate::task::guarded;
 use aya_ebpf::macros::lsm;
 use aya_ebpf::programs::LsmContext;
 use guard_common::action::Action;
 use guard_common::decide::Reason;
-use guard_common::label::{Label, Question};
+use guard_common::label::Label;
 
 // include/uapi/linux/fcntl.h.
 const RENAME_EXCHANGE: u32 = 2;
@@ -86,9 +86,9 @@ fn link(old: u64, directory: u64, new: u64, label: *mut Label) -> Result<i32, Re
     // SAFETY: the label of the running task.
     unsafe { (*label).questions.action = Action::FileLink.bit() };
     // The kernel links within one mount only, so the new name's is that of the old.
-    let at = |question| question::at(directory, question);
-    put(label, 0, at(Question { save: 1, ..place(old, inode, Action::FileLink.bit()) }));
-    put(label, 1, at(Question { compare: 1, ..place(new, inode, MADE) }));
+    let mount_at = directory + get(&PATH_MNT);
+    put_place(label, 0, (old, inode, Action::FileLink.bit()), mount_at, (1, 0));
+    put_place(label, 1, (new, inode, MADE), mount_at, (0, 1));
     ask_all(label, 2)
 }
 
@@ -103,27 +103,23 @@ pub fn path_rename(ctx: LsmContext) -> i32 {
 #[inline(always)]
 fn rename(directory: u64, old: u64, new: u64, flags: u32, label: *mut Label) -> Result<i32, Reason> {
     // The kernel renames within one mount only.
-    let place = |dentry, inode, required| question::at(directory, place(dentry, inode, required));
+    let mount_at = directory + get(&PATH_MNT);
     let moved: u64 = read(old, &DENTRY_INODE)?;
     let other: u64 = read(new, &DENTRY_INODE)?;
     let exchange = flags & RENAME_EXCHANGE != 0 && other != 0;
     let whiteout = if flags & RENAME_WHITEOUT != 0 { WHITEOUT } else { 0 };
     // SAFETY: the label of the running task.
     unsafe { (*label).questions.action = RENAMED };
-    put(label, 0, Question { save: 1, ..place(old, moved, RENAMED | whiteout) });
-    let arrives = Question { compare: 1, ..place(new, moved, MADE) };
-    let count = if exchange {
-        put(label, 1, Question { save: 2, ..place(old, other, MADE) });
-        put(label, 2, Question { compare: -2, ..place(new, other, RENAMED) });
-        put(label, 3, arrives);
-        4
+    put_place(label, 0, (old, moved, RENAMED | whiteout), mount_at, (1, 0));
+    let mut count = 1;
+    if exchange {
+        put_place(label, 1, (old, other, MADE), mount_at, (2, 0));
+        put_place(label, 2, (new, other, RENAMED), mount_at, (0, -2));
+        count = 3;
     } else if other != 0 {
-        put(label, 1, place(new, other, REMOVED));
-        put(label, 2, arrives);
-        3
-    } else {
-        put(label, 1, arrives);
-        2
-    };
-    ask_all(label, count)
+        put_place(label, 1, (new, other, REMOVED), mount_at, (0, 0));
+        count = 2;
+    }
+    put_place(label, count, (new, moved, MADE), mount_at, (0, 1));
+    ask_all(label, count + 1)
 }

@@ -2,6 +2,7 @@
 //! `socket_listen`.
 
 use crate::address::{AF_INET, AF_INET6, AF_UNIX, AF_UNSPEC, Address, SocketAddress};
+use crate::connection::{use_internet, use_socket};
 use crate::families;
 use crate::generation::Generation;
 use crate::memory::{member, read, read_at};
@@ -9,15 +10,15 @@ use crate::offsets::*;
 use crate::resource::Resource;
 use crate::sockets;
 use crate::task::guarded;
-use crate::verdict::{deny_undecided, judge, live, refuse};
-use aya_ebpf::helpers::generated::bpf_loop;
+use crate::verdict::{conclude, deny_undecided, live, of_use, query};
+use aya_ebpf::helpers::generated::{bpf_ktime_get_boot_ns, bpf_loop};
 use aya_ebpf::macros::lsm;
 use aya_ebpf::programs::LsmContext;
 use core::ffi::c_void;
 use guard_common::action::{Action, EACCES};
 use guard_common::class::{SOURCE_ROUTE, UNKNOWN};
-use guard_common::decide::Reason;
-use guard_common::label::{Endpoint, Label, SOCKET_REFUSED};
+use guard_common::decide::{self, Decision, Reason};
+use guard_common::label::{Endpoint, Label, SOCKET_CONNECTED, SOCKET_LISTENS};
 use guard_common::path::Walk;
 use guard_common::tables::Attributes;
 
@@ -25,8 +26,8 @@ use guard_common::tables::Attributes;
 pub const SOCK_STREAM: u16 = 1;
 pub const SOCK_DGRAM: u16 = 2;
 const MSG_FASTOPEN: u32 = 0x2000_0000;
-const IPPROTO_TCP: u16 = 6;
-const IPPROTO_MPTCP: u16 = 262;
+pub const IPPROTO_TCP: u16 = 6;
+pub const IPPROTO_MPTCP: u16 = 262;
 pub const IPPROTO_SCTP: u16 = 132;
 /// `enum sctp_cmsg_type` (include/uapi/linux/sctp.h).
 const SCTP_DSTADDRV4: u32 = 7;
@@ -63,10 +64,28 @@ fn connect(socket: *const c_void, address: u64, length: u32, label: *mut Label) 
     }
     if given.family == AF_INET || given.family == AF_INET6 {
         let far = given.address(given.family == AF_INET6);
-        return Ok(decide_far(sock as u64, far, Action::NetConnect, label));
+        let answer = decide_far(sock as u64, far, Action::NetConnect, label);
+        return if answer == 0 { connected(sock) } else { Ok(answer) };
     }
     let class = families::class_of(sock);
     if class == UNKNOWN { Ok(0) } else { families::decide(class, label) }
+}
+
+/// Notes that the running task makes a connection: it may be used for as long as it may be made.
+#[inline(always)]
+fn connected(sock: *const c_void) -> Result<i32, Reason> {
+    // SAFETY: a load of a member of what an argument of the program points to.
+    let kind: u16 = unsafe { member(sock, &SOCK_TYPE) };
+    if kind == SOCK_STREAM {
+        sockets::mark(sock, SOCKET_CONNECTED, 0)?;
+    }
+    Ok(0)
+}
+
+/// Decides the use of a connection to `peer`: one of `actions`, if there are two, must be allowed.
+#[inline(always)]
+pub fn decide_use(sock: u64, peer: Address, actions: u64, label: *mut Label) -> i32 {
+    ask(sock, peer, actions, USE, label)
 }
 
 /// Decides `action` on the far end `far` of a socket.
@@ -94,14 +113,20 @@ const V4: u32 = 1;
 const FAR: u32 = 2;
 /// Only a denial is recorded.
 const AGAIN: u32 = 4;
+/// A use of a connection that was made before, by one of the rights that are asked for.
+const USE: u32 = 8;
 
 #[inline(always)]
 fn decide(sock: u64, address: Address, action: Action, flags: u32, label: *mut Label) -> i32 {
+    ask(sock, address, action.bit(), flags, label)
+}
+
+#[inline(always)]
+fn ask(sock: u64, address: Address, required: u64, flags: u32, label: *mut Label) -> i32 {
     // SAFETY: the label that is decided for.
     unsafe {
         let flags = if address.is_v4 { flags | V4 } else { flags };
         let (high, low, port) = (address.high, address.low, address.port);
-        let required = action.bit();
         (*label).endpoint = Endpoint {
             sock,
             high,
@@ -115,7 +140,13 @@ fn decide(sock: u64, address: Address, action: Action, flags: u32, label: *mut L
             reserved: 0,
         };
         let failed = describe_endpoint(label);
-        if failed != 0 { deny_undecided(label, required, failed) } else { decide_endpoint(label) }
+        if failed != 0 {
+            deny_undecided(label, required, failed)
+        } else if flags & USE != 0 {
+            decide_connection(label)
+        } else {
+            decide_endpoint(label)
+        }
     }
 }
 
@@ -170,21 +201,48 @@ pub unsafe extern "C" fn decide_endpoint(label: *mut Label) -> i32 {
     }
     // SAFETY: the label that is decided for.
     let asked = unsafe { &(*label).endpoint };
-    let required = asked.required;
+    let (generation, resource, decision) = decide_asked(label, asked);
+    if asked.flags & AGAIN != 0 && decision.denied == 0 {
+        return 0;
+    }
+    conclude(&generation, label, &resource, asked.required, decision)
+}
+
+/// Decides about the use of the connection to the endpoint in a label: 0 or a negative error number.
+///
+/// # Safety
+/// As for [`describe_endpoint`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub unsafe extern "C" fn decide_connection(label: *mut Label) -> i32 {
+    if label.is_null() {
+        return -EACCES;
+    }
+    // SAFETY: the label that is decided for.
+    let asked = unsafe { &(*label).endpoint };
+    let (generation, resource, all) = decide_asked(label, asked);
+    let (connect, accept) = (Action::NetConnect.bit(), Action::NetAccept.bit());
+    let (required, mut decision) =
+        if asked.required == connect | accept { all.either(connect, accept) } else { (asked.required, all) };
+    of_use(label, &generation, &mut decision);
+    conclude(&generation, label, &resource, required, decision)
+}
+
+#[inline(always)]
+fn decide_asked(label: *mut Label, asked: &Endpoint) -> (Generation, Resource, Decision) {
     let generation = Generation::kept(label);
     let mut resource = Resource::of_class(asked.class);
     resource.features = asked.features;
     resource.protocol = asked.protocol;
     given(asked).name(&mut resource);
-    if asked.flags & AGAIN != 0 {
-        refuse(&generation, label, &resource, required)
-    } else {
-        judge(&generation, label, &resource, required)
-    }
+    let query = query(label, &resource, asked.required);
+    // SAFETY: the helper has no requirements.
+    let decision = decide::decide(&generation, &query, || unsafe { bpf_ktime_get_boot_ns() });
+    (generation, resource, decision)
 }
 
 /// Decides what is sent to an address that comes with it. What is sent without one goes where the socket
-/// is connected to, which was decided then.
+/// is connected to, and is a use of that connection.
 #[lsm(hook = "socket_sendmsg")]
 pub fn socket_sendmsg(ctx: LsmContext) -> i32 {
     guarded(Action::NetSend.bit(), |label| send(ctx.arg(0), ctx.arg(1), label))
@@ -206,12 +264,9 @@ fn send(socket: *const c_void, message: *const c_void, label: *mut Label) -> Res
         )
     };
     if family == AF_UNIX {
-        return Ok(0);
+        return use_socket(socket, true, label);
     }
     let is_internet = family == AF_INET || family == AF_INET6;
-    if is_internet && kind == SOCK_STREAM && is_refused(sock) {
-        return Ok(-EACCES);
-    }
     if is_internet && (kind == SOCK_DGRAM || protocol == IPPROTO_SCTP) && routes(message, label)? {
         let answer = families::decide(SOURCE_ROUTE, label)?;
         if answer != 0 {
@@ -219,7 +274,7 @@ fn send(socket: *const c_void, message: *const c_void, label: *mut Label) -> Res
         }
     }
     if name == 0 {
-        return Ok(0);
+        return use_socket(socket, true, label);
     }
     // SAFETY: as above.
     let (length, flags) =
@@ -232,13 +287,13 @@ fn send(socket: *const c_void, message: *const c_void, label: *mut Label) -> Res
     if kind == SOCK_STREAM {
         // The address of what is sent over a connection is ignored, unless it makes the connection.
         if flags & MSG_FASTOPEN == 0 || protocol != IPPROTO_TCP && protocol != IPPROTO_MPTCP {
-            return Ok(0);
+            return use_internet(sock, true, label);
         }
         action = Action::NetConnect;
     }
     let given = SocketAddress::read(name, length)?;
     if given.family == AF_UNSPEC && kind == SOCK_STREAM {
-        return Ok(0);
+        return use_internet(sock, true, label);
     }
     // Without a family it is an IPv4 address, to UDP over IPv4. IPv6 ignores it then, but a socket can be
     // turned from one into the other at any time (IPV6_ADDRFORM), so it counts there too.
@@ -251,15 +306,8 @@ fn send(socket: *const c_void, message: *const c_void, label: *mut Label) -> Res
         // It means the local address that the message itself may choose (IP_PKTINFO).
         return Err(Reason::Unreadable);
     }
-    Ok(decide_far(sock as u64, far, action, label))
-}
-
-/// Whether nothing may pass over a connection, see `arrival`.
-#[inline(always)]
-pub fn is_refused(sock: *const c_void) -> bool {
-    let kept = sockets::find(sock);
-    // SAFETY: a non-null result of the helper points to a whole value.
-    !kept.is_null() && unsafe { (*kept).flags } & SOCKET_REFUSED != 0
+    let answer = decide_far(sock as u64, far, action, label);
+    if answer == 0 && kind == SOCK_STREAM { connected(sock) } else { Ok(answer) }
 }
 
 /// Control messages that are looked at; with more, the message is denied.
@@ -379,7 +427,21 @@ fn listen(socket: *const c_void, label: *mut Label) -> Result<i32, Reason> {
         return if class == UNKNOWN { Ok(0) } else { families::decide(class, label) };
     }
     sockets::claim(sock, label)?;
+    sockets::mark(sock, SOCKET_LISTENS, 0)?;
     Ok(0)
+}
+
+/// The other end of a connected socket, which is an argument of the program or a load of one.
+#[inline(always)]
+pub fn peer(sock: *const c_void) -> Result<Address, Reason> {
+    // SAFETY: by the contract of this function.
+    let family: u16 = unsafe { member(sock, &SOCK_FAMILY) };
+    let port = u16::from_be(read(sock as u64, &SOCK_PEER_PORT)?);
+    if family == AF_INET6 {
+        Address::read_v6(sock as u64, &SOCK_V6_PEER, port)
+    } else {
+        Ok(Address::v4(u32::from_be(read(sock as u64, &SOCK_PEER)?), port))
+    }
 }
 
 /// The address that a socket is bound to.

@@ -18,10 +18,10 @@ use crate::own_tmpfs;
 use crate::path;
 use crate::resource::Resource;
 use crate::task::current;
-use crate::verdict::{conclude, query};
+use crate::verdict::{conclude, of_use, query};
 use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
 use guard_common::action::{Action, EACCES, ON_DIRECTORIES};
-use guard_common::class::{ANONYMOUS_MEMORY, OWN_ANONYMOUS, OWN_CGROUP, OWN_PROC, OWN_TMPFS, UNKNOWN};
+use guard_common::class::{ANONYMOUS_MEMORY, OWN_ANONYMOUS, OWN_CGROUP, OWN_PROC, OWN_TMPFS, STDIO, UNKNOWN};
 use guard_common::decide::{Decision, Reason, Tables, combination, decide};
 use guard_common::label::{Known, Label, QUESTIONS, Question};
 use guard_common::tables::{ALL_ACTIONS, MONITORED};
@@ -50,6 +50,8 @@ pub const SOCKET: u32 = 4;
 pub const ABSTRACT: u32 = 5;
 /// A unix socket without a name.
 pub const UNNAMED: u32 = 6;
+/// A file that the task was given with its label, whatever its place (`stdio.rs`).
+pub const HELD: u32 = 7;
 
 /// Instead of actions: what brings a file of its kind into being, removes it, or renames it.
 pub const MADE: u64 = 1 << 62;
@@ -117,7 +119,16 @@ pub fn memory(required: u64) -> Question {
 #[inline(always)]
 pub fn ask(label: *mut Label, question: Question) -> Result<i32, Reason> {
     put(label, 0, question);
-    answer(label, 0)
+    let failed = described_as(label, 0);
+    decided(label, 0, failed)
+}
+
+/// Asks about the use of something that was opened before.
+#[inline(always)]
+pub fn ask_use(label: *mut Label, question: Question) -> Result<i32, Reason> {
+    put(label, 0, question);
+    let failed = described_as(label, 0);
+    decided_use(label, 0, failed)
 }
 
 /// Puts a question into the list of the running task.
@@ -127,12 +138,55 @@ pub fn put(label: *mut Label, index: usize, question: Question) {
     unsafe { (*label).questions.list[index & (QUESTIONS - 1)] = question };
 }
 
-/// Asks the first `count` questions of the list, until one is answered with no.
+/// Puts a question about a name of a file, or of one that will be there, into the list: through which mount it
+/// is seen (`Question::mount_at`), and what it is compared with. By way of a global function, so that a
+/// hook with several questions needs no stack for them.
+#[inline(always)]
+pub fn put_place(
+    label: *mut Label,
+    index: u32,
+    of: (u64, u64, u64),
+    mount_at: u64,
+    (save, compare): (u32, i32),
+) {
+    let (dentry, inode, required) = of;
+    // SAFETY: the label of the running task; the index is masked to the list.
+    unsafe {
+        put_name(label, index, required);
+        let question = nth(label, index).cast_mut();
+        // Here, since a global function takes numbers and the verifier may know these as pointers.
+        (*question).dentry = dentry;
+        (*question).inode = inode;
+        (*question).mount_at = mount_at;
+        (*question).save = save;
+        (*question).compare = compare;
+    }
+}
+
+/// What `put_place` does first.
+///
+/// # Safety
+/// The label must be a whole one, and that of the running task; the verifier checks the first.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub unsafe extern "C" fn put_name(label: *mut Label, index: u32, required: u64) -> u32 {
+    if label.is_null() {
+        return 1;
+    }
+    put(label, index as usize, place(0, 0, required));
+    0
+}
+
+/// Asks the first `count` questions of the list, which are about a change of names, until one is answered with no.
 #[inline(always)]
 pub fn ask_all(label: *mut Label, count: u32) -> Result<i32, Reason> {
     let mut index = 0;
     while index < QUESTIONS as u32 && index < count {
-        let answer = answer(label, index)?;
+        let answer = match described_as(label, index) {
+            // SAFETY: the label of the running task.
+            DESCRIBED => unsafe { decide_change(label, index) },
+            failed => return Err(reason(failed)),
+        };
         if answer != 0 {
             return Ok(answer);
         }
@@ -142,13 +196,10 @@ pub fn ask_all(label: *mut Label, count: u32) -> Result<i32, Reason> {
 }
 
 #[inline(always)]
-fn answer(label: *mut Label, index: u32) -> Result<i32, Reason> {
-    let mut failed = own_root::prepare(label, index);
-    if failed == NOT_DESCRIBED {
-        // SAFETY: the label of the running task.
-        failed = unsafe { describe_question(label, index) };
-    }
-    decided(label, index, failed)
+fn described_as(label: *mut Label, index: u32) -> u32 {
+    let failed = own_root::prepare(label, index);
+    // SAFETY: the label of the running task.
+    if failed == NOT_DESCRIBED { unsafe { describe_question(label, index) } } else { failed }
 }
 
 /// Decides what was described, if it could be.
@@ -157,10 +208,28 @@ pub fn decided(label: *mut Label, index: u32, failed: u32) -> Result<i32, Reason
     match failed {
         // SAFETY: the label of the running task.
         DESCRIBED => Ok(unsafe { decide_question(label, index) }),
-        UNSTABLE => Err(Reason::PathUnstable),
-        TOO_DEEP => Err(Reason::PathTooDeep),
-        NO_GENERATION => Err(Reason::NoGeneration),
-        _ => Err(Reason::Unreadable),
+        _ => Err(reason(failed)),
+    }
+}
+
+/// The same for a use.
+#[inline(always)]
+pub fn decided_use(label: *mut Label, index: u32, failed: u32) -> Result<i32, Reason> {
+    match failed {
+        // SAFETY: the label of the running task.
+        DESCRIBED => Ok(unsafe { decide_question_of_use(label, index) }),
+        _ => Err(reason(failed)),
+    }
+}
+
+/// Why something could not be described.
+#[inline(always)]
+fn reason(failed: u32) -> Reason {
+    match failed {
+        UNSTABLE => Reason::PathUnstable,
+        TOO_DEEP => Reason::PathTooDeep,
+        NO_GENERATION => Reason::NoGeneration,
+        _ => Reason::Unreadable,
     }
 }
 
@@ -228,7 +297,8 @@ pub fn nth(label: *mut Label, index: u32) -> *const Question {
     unsafe { (&raw const (*label).questions.list).cast::<Question>().add(index as usize & (QUESTIONS - 1)) }
 }
 
-/// Answers question `index` of a label, of which it is known what it is about: 0 or a negative error number.
+/// Answers question `index` of a label, of which it is known what it is about: 0 or a negative error number. What is
+/// about a change of names has another one.
 ///
 /// # Safety
 /// The label must be a whole one, and that of the running task; the verifier checks the first.
@@ -239,15 +309,73 @@ pub unsafe extern "C" fn decide_question(label: *mut Label, index: u32) -> i32 {
         return -EACCES;
     }
     // SAFETY: the label of the running task.
-    let (question, described) = unsafe { (&*nth(label, index), &(*label).questions.described) };
-    let mut required = question.required;
-    if required == MADE {
-        required = made(described.kind);
-    } else if required == REMOVED {
-        required = removed(described.kind);
-    } else if required & RENAMED != 0 {
-        required = renamed(described.kind, required & WHITEOUT != 0);
+    let question = unsafe { &*nth(label, index) };
+    let (generation, resource, all) = decide_all(label, question);
+    let (required, decision) = if question.either[0] != 0 {
+        all.either(question.either[0], question.either[1])
+    } else {
+        let required = required(label, question);
+        (required, all.within(required))
+    };
+    conclude(&generation, label, &resource, required, decision)
+}
+
+/// The same for a question about the use of something that was opened before, of which only denials are told.
+///
+/// # Safety
+/// As for [`decide_question`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub unsafe extern "C" fn decide_question_of_use(label: *mut Label, index: u32) -> i32 {
+    if label.is_null() {
+        return -EACCES;
     }
+    // SAFETY: the label of the running task.
+    let question = unsafe { &*nth(label, index) };
+    let required = question.required;
+    let (generation, resource, all) = decide_all(label, question);
+    let mut decision = all.within(required);
+    of_use(label, &generation, &mut decision);
+    conclude(&generation, label, &resource, required, decision)
+}
+
+/// The same for a question about a change of names: whether the file would get more rights is part of it.
+///
+/// # Safety
+/// As for [`decide_question`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub unsafe extern "C" fn decide_change(label: *mut Label, index: u32) -> i32 {
+    if label.is_null() {
+        return -EACCES;
+    }
+    // SAFETY: the label of the running task.
+    let (question, kind) = unsafe { (&*nth(label, index), (*label).questions.described.kind) };
+    let required = required(label, question);
+    let (generation, resource, all) = decide_all(label, question);
+    let mut decision = all.within(required);
+    compare(&generation, question, &all, &mut decision, kind, label);
+    conclude(&generation, label, &resource, required, decision)
+}
+
+/// The actions that a question is about, of which it is known now what it is about.
+#[inline(always)]
+fn required(label: *const Label, question: &Question) -> u64 {
+    // SAFETY: the label of the running task.
+    let kind = unsafe { (*label).questions.described.kind };
+    match question.required {
+        MADE => made(kind),
+        REMOVED => removed(kind),
+        other if other & RENAMED != 0 => renamed(kind, other & WHITEOUT != 0),
+        other => other,
+    }
+}
+
+/// One answer about everything: what was asked, and what the rights are on what was described.
+#[inline(always)]
+fn decide_all(label: *mut Label, question: &Question) -> (Generation, Resource, Decision) {
+    // SAFETY: the label of the running task.
+    let described = unsafe { &(*label).questions.described };
     let generation = Generation::kept(label);
     let mut resource = Resource::of_class(described.class);
     resource.features = described.features;
@@ -259,17 +387,8 @@ pub unsafe extern "C" fn decide_question(label: *mut Label, index: u32) -> i32 {
     }
     let query = query(label, &resource, u64::MAX);
     // SAFETY: the helper has no requirements.
-    let now = || unsafe { bpf_ktime_get_boot_ns() };
-    // One answer about everything: what was asked, and what the file's rights are here.
-    let all = decide(&generation, &query, now);
-    let (required, decision) = if question.either[0] != 0 {
-        all.either(question.either[0], question.either[1])
-    } else {
-        let mut decision = all.within(required);
-        compare(&generation, question, &all, &mut decision, described.kind, label);
-        (required, decision)
-    };
-    conclude(&generation, label, &resource, required, decision)
+    let decision = decide(&generation, &query, || unsafe { bpf_ktime_get_boot_ns() });
+    (generation, resource, decision)
 }
 
 /// Adds to a decision that the file would get more rights by its new name.
@@ -355,7 +474,7 @@ fn describe(question: *const Question, label: *mut Label, resource: &mut Resourc
     let dentry = question.dentry;
     let inode = question.inode;
     // Whether the file itself is judged, and not a name of it.
-    let itself = about == FILE;
+    let itself = about == FILE || about == HELD;
     let superblock: u64 = if itself { read(inode, &INODE_SB)? } else { read(dentry, &DENTRY_SB)? };
     let magic: u64 = read(superblock, &SB_MAGIC)?;
     let flags: u64 = read(superblock, &SB_FLAGS)?;
@@ -399,6 +518,9 @@ fn describe(question: *const Question, label: *mut Label, resource: &mut Resourc
         }
     }
     resource.add_attribute_features(&generation, header);
+    if about == HELD && resource.class != OWN_ANONYMOUS {
+        resource.class = STDIO;
+    }
     Ok(())
 }
 

@@ -17,6 +17,7 @@ use crate::offsets::*;
 use crate::own_root;
 use crate::record::count;
 use crate::select::{lookup_cgroup, of_cgroup};
+use crate::stdio;
 use crate::task::{self, Lookup};
 use aya_ebpf::bindings::task_struct;
 use aya_ebpf::helpers::generated::bpf_task_storage_get;
@@ -107,6 +108,7 @@ pub fn inherit_labels(ctx: *mut IteratorContext) -> i32 {
         }
         (*label).session = (*before).session;
         (*label).root = (*before).root;
+        (*label).stdio = (*before).stdio;
         write_volatile(&raw mut (*label).row, row);
         write_volatile(&raw mut (*label).prepared, prepared);
         write_volatile(&raw mut (*label).subject, subject);
@@ -124,7 +126,16 @@ fn fulfil(task: *mut task_struct, request: &LabelRequest) {
     let label = match task::of(task) {
         Lookup::Unlabelled if request.replaces == NO_SUBJECT => task::create(task),
         // SAFETY: a label that was found is a whole value.
-        Lookup::Labelled(label) if unsafe { (*label).subject } == request.replaces => label,
+        Lookup::Labelled(label) if unsafe { (*label).subject } == request.replaces => {
+            // SAFETY: as above.
+            if unsafe { (*label).row == request.row && (*label).session == request.session }
+                && request.subject == request.replaces
+            {
+                // Another pass has done it.
+                return;
+            }
+            label
+        }
         _ => return,
     };
     if label.is_null() {
@@ -133,11 +144,13 @@ fn fulfil(task: *mut task_struct, request: &LabelRequest) {
     if request.replaces == NO_SUBJECT {
         // A successor keeps the root that its label has.
         own_root::keep(task, label, request.row);
+        stdio::keep(task as u64, label);
     }
     // SAFETY: the helper returned a whole value. The subject last: it makes a new label count, and a pass
     // that finds it does nothing.
     unsafe {
         (*label).session = request.session;
+        (*label).asked = 1;
         write_volatile(&raw mut (*label).row, request.row);
         write_volatile(&raw mut (*label).subject, request.subject);
     }

@@ -50,6 +50,30 @@ pub fn create(sock: *const c_void) -> *mut SocketLabel {
     unsafe { bpf_sk_storage_get(SOCKETS.as_ptr(), sock.cast_mut(), core::ptr::null_mut(), flags).cast() }
 }
 
+/// Notes by which right of the running task a socket is used, and who listens at the other end, if anybody who is
+/// known; what was noted of another connection no longer counts.
+#[inline(always)]
+pub fn mark(sock: *const c_void, flag: u32, listener: u32) -> Result<(), Reason> {
+    let kept = create(sock);
+    if kept.is_null() {
+        return Err(Reason::NoMemory);
+    }
+    // SAFETY: a non-null result of the helper points to a whole value.
+    unsafe {
+        (*kept).listener = listener;
+        core::ptr::write_volatile(&raw mut (*kept).flags, flag);
+    }
+    Ok(())
+}
+
+/// What was noted of a socket, see `mark`.
+#[inline(always)]
+pub fn flags_of(sock: *const c_void) -> u32 {
+    let kept = find(sock);
+    // SAFETY: a non-null result of the helper points to a whole value.
+    if kept.is_null() { 0 } else { unsafe { (*kept).flags } }
+}
+
 /// The subject whose a socket is, or [`NO_SUBJECT`].
 #[inline(always)]
 pub fn subject_of(sock: *const c_void) -> u32 {

@@ -18,7 +18,7 @@ use crate::path;
 use crate::record::count;
 use crate::resource::Resource;
 use crate::task::current;
-use crate::verdict::conclude;
+use crate::verdict::{conclude, level};
 use aya_ebpf::bindings::linux_binprm;
 use aya_ebpf::helpers::generated::bpf_bprm_opts_set;
 use aya_ebpf::programs::LsmContext;
@@ -55,6 +55,10 @@ pub fn prepare(ctx: &LsmContext, inode: u64, label: *mut Label) -> Result<i32, R
         return Ok(0);
     }
     let Some(found) = path::successor(walk, subject) else { return Ok(0) };
+    if level(label) != 0 {
+        // It would be another subject, of which the quarantine says nothing.
+        return Ok(refuse(label, Reason::Quarantine));
+    }
     if found & SUCCESSOR_WIDENS != 0 {
         let bprm: u64 = ctx.arg(0);
         if is_unsafe(bprm)? {
@@ -155,8 +159,13 @@ pub unsafe extern "C" fn refuse_successor(label: *mut Label, reason: u32) -> i32
     let mut resource = Resource::of_class(described.class);
     resource.features = described.features;
     resource.has_path = described.has_path != 0;
-    let reason =
-        if reason == Reason::UntrustedFile as u32 { Reason::UntrustedFile } else { Reason::UnsafeExec };
+    let reason = if reason == Reason::UntrustedFile as u32 {
+        Reason::UntrustedFile
+    } else if reason == Reason::Quarantine as u32 {
+        Reason::Quarantine
+    } else {
+        Reason::UnsafeExec
+    };
     let required = Action::Exec.bit();
     conclude(&Generation::kept(label), label, &resource, required, Decision::deny_all(required, reason))
 }

@@ -6,9 +6,10 @@ use crate::resource::Resource;
 use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
 use guard_common::action::EACCES;
 use guard_common::class::Class;
-use guard_common::decide::{Decision, NO_OUTCOME, Query, Reason, decide};
+use guard_common::decide::{self, Decision, NO_OUTCOME, Query, Reason, decide};
 use guard_common::event::{Counter, Verdict};
 use guard_common::label::Label;
+use guard_common::quarantine::{denied_at, level_in};
 use guard_common::tables::Header;
 
 /// The live generation and its head, or why there is none.
@@ -74,13 +75,113 @@ pub fn probe(generation: &Generation, label: *mut Label, resource: &Resource, re
     decision.answer()
 }
 
-/// Decides like [`judge`], and records only what is denied: the operation was recorded before.
+/// What is to be told of a decision about the use of something that was opened before: that it is denied, and
+/// once in a row that policy would deny it.
 #[inline(always)]
-pub fn refuse(generation: &Generation, label: *mut Label, resource: &Resource, required: u64) -> i32 {
-    let query = query(label, resource, required);
+pub fn of_use(label: *mut Label, generation: &Generation, decision: &mut Decision) {
+    decision.audit = 0;
+    if decision.denied != 0 {
+        return;
+    }
+    decision.differs = 0;
+    if decision.would_deny != 0 {
+        // 2^64 divided by the golden ratio spreads the two numbers over all bits.
+        let of = (generation.number << 32 ^ decision.outcome as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let told = of ^ decision.would_deny;
+        // SAFETY: the label of the running task.
+        unsafe {
+            if (*label).reported == told {
+                decision.would_deny = 0;
+            }
+            (*label).reported = told;
+        }
+    }
+}
+
+/// Decides the use of something of which nothing but its class counts.
+#[inline(always)]
+pub fn use_class(label: *mut Label, class: Class, required: u64) -> i32 {
+    // SAFETY: a label is a whole value.
+    unsafe { decide_class_in_use(label, class, required) }
+}
+
+/// What `use_class` does, as a global function: see [`deny_undecided`].
+///
+/// # Safety
+/// The label must be a whole one; the verifier checks it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub unsafe extern "C" fn decide_class_in_use(label: *mut Label, class: u32, required: u64) -> i32 {
+    if label.is_null() {
+        return -EACCES;
+    }
+    let Some(generation) = Generation::live() else { return fail(label, required, Reason::NoGeneration) };
+    let resource = Resource::of_class(class);
+    let query = query(label, &resource, required);
     // SAFETY: the helper has no requirements.
-    let decision = decide(generation, &query, || unsafe { bpf_ktime_get_boot_ns() });
-    if decision.denied == 0 { 0 } else { conclude(generation, label, resource, required, decision) }
+    let mut decision = decide(&generation, &query, || unsafe { bpf_ktime_get_boot_ns() });
+    of_use(label, &generation, &mut decision);
+    conclude(&generation, label, &resource, required, decision)
+}
+
+/// Denies `required` if a quarantine does, for what policy has no say in: 0 or a negative error number.
+#[inline(always)]
+pub fn unless_barred(label: *mut Label, required: u64) -> i32 {
+    // SAFETY: a label is a whole value.
+    unsafe { deny_barred(label, required) }
+}
+
+/// What `unless_barred` does, as a global function: see [`deny_undecided`].
+///
+/// # Safety
+/// The label must be a whole one; the verifier checks it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub unsafe extern "C" fn deny_barred(label: *mut Label, required: u64) -> i32 {
+    if label.is_null() {
+        return -EACCES;
+    }
+    let Some(generation) = Generation::live() else { return fail(label, required, Reason::NoGeneration) };
+    let Some(level) = standing(&generation, label) else {
+        return fail(label, required, Reason::SubjectRemoved);
+    };
+    let denied = required & denied_at(level);
+    if denied == 0 {
+        return 0;
+    }
+    let decision = Decision::deny_all(denied, Reason::Quarantine);
+    conclude(&generation, label, &Resource::unknown(), required, decision)
+}
+
+/// The number of the level of quarantine that the holder of this label is at; 0 = none.
+#[inline(always)]
+pub fn level(label: *mut Label) -> u32 {
+    // SAFETY: a label is a whole value.
+    unsafe { level_of(label) }
+}
+
+/// What `level` does, as a global function: see [`deny_undecided`].
+///
+/// # Safety
+/// The label must be a whole one; the verifier checks it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub unsafe extern "C" fn level_of(label: *mut Label) -> u32 {
+    if label.is_null() {
+        return 0;
+    }
+    let Some(generation) = Generation::live() else { return 0 };
+    // Of a subject that was removed everything is refused as it is.
+    standing(&generation, label).unwrap_or(0) as u32
+}
+
+#[inline(always)]
+fn standing(generation: &Generation, label: *mut Label) -> Option<u64> {
+    // SAFETY: a label is a whole value. The helper has no requirements.
+    unsafe {
+        let now = || bpf_ktime_get_boot_ns();
+        decide::level(generation, (*label).row, (*label).session, now)
+    }
 }
 
 /// Denies everything in `required` because Guard cannot decide.
@@ -139,10 +240,7 @@ pub fn conclude(
     let mut loosened = false;
     let (verdict, actions) = if decision.denied != 0 {
         count(Counter::Denied);
-        if !matches!(
-            decision.reason,
-            Reason::Policy | Reason::MoreRights | Reason::UnsafeExec | Reason::UntrustedFile
-        ) {
+        if !decision.reason.is_decided() {
             count(Counter::InternalDenied);
         }
         if decision.is_loosened() {
@@ -158,8 +256,20 @@ pub fn conclude(
     } else {
         (Verdict::ShadowDeny, shadow)
     };
-    let report =
-        Report { verdict, reason: decision.reason as u8, actions, errno: errno.abs(), loosened, shadow };
+    // SAFETY: the function has no requirements.
+    let reason = unsafe { reason_of(decision.reason as u32, decision.denied, decision.quiet) };
+    let report = Report { verdict, reason: reason as u8, actions, errno: errno.abs(), loosened, shadow };
     send(generation, label, resource, &report);
     errno
+}
+
+/// The number of the reason for a denial: a quarantine counts before everything else. A global function, because
+/// the verifier would follow every reason through all that comes after.
+///
+/// # Safety
+/// None is needed.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub unsafe extern "C" fn reason_of(reason: u32, denied: u64, quiet: u64) -> u32 {
+    if denied & denied_at(level_in(quiet)) != 0 { Reason::Quarantine as u32 } else { reason }
 }

@@ -17,7 +17,7 @@ use crate::{
     includes, interpreter, layout, leases, lifecycle, listening, machine, mode, mounts, names, network,
     nspawn, own_tmpfs, packaged, path, pins, podman, process, programs, quickstart, quiet, reference,
     requirements, ring, running, sctp, selector, self_protection, selftest, sending, session, shadow,
-    starters, stdio, store, successor, systemd, unix, unused, users, why, windows,
+    starters, stdio, store, successor, systemd, unix, unused, users, using, why, windows,
 };
 
 /// One test: run once without Guard and once under it.
@@ -155,6 +155,7 @@ const FAMILIES: &[Family] = &[
             mode::PART,
             pins::PART,
             leases::PART,
+            using::PART,
             examples::PART,
             windows::PART,
             shadow::PART,

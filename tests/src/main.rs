@@ -85,6 +85,7 @@ mod transcript;
 mod unix;
 mod unused;
 mod uring;
+mod using;
 mod why;
 mod windows;
 

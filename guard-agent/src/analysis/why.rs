@@ -68,6 +68,10 @@ pub fn internal_reason(reason: &str) -> Option<&'static str> {
             "this program makes its caller a subject with more rights, which takes a regular file of root with one name that \
              nobody else may write, on a file system that no subject made"
         }
+        Reason::Quarantine => {
+            "the subject, or the session, is in quarantine, which counts before every policy: `guardctl quarantine list` \
+             says since when and why, and a responder lifts it with `guardctl release`"
+        }
         Reason::OutcomesChanging => {
             "what the subject may do was replaced again and again while it was looked up"
         }

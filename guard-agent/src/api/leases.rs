@@ -48,7 +48,7 @@ struct Which {
 }
 
 /// Who is at the other end, as it is written down.
-fn person(peer: &Peer) -> Option<Person> {
+pub(super) fn person(peer: &Peer) -> Option<Person> {
     let (uid, pid) = (peer.uid?, peer.pid?);
     let login = human(pid);
     let tty = terminal_of(pid);

@@ -9,6 +9,7 @@ mod mode;
 mod own;
 mod own_requests;
 mod policy;
+mod quarantine;
 mod report;
 mod selftest;
 mod server;

@@ -1,7 +1,7 @@
 //! The server's side.
 
 use super::types::Failure;
-use super::{coverage, disarm, events, leases, mode, policy, report, selftest, sessions, why};
+use super::{coverage, disarm, events, leases, mode, policy, quarantine, report, selftest, sessions, why};
 use crate::daemon::Shared;
 use crate::kernel::peer_process;
 use axum::Json;
@@ -79,6 +79,7 @@ pub async fn serve(
         .merge(events::routes())
         .merge(leases::routes())
         .merge(policy::routes())
+        .merge(quarantine::routes())
         .merge(mode::routes())
         .merge(report::routes())
         .merge(selftest::routes())

@@ -2,13 +2,19 @@
 //!
 //! Fields are only ever added; `schema` names the shape.
 
+mod quarantine;
+
+pub use quarantine::{
+    CoveredProcess, Covers, QuarantineAnswer, QuarantineRequest, Quarantines, ReleaseRequest,
+};
+
 use crate::analysis::can::Finding;
 use crate::analysis::can::Named;
 use crate::bundle::{Ended, Entry, Hold, Shadow};
 use crate::coverage::ActionCoverage;
 use crate::daemon::{Disarm, ModeChange, ModeSetting, Session};
 use crate::events::{BundleRecord, Missing, Record};
-use crate::ledger::{Fact, Lease, Request};
+use crate::ledger::{Fact, Lease, Quarantine, Request};
 use crate::policy::{FactValue, Mode, Unenforceable};
 use crate::store::StoreStatus;
 use serde::{Deserialize, Serialize};
@@ -54,6 +60,9 @@ pub struct Status {
     /// Change windows of the live bundle.
     #[serde(default)]
     pub windows: Vec<WindowStatus>,
+    /// Quarantines that are in force.
+    #[serde(default)]
+    pub quarantines: Vec<Quarantine>,
     /// Subjects of the live bundle.
     pub subjects: Vec<SubjectStatus>,
     /// Attached programs.

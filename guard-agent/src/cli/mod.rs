@@ -22,6 +22,7 @@ mod lease;
 mod mode;
 mod policy;
 mod posture;
+mod quarantine;
 mod remembered;
 mod report;
 mod request;
@@ -44,6 +45,7 @@ use history::Rollback;
 use keys::Keys;
 use lease::LeaseCommand;
 use posture::Posture;
+use quarantine::{QuarantineArgs, Release};
 use request::RequestCommand;
 use screen::Screen;
 use std::path::PathBuf;
@@ -102,6 +104,11 @@ enum Command {
     /// Facts that policy asks for.
     #[command(subcommand)]
     Posture(Posture),
+    /// Deny a subject, or one of its sessions, the network, writing, executing or everything, at once and until
+    /// it is released.
+    Quarantine(QuarantineArgs),
+    /// Release a quarantine, or take it down to a lower level.
+    Release(Release),
     /// End enforcement on this host: the agent detaches everything and ends. Nothing else does once the agent's
     /// programs are pinned, not even stopping or killing it.
     Disarm(disarm::Disarming),
@@ -218,6 +225,8 @@ impl Cli {
             Command::Learn(args) => args.json,
             Command::Disarm(args) => args.json,
             Command::Lease(command) => command.json(),
+            Command::Quarantine(args) => args.json(),
+            Command::Release(args) => args.json,
             Command::Request(command) => command.json(),
             Command::Posture(command) => command.json(),
             Command::Mode(args) => args.json,
@@ -275,6 +284,8 @@ impl Cli {
             Command::Learn(args) => wait(learn::run(&client, &screen, &args)),
             Command::Disarm(args) => wait(args.run(&client, &screen)),
             Command::Lease(command) => wait(command.run(&client, &screen)),
+            Command::Quarantine(args) => wait(args.run(&client, &screen)),
+            Command::Release(args) => wait(args.run(&client, &screen)),
             Command::Posture(command) => wait(command.run(&client, &screen)),
             Command::Mode(args) => wait(args.run(&client, &screen)),
             Command::Report(args) => wait(args.run(&client, &screen)),
@@ -331,6 +342,10 @@ mod tests {
             "guardctl disarm --reason INC-4412 --yes --json",
             "guardctl lease grant prod-change --subject ai-coder --for 10m --reason INC-1 --json",
             "guardctl lease list --all",
+            "guardctl quarantine ai-coder/12 --level network --reason INC-1 --for 2h --dry-run --json",
+            "guardctl quarantine --pid 812 --level full --reason INC-1 --yes --no-evidence",
+            "guardctl quarantine list --all --json",
+            "guardctl release 3 --to network --reason INC-1 --json",
             "guardctl lease renew 3 --for 5m",
             "guardctl lease revoke 3 --json",
             "guardctl request create --name prod-change --reason x --for 10m --wait",

@@ -2,6 +2,7 @@
 
 use super::client::Client;
 use super::mode;
+use super::quarantine;
 use super::screen::{Screen, grouped, short};
 use super::shadow;
 use super::{CliError, Exit};
@@ -86,6 +87,12 @@ fn render(status: &Status, screen: Screen, now: i64) -> String {
     }
     lines.extend(modes(&status.subjects, now));
     lines.extend(windows(&status.windows));
+    lines.extend(
+        status
+            .quarantines
+            .iter()
+            .map(|one| format!("quarantine  {}", quarantine::describe(one).trim_start())),
+    );
     lines.push(String::new());
     lines.extend(subjects(&status.subjects));
     lines.join("\n")
@@ -231,6 +238,7 @@ mod tests {
             pinned: Some("/sys/fs/bpf/guard".to_owned()),
             disarmed: None,
             windows: Vec::new(),
+            quarantines: Vec::new(),
             subjects: vec![subject("ai-coder", &["file.create", "sys.bpf"]), subject("nginx", &[])],
             programs: vec![ProgramStatus {
                 name: "file_open".to_owned(),

@@ -206,6 +206,11 @@ impl Engine {
         self.live.as_ref().map(|live| live.compiled.names.subjects.clone()).unwrap_or_default()
     }
 
+    /// Where the agent keeps its files.
+    pub(super) fn state_dir(&self) -> &Path {
+        self.ids_file.parent().unwrap_or(Path::new("/"))
+    }
+
     /// Says that enforcement was proven now.
     pub fn proven(&mut self) {
         self.since = Some(SystemTime::now());
@@ -470,6 +475,7 @@ impl Engine {
             pinned: self.kernel.pinned().map(|pins| pins.display().to_string()),
             disarmed: self.disarms.last().cloned(),
             windows,
+            quarantines: self.quarantines_in_force(&now),
             subjects,
             programs: self
                 .kernel

@@ -149,12 +149,12 @@ pub enum LeaseError {
     Kernel(#[from] KernelError),
 }
 
-/// What is true of a subject besides the bundle: its mode if one was set, the open windows, what was granted to
-/// it, and what is known of it.
+/// What is true of a subject, or of one of its sessions, besides the bundle: its mode if one was set, the open
+/// windows, what was granted to it, what is known of it, and whether it is in quarantine.
 pub(super) fn posture(
     modes: &Modes,
     (ledger, collected): (&Ledger, &Collected),
-    subject: &str,
+    (subject, session): (&str, u64),
     windows: &Openings,
     now: &Now,
 ) -> Posture {
@@ -180,6 +180,12 @@ pub(super) fn posture(
             None => posture.facts.remove(name),
         };
     }
+    posture.quarantines = ledger
+        .quarantines()
+        .iter()
+        .filter(|one| one.covers(subject, session))
+        .filter_map(|one| Some(Until { value: one.level, end: one.end(now.wall, now.boot, &now.boot_id)? }))
+        .collect();
     posture
 }
 
@@ -190,7 +196,7 @@ pub(super) fn next_end(ledger: &Ledger, now: &Now) -> Option<Instant> {
     leases.chain(facts).min()
 }
 
-fn at(now: &Now) -> At<'_> {
+pub(super) fn at(now: &Now) -> At<'_> {
     At { wall: now.wall, boot: now.boot, boot_id: &now.boot_id }
 }
 
@@ -217,8 +223,8 @@ impl Engine {
     /// The rows of a subject: its own, and those of its sessions.
     fn rows_of(&self, subject: &str) -> Vec<u32> {
         let Some(live) = &self.live else { return Vec::new() };
-        let rows = self.rows(&live.compiled).into_iter().filter(|(_, name)| name == subject);
-        rows.map(|(row, _)| row).collect()
+        let rows = self.rows(&live.compiled).into_iter().filter(|holder| holder.subject == subject);
+        rows.map(|holder| holder.row).collect()
     }
 
     /// Tells the kernel what holds of one subject, or of all, now.
@@ -226,13 +232,10 @@ impl Engine {
         let now = Now::read();
         let Some(live) = &self.live else { return Ok(()) };
         let windows = windows::from_now_on(&live.bundle, &now);
-        let rows: Vec<(u32, String)> = self
-            .rows(&live.compiled)
-            .into_iter()
-            .filter(|(row, name)| {
-                only.is_none_or(|only| name == only) && live.compiled.asks_for_posture(*row)
-            })
-            .collect();
+        let mut rows = self.rows(&live.compiled);
+        rows.retain(|holder| {
+            only.is_none_or(|only| holder.subject == only) && live.compiled.asks_for_posture(holder.row)
+        });
         self.tell_rows(rows, &windows, &now)
     }
 
@@ -543,7 +546,7 @@ const MAX_ANCESTORS: usize = 1000;
 
 impl Shared {
     /// Whether nobody above a process is labelled: who runs under a subject, approves nothing.
-    fn is_no_descendant(&self, pid: i32) -> Result<(), LeaseError> {
+    pub(super) fn is_no_descendant(&self, pid: i32) -> Result<(), LeaseError> {
         let mut pid = pid;
         for _ in 0..MAX_ANCESTORS {
             if pid <= 1 {

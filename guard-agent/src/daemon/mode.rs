@@ -2,11 +2,11 @@
 
 use super::engine::Engine;
 use super::leases;
-use super::modes::{Now, Wanted};
-use super::windows;
+use super::modes::{Modes, Now, Wanted};
+use super::windows::{self, Holder};
 use crate::api::types::{ModeRequest, ModeSet};
 use crate::kernel::KernelError;
-use crate::policy::{Bundle, Compiled, Posture};
+use crate::policy::{Bundle, Compiled};
 use std::io;
 use std::time::Duration;
 
@@ -60,21 +60,19 @@ impl Engine {
             }
         }
         let before = self.modes.set(&wanted, &now)?;
-        let posture = leases::posture(
-            &self.modes,
-            (&self.ledger, &self.told.collected),
-            &wanted.subject,
-            &windows,
-            &now,
-        );
         // The sessions that have rows of their own are the subject as well.
         let Some(live) = &mut self.live else { return Err(unknown()) };
-        let seated = seats.iter().filter(|seat| seat.subject == request.subject).map(|seat| seat.row);
-        let rows: Vec<u32> = seated.filter(|row| live.compiled.has_row(*row)).chain([id]).collect();
+        let seated = seats.iter().filter(|seat| seat.subject == request.subject);
+        let seated = seated.map(|seat| (seat.row, seat.session));
+        let rows: Vec<(u32, u64)> =
+            seated.filter(|(row, _)| live.compiled.has_row(*row)).chain([(id, 0)]).collect();
         let kernel = &mut self.kernel;
-        let mut put = |posture: &Posture| {
-            rows.iter().try_for_each(|row| {
-                let outcomes = live.compiled.outcomes(*row, posture, now.boot);
+        let (ledger, collected) = (&self.ledger, &self.told.collected);
+        let mut put = |modes: &Modes| {
+            rows.iter().try_for_each(|(row, session)| {
+                let holder = (wanted.subject.as_str(), *session);
+                let posture = leases::posture(modes, (ledger, collected), holder, &windows, &now);
+                let outcomes = live.compiled.outcomes(*row, &posture, now.boot);
                 let outcomes = outcomes.ok_or(KernelError::Outcomes { subject: *row })?;
                 kernel.set_outcomes(*row, &outcomes)?;
                 // What is live is what a failed change of the bundle goes back to.
@@ -82,18 +80,11 @@ impl Engine {
                 Ok(())
             })
         };
-        if let Err(error) = put(&posture) {
+        if let Err(error) = put(&self.modes) {
             if let Err(error) = self.modes.restore(before) {
                 tracing::error!("the mode of {} is stored and not in force: {error}", wanted.subject);
             }
-            let earlier = leases::posture(
-                &self.modes,
-                (&self.ledger, &self.told.collected),
-                &wanted.subject,
-                &windows,
-                &now,
-            );
-            if let Err(error) = put(&earlier) {
+            if let Err(error) = put(&self.modes) {
                 tracing::error!("some sessions of {} are in another mode than it: {error}", wanted.subject);
             }
             return Err(error);
@@ -108,19 +99,21 @@ impl Engine {
         })
     }
 
-    /// Puts the modes that still count, the open windows, leases and facts into tables that are about to be live, so that
+    /// Puts the modes that still count, the open windows, leases, facts and quarantines into tables that are about to be live, so that
     /// there is no instant without them.
     pub(super) fn keep_posture(&mut self, bundle: &Bundle, compiled: &mut Compiled) {
         let now = Now::read();
         let windows = self.tell(bundle, &now);
-        for (id, name) in self.rows(compiled) {
-            if self.modes.get(&name, &now).is_none() && !compiled.asks_for_posture(id) {
+        for Holder { row, subject, session } in self.rows(compiled) {
+            let is_set = self.modes.get(&subject, &now).is_some()
+                || self.ledger.quarantines().iter().any(|one| one.covers(&subject, session));
+            if !is_set && !compiled.asks_for_posture(row) {
                 continue;
             }
-            let posture =
-                leases::posture(&self.modes, (&self.ledger, &self.told.collected), &name, &windows, &now);
-            if let Some(outcomes) = compiled.outcomes(id, &posture, now.boot) {
-                compiled.generation.set_outcomes(id, &outcomes);
+            let known = (&self.ledger, &self.told.collected);
+            let posture = leases::posture(&self.modes, known, (&subject, session), &windows, &now);
+            if let Some(outcomes) = compiled.outcomes(row, &posture, now.boot) {
+                compiled.generation.set_outcomes(row, &outcomes);
             }
         }
     }

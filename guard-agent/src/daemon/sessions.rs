@@ -221,6 +221,19 @@ impl Sessions {
         Ok(ended)
     }
 
+    /// Gives a session a row of its own. Once this returns that is on the disk.
+    ///
+    /// # Errors
+    /// If the file cannot be written; it has none then.
+    pub(super) fn seat(&mut self, id: u64, ids: &mut SubjectIds) -> io::Result<()> {
+        let row = ids.row(&self.rows());
+        let mut contents = self.contents.clone();
+        if let Some(session) = contents.sessions.iter_mut().find(|session| session.id == id) {
+            session.row = Some(row);
+        }
+        self.write(contents)
+    }
+
     /// Ends a session that could not be opened after all.
     pub(super) fn abandon(&mut self, id: u64, now: i64) {
         let mut contents = self.contents.clone();

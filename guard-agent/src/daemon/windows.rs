@@ -24,6 +24,17 @@ const AHEAD: usize = 4;
 /// How long after a failure the kernel is told again, in nanoseconds.
 const RETRY: Instant = 1_000_000_000;
 
+/// A row of the tables, and whom it decides for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Holder {
+    /// The row.
+    pub(super) row: u32,
+    /// The subject.
+    pub(super) subject: String,
+    /// The session; 0 = all that have no row of their own.
+    pub(super) session: u64,
+}
+
 /// When windows are open, by name.
 pub(super) type Openings = BTreeMap<String, Vec<Opening>>;
 
@@ -144,23 +155,25 @@ impl Engine {
         let Some(live) = &self.live else { return Ok(()) };
         let bundle = Arc::clone(&live.bundle);
         let mut rows = self.rows(&live.compiled);
-        rows.retain(|(row, _)| live.compiled.asks_for_posture(*row));
+        rows.retain(|holder| live.compiled.asks_for_posture(holder.row));
         let windows = self.tell(&bundle, &now);
         self.tell_rows(rows, &windows, &now)
     }
 
-    /// The same for some rows, with the subject of each.
+    /// The same for some rows.
     pub(super) fn tell_rows(
         &mut self,
-        rows: Vec<(u32, String)>,
+        rows: Vec<Holder>,
         windows: &Openings,
         now: &Now,
     ) -> Result<(), KernelError> {
         self.told.until = self.told.until.into_iter().chain(leases::next_end(&self.ledger, now)).min();
         let Some(live) = &mut self.live else { return Ok(()) };
-        for (row, subject) in rows {
+        for holder in rows {
             let known = (&self.ledger, &self.told.collected);
-            let posture = leases::posture(&self.modes, known, &subject, windows, now);
+            let posture =
+                leases::posture(&self.modes, known, (&holder.subject, holder.session), windows, now);
+            let row = holder.row;
             let Some(outcomes) = live.compiled.outcomes(row, &posture, now.boot) else { continue };
             if let Err(error) = self.kernel.set_outcomes(row, &outcomes) {
                 // To be tried again.
@@ -195,10 +208,13 @@ impl Engine {
         })
     }
 
-    /// The rows of tables with the subject that each is for: those of subjects, then those of sessions.
-    pub(super) fn rows(&self, compiled: &Compiled) -> Vec<(u32, String)> {
-        let seated = self.sessions.seats().into_iter().map(|seat| (seat.row, seat.subject));
-        compiled.names.subjects.clone().into_iter().chain(seated).collect()
+    /// The rows of tables: those of subjects, then those of sessions.
+    pub(super) fn rows(&self, compiled: &Compiled) -> Vec<Holder> {
+        let seated = self.sessions.seats().into_iter();
+        let seated =
+            seated.map(|seat| Holder { row: seat.row, subject: seat.subject, session: seat.session });
+        let subjects = compiled.names.subjects.clone().into_iter();
+        subjects.map(|(row, subject)| Holder { row, subject, session: 0 }).chain(seated).collect()
     }
 }
 

@@ -4,6 +4,7 @@ use super::{Kernel, KernelError, elements};
 use guard_common::label::{CANARY_SUBJECT, Label, NO_SUBJECT};
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::Signal;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -59,6 +60,26 @@ pub fn peer_groups(socket: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
     }
     groups.truncate(length as usize / size_of::<u32>());
     Ok(groups)
+}
+
+/// A process by its number, held so that the number cannot come to mean another one.
+///
+/// # Errors
+/// If there is no such process.
+pub fn open_process(pid: i32) -> io::Result<OwnedFd> {
+    pidfd(pid)
+}
+
+/// Sends a signal to a process.
+///
+/// # Errors
+/// If it has ended, or may not be signalled.
+pub fn send_signal(process: BorrowedFd<'_>, signal: Signal) -> io::Result<()> {
+    let (descriptor, number) = (process.as_raw_fd(), signal as libc::c_int);
+    let info = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: pidfd_send_signal(2) takes a descriptor, a number, no information and no flags.
+    let result = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, descriptor, number, info, 0) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Whether a process has ended: its descriptor is readable then (pidfd_open(2)).

@@ -46,6 +46,7 @@ pub(super) const PROGRAMS: &[(&str, Kind, &str)] = &[
     ("bprm_creds_for_exec", Kind::Lsm, "bprm_creds_for_exec"),
     ("bprm_check_security", Kind::Lsm, "bprm_check_security"),
     ("file_open", Kind::Lsm, "file_open"),
+    ("file_permission", Kind::Lsm, "file_permission"),
     ("mmap_file", Kind::Lsm, "mmap_file"),
     ("file_mprotect", Kind::Lsm, "file_mprotect"),
     ("path_mknod", Kind::Lsm, "path_mknod"),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// The format this version writes, kept in `user_version`.
-const FORMAT: i64 = 1;
+const FORMAT: i64 = 2;
 /// How long one connection waits for another one's lock.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -78,6 +78,28 @@ CREATE INDEX past_fact_of ON past_fact (subject, ended);
 CREATE INDEX lease_of ON lease (subject, until);
 ";
 
+/// What format 2 has besides.
+const QUARANTINE: &str = "
+CREATE TABLE quarantine (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    subject TEXT NOT NULL,
+    session INTEGER NOT NULL,       -- 0: the whole subject
+    level TEXT NOT NULL,
+    since TEXT NOT NULL,
+    until TEXT,                     -- null: until it is released
+    until_ns INTEGER,               -- the same, nanoseconds since 1970
+    boot_ns INTEGER,
+    boot_id TEXT,
+    ordered_by TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    evidence TEXT,                  -- the file with what was found, and its SHA-256
+    evidence_sha256 TEXT,
+    released TEXT,
+    released_by TEXT,
+    release_reason TEXT
+);
+";
+
 /// Why the file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
@@ -135,10 +157,13 @@ pub(super) fn open(path: &Path) -> Result<Connection, LedgerError> {
     let (mut connection, format) = begin().map_err(|error| failed(error.into()))?;
     match format {
         FORMAT => Ok(connection),
-        0 => {
+        0 | 1 => {
             let mut make = || -> rusqlite::Result<()> {
                 let transaction = connection.transaction()?;
-                transaction.execute_batch(TABLES)?;
+                if format == 0 {
+                    transaction.execute_batch(TABLES)?;
+                }
+                transaction.execute_batch(QUARANTINE)?;
                 transaction.pragma_update(None, "user_version", FORMAT)?;
                 transaction.commit()
             };

@@ -1,4 +1,4 @@
-//! What people have decided and what is known about subjects: leases, requests for them, and facts, in a file
+//! What people have decided and what is known about subjects: leases, requests for them, quarantines and facts, in a file
 //! of the state directory (SQLite).
 //!
 //! Everything is on the disk before anybody is told. Deadlines count on the clock that never steps, within one
@@ -8,6 +8,7 @@ mod database;
 mod fact;
 mod lease;
 mod past;
+mod quarantine;
 mod request;
 
 pub use database::LedgerError;
@@ -15,6 +16,8 @@ pub use fact::Fact;
 pub(crate) use fact::NewFact;
 pub use lease::Lease;
 pub(crate) use lease::{At, NewLease};
+pub(crate) use quarantine::NewQuarantine;
+pub use quarantine::Quarantine;
 pub use request::{Approval, Request, RequestState};
 pub(crate) use request::{Created, NewRequest};
 
@@ -37,10 +40,14 @@ impl Deadline {
         Self { boot_ns, boot_id: boot_id.to_owned() }
     }
 
+    /// Whether it counts from this boot.
+    fn is_of(&self, boot_id: &str) -> bool {
+        !boot_id.is_empty() && self.boot_id == boot_id
+    }
+
     /// The end, if it is still to come in this boot.
     pub(crate) fn end(&self, now: Instant, boot_id: &str) -> Option<Instant> {
-        let is_this = !boot_id.is_empty() && self.boot_id == boot_id;
-        (is_this && self.boot_ns > now).then_some(self.boot_ns)
+        (self.is_of(boot_id) && self.boot_ns > now).then_some(self.boot_ns)
     }
 }
 
@@ -50,6 +57,7 @@ pub(crate) struct Ledger {
     connection: Connection,
     leases: Vec<Lease>,
     facts: Vec<Fact>,
+    quarantines: Vec<Quarantine>,
 }
 
 impl Ledger {
@@ -60,9 +68,11 @@ impl Ledger {
     pub(crate) fn open(state_dir: &Path) -> Result<Self, LedgerError> {
         let path = state_dir.join("state.db");
         let connection = database::open(&path)?;
-        let mut this = Self { path, connection, leases: Vec::new(), facts: Vec::new() };
+        let mut this =
+            Self { path, connection, leases: Vec::new(), facts: Vec::new(), quarantines: Vec::new() };
         this.leases = this.read_leases()?;
         this.facts = this.read_facts()?;
+        this.quarantines = this.read_quarantines()?;
         Ok(this)
     }
 

@@ -340,7 +340,7 @@ fn unique<'a>(policies: impl Iterator<Item = &'a Policy>, found: &mut Vec<Diagno
 }
 
 /// Policies of `builtin.cedar` that a bundle may take away.
-const LIFTABLE: [&str; 2] = ["kernel-code", "kernel-helpers"];
+const LIFTABLE: [&str; 3] = ["kernel-code", "kernel-helpers", "held"];
 
 /// `[builtin]`: takes away what the bundle does not want.
 fn lift(builtin: &mut Vec<Policy>, manifest: &Manifest, toml: &Source, found: &mut Vec<Diagnostic>) {

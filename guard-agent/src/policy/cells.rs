@@ -5,7 +5,8 @@ use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::thread;
 
-use guard_common::class;
+use guard_common::action::Action;
+use guard_common::class::{self, OWN_ANONYMOUS, STDIO};
 use guard_common::tables::{MAX_OUTCOME_FEATURES, MAX_OUTCOMES, Outcome};
 
 use super::classes::{ClassInfo, Classes, Sort, substitute};
@@ -37,15 +38,22 @@ pub(super) struct SubjectCells {
 }
 
 impl SubjectCells {
-    /// Nothing is allowed, with `classes` classes.
+    /// Nothing is allowed, with `classes` classes, but to read and write what a process was started with and its
+    /// pipes.
     pub(super) fn deny(classes: usize) -> Self {
-        let table = Arc::new(Table::deny());
+        let held = Action::FileRead.bit() | Action::FileWrite.bit() | Action::FileAppend.bit();
+        let mut cells = vec![0; classes];
+        for class in [OWN_ANONYMOUS, STDIO] {
+            if let Some(cell) = cells.get_mut(class as usize) {
+                *cell = 1;
+            }
+        }
         Self {
-            cells: vec![0; classes],
-            outcomes: vec![Outcome::default()],
-            tables: vec![table],
+            cells,
+            outcomes: vec![Outcome::default(), Outcome { base: 1, ..Outcome::default() }],
+            tables: vec![Arc::new(Table::deny()), Arc::new(Table::always(held))],
             unknown: Unclassified::nothing(),
-            rows: 2,
+            rows: 3,
         }
     }
 

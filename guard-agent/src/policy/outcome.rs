@@ -165,7 +165,13 @@ struct Part {
 impl Table {
     /// Nothing is allowed.
     pub(super) fn deny() -> Self {
-        Self { features: Vec::new(), conditions: Vec::new(), body: Body::Rows(vec![Answers::default()]) }
+        Self::always(0)
+    }
+
+    /// These actions are allowed.
+    pub(super) fn always(actions: u64) -> Self {
+        let answers = Answers { enforced: actions, candidate: actions, ..Answers::default() };
+        Self { features: Vec::new(), conditions: Vec::new(), body: Body::Rows(vec![answers]) }
     }
 
     /// The table of `rules` for resources of class `info`.

@@ -7,7 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use guard_common::tables::{MAX_BOUNDARIES, Masks};
+use guard_common::quarantine::{LEVEL_BITS, LEVEL_SHIFT, Level, level_in};
+use guard_common::tables::{MAX_BOUNDARIES, MONITORED, Masks};
 
 use super::condition::Test;
 use super::formula::{AtomId, Atoms};
@@ -54,6 +55,8 @@ pub struct Posture {
     pub windows: BTreeMap<String, Vec<Opening>>,
     /// Another mode than the bundle's.
     pub mode: Option<Until<Mode>>,
+    /// Quarantines: the highest level of those that hold counts, before everything else.
+    pub quarantines: Vec<Until<Level>>,
 }
 
 /// The state at one instant.
@@ -61,6 +64,8 @@ struct State {
     facts: Facts,
     /// Instead of a bundle's mode.
     mode: Option<Mode>,
+    /// The level of quarantine.
+    level: Option<Level>,
 }
 
 impl Posture {
@@ -76,7 +81,7 @@ impl Posture {
                 .collect(),
             leases: facts.leases.iter().map(|name| (name.clone(), Until { value: (), end: None })).collect(),
             windows: facts.windows.iter().map(open).collect(),
-            mode: None,
+            ..Self::default()
         }
     }
 
@@ -96,6 +101,7 @@ impl Posture {
                 ..Facts::default()
             },
             mode: self.mode.as_ref().filter(|mode| mode.holds(now)).map(|mode| mode.value),
+            level: self.quarantines.iter().filter(|one| one.holds(now)).map(|one| one.value).max(),
         }
     }
 
@@ -129,10 +135,12 @@ impl Posture {
             })
             .flat_map(|(_, openings)| openings.iter().flat_map(|opening| [opening.opens, opening.closes]));
         let mode = self.mode.iter().filter_map(|mode| mode.end);
+        let quarantines = self.quarantines.iter().filter_map(|one| one.end);
         facts
             .chain(leases)
             .chain(windows)
             .chain(mode)
+            .chain(quarantines)
             .filter(|end| *end > now && *end != Instant::MAX)
             .collect()
     }
@@ -189,7 +197,7 @@ impl Program {
             if index + 1 == MAX_BOUNDARIES {
                 for later in beyond {
                     let other = self.masks(&posture.at(*later));
-                    segment.iter_mut().zip(other).for_each(|(here, other)| *here = both(*here, other));
+                    segment.iter_mut().zip(other).for_each(|(here, other)| *here = stricter(*here, other));
                 }
             }
             masks.extend(segment);
@@ -214,7 +222,28 @@ impl Program {
             .iter()
             .flat_map(|table| table.block(&holds))
             .chain(self.unknown.block(&holds))
-            .map(|answers| answers.masks(mode, shadow))
+            .map(|answers| at_level(answers.masks(mode, shadow), state.level))
             .collect()
     }
+}
+
+/// Masks with what a quarantine denies taken away: no mode and no policy in monitor mode changes that.
+fn at_level(masks: Masks, level: Option<Level>) -> Masks {
+    let Some(level) = level else { return masks };
+    let left = !level.denies();
+    Masks {
+        allow: masks.allow & (left | MONITORED),
+        would_deny: masks.would_deny & left,
+        would_allow: masks.would_allow & left,
+        audit: masks.audit & left,
+        quiet: masks.quiet & left & !LEVEL_BITS | (level as u64) << LEVEL_SHIFT,
+        differs: masks.differs & left,
+    }
+}
+
+/// What two states both allow, at the higher one of their levels.
+fn stricter(a: Masks, b: Masks) -> Masks {
+    let level = level_in(a.quiet).max(level_in(b.quiet));
+    let masks = both(a, b);
+    Masks { quiet: masks.quiet & !LEVEL_BITS | level << LEVEL_SHIFT, ..masks }
 }

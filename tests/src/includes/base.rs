@@ -11,6 +11,8 @@ use nix::pty::openpty;
 use nix::unistd::{Gid, Uid, fchown};
 
 use super::{SCRIPT, START, Twins, add_all, bash, cat, command, run};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+
 use crate::bundle::{Bundle, one_of, within};
 use crate::case::Case;
 use crate::family::{Part, tests};
@@ -146,7 +148,13 @@ fn a_process_substitution_needs_its_own_pipes(case: &Case<'_>) -> Result<()> {
         if same == "two\n" { Ok(()) } else { Err(io::Error::other(same)) }
     };
     ANONYMOUS.does(case, substitute)?;
-    ANONYMOUS.needs(case, "file.read", "", substitute)
+    // Reading and writing them are permitted to everybody; to change what is in memory without a name is not.
+    let truncate = |_: &Path| {
+        let memory = memfd_create(c"memory", MFdFlags::empty()).map_err(io::Error::from)?;
+        std::fs::File::from(memory).set_len(4096)
+    };
+    ANONYMOUS.does(case, truncate)?;
+    ANONYMOUS.needs(case, "file.truncate", "", truncate)
 }
 
 fn a_process_reads_about_itself_and_nobody_else(case: &Case<'_>) -> Result<()> {

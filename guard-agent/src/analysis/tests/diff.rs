@@ -52,7 +52,12 @@ fn a_forbid_says_where_and_under_what_condition() {
     let found = changes(&web(SITE), &web(&format!("{SITE}{forbid}")));
     assert_eq!(
         lines(&found),
-        ["- file.read /srv/www/**  named *.pem", "- file.read /srv/www/**  with .git on the path"]
+        [
+            "- file.read /srv/www/**  named *.pem",
+            "- file.read guard:stdio  named *.pem",
+            "- file.read /srv/www/**  with .git on the path",
+            "- file.read guard:stdio  with .git on the path",
+        ]
     );
 }
 
@@ -83,7 +88,9 @@ fn everything_but_a_place_names_the_place() {
     let found = changes(&web(""), &web(all));
     let text = lines(&found);
     assert!(text.contains(&"+ file.read any path except /etc/**".to_owned()), "{text:?}");
-    assert!(text.contains(&"+ file.read guard:own-anonymous".to_owned()), "{text:?}");
+    assert!(text.contains(&"+ file.read guard:own-proc".to_owned()), "{text:?}");
+    // What everybody may read is no change.
+    assert!(!text.iter().any(|line| line.contains("guard:own-anonymous")), "{text:?}");
 }
 
 #[test]

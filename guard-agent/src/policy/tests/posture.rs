@@ -4,7 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::tables::SubjectOutcomes;
-use guard_common::tables::MAX_BOUNDARIES;
+use guard_common::quarantine::{Level, level_in};
+use guard_common::tables::{ALL_ACTIONS, MAX_BOUNDARIES};
 
 const DECLARED: &str = "[facts]\ntrust = { type = \"long\" }\nsite = { type = \"string\" }\nquiet = { type = \"bool\" }\n\
     [approvals]\na = { approvers = [\"group:x\"], max = \"1h\" }\nb = { approvers = [\"group:x\"], max = \"1h\" }\n\
@@ -135,6 +136,28 @@ fn instants_that_no_policy_asks_for_are_no_boundaries() {
     assert!(compiled.outcomes(web(&compiled), &posture, 0).unwrap().boundaries.is_empty());
 }
 
+#[test]
+fn a_quarantine_counts_before_policy_mode_and_permits_in_monitor_mode_and_ends_at_its_instant() {
+    let compiled = changing();
+    let quarantines = vec![until(Level::Network, None), until(Level::Write, Some(100))];
+    let posture = Posture { quarantines, mode: Some(until(Mode::Monitor, None)), ..Posture::default() };
+    let outcomes = compiled.outcomes(web(&compiled), &posture, 0).unwrap();
+    assert_eq!(outcomes.boundaries, [100]);
+    let rows = outcomes.masks.len() / 2;
+    for (masks, level) in outcomes.masks.chunks(rows).zip([Level::Write, Level::Network]) {
+        for masks in masks {
+            assert_eq!(masks.allow & level.denies(), 0);
+            assert_eq!(
+                masks.allow & ALL_ACTIONS,
+                ALL_ACTIONS & !level.denies(),
+                "the rest is in monitor mode"
+            );
+            assert_eq!((masks.would_deny | masks.would_allow | masks.audit) & level.denies(), 0);
+            assert_eq!(level_in(masks.quiet), level as u64);
+        }
+    }
+}
+
 fn end() -> impl Strategy<Value = Option<Instant>> {
     prop::option::weighted(0.8, 1u64..20)
 }
@@ -147,6 +170,7 @@ prop_compose! {
         w in prop::collection::vec((0u64..20, 1u64..5), 0..4),
         freeze in prop::collection::vec((0u64..20, 1u64..5), 0..4),
         mode in prop::option::of((prop::sample::select(vec![Mode::Enforce, Mode::Monitor]), end())),
+        quarantines in prop::collection::vec((prop::sample::select(Level::ALL.to_vec()), end()), 0..3),
     ) -> Posture {
         let lease = |name: &str, end: Option<Option<Instant>>| end.map(|end| (name.to_owned(), until((), end)));
         let openings = |list: Vec<(u64, u64)>| {
@@ -157,6 +181,7 @@ prop_compose! {
             leases: lease("a", a).into_iter().chain(lease("b", b)).collect(),
             windows: [("w".to_owned(), openings(w)), ("freeze".to_owned(), openings(freeze))].into(),
             mode: mode.map(|(mode, end)| until(mode, end)),
+            quarantines: quarantines.into_iter().map(|(level, end)| until(level, end)).collect(),
         }
     }
 }

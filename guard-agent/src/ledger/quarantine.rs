@@ -1,0 +1,240 @@
+//! Quarantines: who is denied what, whatever policy says, until somebody releases them.
+
+use super::lease::At;
+use super::{Deadline, Ledger, LedgerError};
+use crate::events::time::rfc3339;
+use crate::policy::Instant;
+use guard_common::quarantine::Level;
+use rusqlite::types::Type;
+use rusqlite::{Row, params};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::time::Duration;
+
+/// One quarantine. It holds until it is released or its time is over, through every change of policy, every end
+/// of the agent and every boot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quarantine {
+    /// Its number.
+    pub id: i64,
+    /// Who is covered.
+    pub subject: String,
+    /// The one session that is covered; null: all of the subject.
+    pub session: Option<u64>,
+    /// How much is denied: network, write, exec, full or freeze.
+    #[serde(serialize_with = "level_name", deserialize_with = "level_of_name")]
+    pub level: Level,
+    /// Since when, RFC 3339 UTC.
+    pub since: String,
+    /// When it ends by itself, RFC 3339 UTC as the clock was set then; null: it does not.
+    pub until: Option<String>,
+    /// Who ordered it.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+    /// The file in which what was found then was written down; null if nothing was.
+    pub evidence: Option<String>,
+    /// SHA-256 of that file, in hexadecimal digits.
+    pub evidence_sha256: Option<String>,
+    /// When it was released, RFC 3339 UTC.
+    pub released: Option<String>,
+    /// By whom.
+    pub released_by: Option<String>,
+    /// Why it was released.
+    pub release_reason: Option<String>,
+    #[serde(skip)]
+    deadline: Option<Deadline>,
+    /// The end by the wall clock, nanoseconds since 1970.
+    #[serde(skip)]
+    until_ns: Option<i64>,
+}
+
+fn level_name<S: Serializer>(level: &Level, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(level.name())
+}
+
+fn level_of_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Level, D::Error> {
+    let name = String::deserialize(deserializer)?;
+    Level::from_name(&name)
+        .ok_or_else(|| serde::de::Error::custom(format!("{name} is no level of quarantine")))
+}
+
+/// What a quarantine is to be.
+pub(crate) struct NewQuarantine<'a> {
+    pub(crate) subject: &'a str,
+    pub(crate) session: Option<u64>,
+    pub(crate) level: Level,
+    pub(crate) lasts: Option<Duration>,
+    pub(crate) by: &'a str,
+    pub(crate) reason: &'a str,
+}
+
+impl Quarantine {
+    /// Whether it covers the holder of a row: a subject, or one of its sessions (0: no particular one).
+    pub(crate) fn covers(&self, subject: &str, session: u64) -> bool {
+        self.subject == subject && self.session.is_none_or(|only| only == session)
+    }
+
+    /// Its end on this boot's clock; the inner one is nothing if it has none, the outer one if it is over.
+    ///
+    /// Within one boot the clock that never steps counts. In another one the wall clock is all there is; what
+    /// it says too early only makes the quarantine last until somebody looks.
+    pub(crate) fn end(&self, wall: i64, boot: Instant, boot_id: &str) -> Option<Option<Instant>> {
+        if self.released.is_some() {
+            return None;
+        }
+        let (Some(deadline), Some(until)) = (&self.deadline, self.until_ns) else { return Some(None) };
+        if deadline.is_of(boot_id) {
+            return deadline.end(boot, boot_id).map(Some);
+        }
+        let left = until.saturating_sub(wall);
+        (left > 0).then(|| Some(boot.saturating_add(left.unsigned_abs())))
+    }
+}
+
+const COLUMNS: &str = "id, subject, session, level, since, until, until_ns, boot_ns, boot_id, ordered_by, reason, \
+                       evidence, evidence_sha256, released, released_by, release_reason";
+
+impl Ledger {
+    /// Those that were not released, oldest first; some may be over.
+    pub(crate) fn quarantines(&self) -> &[Quarantine] {
+        &self.quarantines
+    }
+
+    /// The last ones that there were, newest first.
+    pub(crate) fn all_quarantines(&self, limit: u32) -> Result<Vec<Quarantine>, LedgerError> {
+        self.select_quarantines(&format!("SELECT {COLUMNS} FROM quarantine ORDER BY id DESC LIMIT {limit}"))
+    }
+
+    pub(super) fn read_quarantines(&self) -> Result<Vec<Quarantine>, LedgerError> {
+        self.select_quarantines(&format!(
+            "SELECT {COLUMNS} FROM quarantine WHERE released IS NULL ORDER BY id"
+        ))
+    }
+
+    fn select_quarantines(&self, query: &str) -> Result<Vec<Quarantine>, LedgerError> {
+        let read = || -> rusqlite::Result<Vec<Quarantine>> {
+            let mut statement = self.connection.prepare(query)?;
+            statement.query_map([], quarantine)?.collect()
+        };
+        read().map_err(self.failed("read quarantines"))
+    }
+
+    /// Records a quarantine. It is on the disk when this returns.
+    pub(crate) fn confine(&mut self, new: &NewQuarantine<'_>, at: At<'_>) -> Result<Quarantine, LedgerError> {
+        let deadline = new.lasts.map(|lasts| Deadline::after(at.boot, at.boot_id, lasts));
+        let until_ns = new
+            .lasts
+            .map(|lasts| at.wall.saturating_add(i64::try_from(lasts.as_nanos()).unwrap_or(i64::MAX)));
+        let (since, until) = (rfc3339(at.wall), until_ns.map(rfc3339));
+        self.connection
+            .execute(
+                "INSERT INTO quarantine (subject, session, level, since, until, until_ns, boot_ns, boot_id, ordered_by, \
+                 reason) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+                params![
+                    new.subject,
+                    new.session.unwrap_or(0).cast_signed(),
+                    new.level.name(),
+                    since,
+                    until,
+                    until_ns,
+                    deadline.as_ref().map(|deadline| deadline.boot_ns.cast_signed()),
+                    deadline.as_ref().map(|deadline| deadline.boot_id.as_str()),
+                    new.by,
+                    new.reason,
+                ],
+            )
+            .map_err(self.failed("record a quarantine"))?;
+        let quarantine = Quarantine {
+            id: self.connection.last_insert_rowid(),
+            subject: new.subject.to_owned(),
+            session: new.session,
+            level: new.level,
+            since,
+            until,
+            by: new.by.to_owned(),
+            reason: new.reason.to_owned(),
+            evidence: None,
+            evidence_sha256: None,
+            released: None,
+            released_by: None,
+            release_reason: None,
+            deadline,
+            until_ns,
+        };
+        self.quarantines.push(quarantine.clone());
+        Ok(quarantine)
+    }
+
+    /// Notes where what was found is written down.
+    pub(crate) fn note_evidence(&mut self, id: i64, file: &str, sha256: &str) -> Result<(), LedgerError> {
+        self.connection
+            .execute(
+                "UPDATE quarantine SET evidence = ?2, evidence_sha256 = ?3 WHERE id = ?1",
+                params![id, file, sha256],
+            )
+            .map_err(self.failed("note the evidence of a quarantine"))?;
+        if let Some(one) = self.quarantines.iter_mut().find(|one| one.id == id) {
+            (one.evidence, one.evidence_sha256) = (Some(file.to_owned()), Some(sha256.to_owned()));
+        }
+        Ok(())
+    }
+
+    /// Gives a quarantine another level. Returns it as it is then; nothing if it is not there any more.
+    pub(crate) fn set_level(&mut self, id: i64, level: Level) -> Result<Option<Quarantine>, LedgerError> {
+        let Some(place) = self.quarantines.iter().position(|one| one.id == id) else { return Ok(None) };
+        self.connection
+            .execute("UPDATE quarantine SET level = ?2 WHERE id = ?1", params![id, level.name()])
+            .map_err(self.failed("change a quarantine"))?;
+        self.quarantines[place].level = level;
+        Ok(Some(self.quarantines[place].clone()))
+    }
+
+    /// Ends a quarantine. Nothing if it is not there any more.
+    pub(crate) fn release(
+        &mut self,
+        id: i64,
+        by: &str,
+        reason: &str,
+        at: At<'_>,
+    ) -> Result<Option<Quarantine>, LedgerError> {
+        let Some(place) = self.quarantines.iter().position(|one| one.id == id) else { return Ok(None) };
+        let released = rfc3339(at.wall);
+        self.connection
+            .execute(
+                "UPDATE quarantine SET released = ?2, released_by = ?3, release_reason = ?4 WHERE id = ?1",
+                params![id, released, by, reason],
+            )
+            .map_err(self.failed("release a quarantine"))?;
+        let mut one = self.quarantines.remove(place);
+        one.released = Some(released);
+        (one.released_by, one.release_reason) = (Some(by.to_owned()), Some(reason.to_owned()));
+        Ok(Some(one))
+    }
+}
+
+fn quarantine(row: &Row<'_>) -> rusqlite::Result<Quarantine> {
+    let level: String = row.get(3)?;
+    let unknown = || rusqlite::Error::InvalidColumnType(3, level.clone(), Type::Text);
+    let level = Level::from_name(&level).ok_or_else(unknown)?;
+    let (boot_ns, boot_id): (Option<i64>, Option<String>) = (row.get(7)?, row.get(8)?);
+    let session = row.get::<_, i64>(2)?.cast_unsigned();
+    Ok(Quarantine {
+        id: row.get(0)?,
+        subject: row.get(1)?,
+        session: Some(session).filter(|session| *session != 0),
+        level,
+        since: row.get(4)?,
+        until: row.get(5)?,
+        until_ns: row.get(6)?,
+        deadline: boot_ns
+            .zip(boot_id)
+            .map(|(boot_ns, boot_id)| Deadline { boot_ns: boot_ns.cast_unsigned(), boot_id }),
+        by: row.get(9)?,
+        reason: row.get(10)?,
+        evidence: row.get(11)?,
+        evidence_sha256: row.get(12)?,
+        released: row.get(13)?,
+        released_by: row.get(14)?,
+        release_reason: row.get(15)?,
+    })
+}
