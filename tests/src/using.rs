@@ -684,7 +684,7 @@ fn a_quarantine_holds_through_policies_kills_and_new_processes(_: &Case<'_>) -> 
     scene()?;
     let fixture = Fixture::new("quarantine-holds", &bundle(1))?;
     let daemon = fixture.start()?;
-    let open = || -> io::Result<Vec<Use>> { Ok(vec![("exec", Box::new(|| fs::read(notes()).map(drop)))]) };
+    let open = || -> io::Result<Vec<Use>> { Ok(vec![("exec", Box::new(executes))]) };
     let mut old = Holder::start(AGENT, &["exec"], open)?;
     old.works("exec")?;
     let answer = quarantine(&daemon, "agent", "exec")?;
@@ -818,7 +818,7 @@ fn a_fork_bomb_is_contained_by_a_quarantine(case: &Case<'_>) -> Result<()> {
     scene()?;
     let daemon = Daemon::start("quarantine-bomb", &bundle(1))?;
     // Every process makes others for as long as it can, and none of them reads anything.
-    let breadth = if case.full { 4000 } else { 400 };
+    let breadth = if case.full { 4000 } else { 200 };
     let bomb = attempt::start(AGENT, || {
         let mut made = 0;
         loop {
