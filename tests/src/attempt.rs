@@ -1,15 +1,17 @@
 //! One attempt: a closure in a forked process that became someone else.
 //!
 //! The test program has one thread, so the child may use everything the closure needs. Whatever the
-//! closure returns comes back through a pipe that was open before the label was attached.
+//! closure returns comes back in memory that both share, since whoever is refused everything cannot write to a
+//! pipe either; a pipe that ends tells when.
 
-use std::io::{self, PipeReader, PipeWriter, Read, Write, pipe};
+use std::io::{self, PipeReader, Read, pipe};
 use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::errno::Errno;
+use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
@@ -48,6 +50,8 @@ impl Outcome {
 pub struct Running {
     pid: Pid,
     result: PipeReader,
+    /// Memory that both share: the length of the answer, and the answer.
+    answer: *mut u8,
 }
 
 /// Makes an attempt as `who` and waits for its end.
@@ -68,9 +72,10 @@ pub fn eventually(what: &str, mut question: impl FnMut() -> Result<bool>) -> Res
 /// Starts an attempt as `who`.
 pub fn start(who: Identity, action: impl Fn() -> io::Result<()>) -> Result<Running> {
     let (reader, writer) = pipe().context("make a pipe")?;
+    let answer = share().context("share memory")?;
     // SAFETY: this program has one thread.
     match unsafe { nix::unistd::fork() }.context("fork")? {
-        ForkResult::Parent { child } => Ok(Running { pid: child, result: reader }),
+        ForkResult::Parent { child } => Ok(Running { pid: child, result: reader, answer }),
         ForkResult::Child => {
             drop(reader);
             let outcome = match become_identity(who) {
@@ -78,7 +83,8 @@ pub fn start(who: Identity, action: impl Fn() -> io::Result<()>) -> Result<Runni
                     .unwrap_or_else(|_| Outcome::Broke("the attempt panicked".to_owned())),
                 Err(errno) => Outcome::Broke(format!("cannot become {}: {errno}", who.name)),
             };
-            send(writer, &outcome);
+            send(answer, &outcome);
+            drop(writer);
             raw::exit_now(0)
         }
     }
@@ -98,9 +104,15 @@ impl Running {
             let _ = waitpid(self.pid, None);
             bail!("the attempt did not end within {} s", DEADLINE.as_secs());
         }
-        let mut text = Vec::new();
-        self.result.read_to_end(&mut text).context("read the outcome")?;
+        self.result.read_to_end(&mut Vec::new()).context("wait for the outcome")?;
         let status = waitpid(self.pid, None).context("wait for the attempt")?;
+        // SAFETY: the process has ended, and the memory is as long as its first two bytes can say.
+        let text = unsafe {
+            let length = self.answer.cast::<u16>().read_volatile() as usize;
+            let text = std::slice::from_raw_parts(self.answer.add(2), length.min(ANSWER - 2)).to_vec();
+            libc::munmap(self.answer.cast(), ANSWER);
+            text
+        };
         match text.split_first() {
             Some((b'w', _)) => Ok(Outcome::Worked),
             Some((b'f', number)) => {
@@ -113,14 +125,29 @@ impl Running {
     }
 }
 
-fn send(mut writer: PipeWriter, outcome: &Outcome) {
+/// Bytes of the memory for an answer.
+const ANSWER: usize = 4096;
+
+fn share() -> io::Result<*mut u8> {
+    let both = libc::PROT_READ | libc::PROT_WRITE;
+    let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS;
+    // SAFETY: new memory.
+    let at = unsafe { libc::mmap(std::ptr::null_mut(), ANSWER, both, flags, -1, 0) };
+    if at == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(at.cast()) }
+}
+
+fn send(answer: *mut u8, outcome: &Outcome) {
     let text = match outcome {
         Outcome::Worked => "w".to_owned(),
         Outcome::Failed(errno) => format!("f{}", *errno as i32),
         Outcome::Broke(message) => format!("b{message}"),
     };
-    // Without an answer the parent reports how this process ended.
-    let _ = writer.write_all(text.as_bytes());
+    let length = text.len().min(ANSWER - 2);
+    // SAFETY: the memory is that long, and the parent reads it when this process has ended.
+    unsafe {
+        std::ptr::copy_nonoverlapping(text.as_ptr(), answer.add(2), length);
+        answer.cast::<u16>().write_volatile(length as u16);
+    }
 }
 
 /// Changes real, effective and saved ids for good, which is what attaches a user's label.

@@ -19,6 +19,7 @@ use crate::layout::path;
 use crate::lifecycle::{READ, apply, ends_with, first, second, small};
 use crate::puppet::Puppet;
 use crate::users::{AGENT, CI, FREE};
+use crate::using::{Holder, Use};
 use crate::{flip, lifecycle};
 
 pub(crate) const PART: Part = Part {
@@ -214,8 +215,10 @@ fn numbers_of_subjects_are_never_given_again(_: &Case<'_>) -> Result<()> {
 
 fn a_task_of_a_removed_subject_is_refused_everything(case: &Case<'_>) -> Result<()> {
     let daemon = Daemon::start("removed", &small(1, &[(READ, "first")]))?;
-    let mut puppet = Puppet::start(AGENT)?;
-    puppet.is_allowed(&first())?;
+    // A puppet could not even hear what it is to do.
+    let uses = || -> std::io::Result<Vec<Use>> { Ok(vec![("read", Box::new(|| read(&first())))]) };
+    let mut holder = Holder::start(AGENT, &["read"], uses)?;
+    holder.works("read")?;
     let mark = daemon.events.mark()?;
     // What the next policy permits everybody counts for no subject that it does not know.
     let everybody = permit("any", "other", READ, &within(&[path("flip")]))
@@ -223,14 +226,14 @@ fn a_task_of_a_removed_subject_is_refused_everything(case: &Case<'_>) -> Result<
     let without =
         Bundle::new("small").version(2).subject("other", "user = \"ci\"").policy("everybody", everybody);
     ends_with(&apply(&daemon, &without, "without")?, 0)?;
-    puppet.is_refused(&first())?;
+    holder.is_refused("read")?;
     let wait = Duration::from_secs(20);
     daemon.events.wait(mark, wait, "a removed subject", |event| event.reason() == "subject-removed")?;
     // Who comes now is nobody's subject any more.
     Case::under(&daemon, case.full).allowed(AGENT, || read(second()))?;
     // The same name again is the same subject, which releases its task to what policy permits it.
     ends_with(&apply(&daemon, &small(3, &[(READ, "first")]), "again")?, 0)?;
-    puppet.is_allowed(&first())?;
-    puppet.end()?;
+    holder.works("read")?;
+    holder.end()?;
     daemon.stop().map(drop)
 }

@@ -128,7 +128,7 @@ fn revoke(daemon: &Daemon, id: i64) -> Result<()> {
 
 /// A process that holds things open and uses them when it is told to. Both talk by memory that they share: a
 /// quarantine takes pipes away as well.
-struct Holder {
+pub(crate) struct Holder {
     shared: &'static Channel,
     names: Vec<&'static str>,
     running: Running,
@@ -160,11 +160,15 @@ impl Channel {
 }
 
 /// Something a process does over and over with what it holds.
-type Use = (&'static str, Box<dyn FnMut() -> io::Result<()>>);
+pub(crate) type Use = (&'static str, Box<dyn FnMut() -> io::Result<()>>);
 
 impl Holder {
     /// Starts a process as `who` that opens what `open` opens, in the order of `names`.
-    fn start(who: Identity, names: &[&'static str], open: impl Fn() -> io::Result<Vec<Use>>) -> Result<Self> {
+    pub(crate) fn start(
+        who: Identity,
+        names: &[&'static str],
+        open: impl Fn() -> io::Result<Vec<Use>>,
+    ) -> Result<Self> {
         let shared = Channel::new()?;
         let running = attempt::start(who, || {
             let mut uses = open()?;
@@ -202,19 +206,19 @@ impl Holder {
         }
     }
 
-    fn works(&mut self, what: &str) -> Result<()> {
+    pub(crate) fn works(&mut self, what: &str) -> Result<()> {
         let outcome = self.does(what)?;
         ensure!(outcome == Outcome::Worked, "{what} should work: {outcome:?}");
         Ok(())
     }
 
-    fn is_refused(&mut self, what: &str) -> Result<()> {
+    pub(crate) fn is_refused(&mut self, what: &str) -> Result<()> {
         let outcome = self.does(what)?;
         ensure!(outcome == Outcome::Failed(Errno::EACCES), "{what} should be refused: {outcome:?}");
         Ok(())
     }
 
-    fn end(self) -> Result<()> {
+    pub(crate) fn end(self) -> Result<()> {
         self.shared.order.store(END, Ordering::SeqCst);
         let outcome = self.running.outcome()?;
         ensure!(outcome == Outcome::Worked, "it ended with {outcome:?}");
