@@ -175,6 +175,10 @@ const OPERATIONS: &[Operation] = &[
         let file = own("open")?;
         during(&mut || File::open(&file).map(drop))
     }),
+    operation("use", &["file_permission"], 0, |_, during| {
+        let file = File::open(place("code"))?;
+        during(&mut || std::os::unix::fs::FileExt::read_at(&file, &mut [0], 0).map(drop))
+    }),
     operation("map", &["mmap_file"], 0, |_, during| {
         let code = File::open(place("code"))?;
         during(&mut || raw::map_page(Some(code.as_fd()), libc::PROT_READ | libc::PROT_EXEC))

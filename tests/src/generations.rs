@@ -216,7 +216,7 @@ fn numbers_of_subjects_are_never_given_again(_: &Case<'_>) -> Result<()> {
 fn a_task_of_a_removed_subject_is_refused_everything(case: &Case<'_>) -> Result<()> {
     let daemon = Daemon::start("removed", &small(1, &[(READ, "first")]))?;
     // A puppet could not even hear what it is to do.
-    let uses = || -> std::io::Result<Vec<Use>> { Ok(vec![("read", Box::new(|| read(&first())))]) };
+    let uses = || -> std::io::Result<Vec<Use>> { Ok(vec![("read", Box::new(|| read(first())))]) };
     let mut holder = Holder::start(AGENT, &["read"], uses)?;
     holder.works("read")?;
     let mark = daemon.events.mark()?;
