@@ -47,9 +47,7 @@ pub fn use_internet(sock: *const c_void, sends: bool, label: *mut Label) -> Resu
     // SAFETY: loads of members of what an argument of the program points to.
     let (kind, protocol, state): (u16, u16, u8) =
         unsafe { (member(sock, &SOCK_TYPE), member(sock, &SOCK_PROTOCOL), member(sock, &SOCK_STATE)) };
-    let kept = sockets::find(sock);
-    // SAFETY: a non-null result of the helper points to a whole value.
-    let flags = if kept.is_null() { 0 } else { unsafe { (*kept).flags } };
+    let flags = sockets::flags_of(sock);
     if flags & SOCKET_REFUSED != 0 && kind == SOCK_STREAM {
         return Ok(-EACCES);
     }

@@ -17,8 +17,8 @@ use guard_common::label::{Label, Question};
 use guard_common::tables::{DEVICE_MINORS, Header};
 
 // include/linux/fs.h; the same in 6.1 to 7.3.
-const FMODE_READ: u32 = 1;
-const FMODE_WRITE: u32 = 2;
+pub const FMODE_READ: u32 = 1;
+pub const FMODE_WRITE: u32 = 2;
 // include/uapi/asm-generic/fcntl.h and include/linux/fs.h.
 const O_ACCMODE: u32 = 3;
 pub const O_APPEND: u32 = 0o2000;

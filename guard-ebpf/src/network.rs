@@ -25,6 +25,9 @@ use guard_common::tables::Attributes;
 // include/linux/net.h, include/linux/socket.h, include/uapi/linux/in.h.
 pub const SOCK_STREAM: u16 = 1;
 pub const SOCK_DGRAM: u16 = 2;
+/// States of sockets (include/net/tcp_states.h).
+const TCP_CLOSE: u8 = 7;
+const TCP_LISTEN: u8 = 10;
 const MSG_FASTOPEN: u32 = 0x2000_0000;
 pub const IPPROTO_TCP: u16 = 6;
 pub const IPPROTO_MPTCP: u16 = 262;
@@ -74,9 +77,10 @@ fn connect(socket: *const c_void, address: u64, length: u32, label: *mut Label) 
 /// Notes that the running task makes a connection: it may be used for as long as it may be made.
 #[inline(always)]
 fn connected(sock: *const c_void) -> Result<i32, Reason> {
-    // SAFETY: a load of a member of what an argument of the program points to.
-    let kind: u16 = unsafe { member(sock, &SOCK_TYPE) };
-    if kind == SOCK_STREAM {
+    // SAFETY: loads of members of what an argument of the program points to.
+    let (kind, state): (u16, u8) = unsafe { (member(sock, &SOCK_TYPE), member(sock, &SOCK_STATE)) };
+    // In every other state the call fails, and the connection that there is stays what it is.
+    if kind == SOCK_STREAM && state == TCP_CLOSE {
         sockets::mark(sock, SOCKET_CONNECTED, 0)?;
     }
     Ok(0)
@@ -427,7 +431,11 @@ fn listen(socket: *const c_void, label: *mut Label) -> Result<i32, Reason> {
         return if class == UNKNOWN { Ok(0) } else { families::decide(class, label) };
     }
     sockets::claim(sock, label)?;
-    sockets::mark(sock, SOCKET_LISTENS, 0)?;
+    // SAFETY: as above.
+    let state: u8 = unsafe { member(sock, &SOCK_STATE) };
+    if state == TCP_CLOSE || state == TCP_LISTEN {
+        sockets::mark(sock, SOCKET_LISTENS, 0)?;
+    }
     Ok(0)
 }
 

@@ -22,7 +22,7 @@ use aya_ebpf::helpers::generated::{
 use core::ffi::c_void;
 use guard_common::decide::{Decision, Reason};
 use guard_common::event::Counter;
-use guard_common::label::{Label, NO_SUBJECT, SocketLabel};
+use guard_common::label::{Label, NO_SUBJECT, SOCKET_REFUSED, SocketLabel};
 
 /// Whether a socket has any BPF storage. `sock` is an argument of the program, or a load of one.
 #[inline(always)]
@@ -51,7 +51,7 @@ pub fn create(sock: *const c_void) -> *mut SocketLabel {
 }
 
 /// Notes by which right of the running task a socket is used, and who listens at the other end, if anybody who is
-/// known; what was noted of another connection no longer counts.
+/// known; what was noted of another connection no longer counts, but that nothing may pass over it.
 #[inline(always)]
 pub fn mark(sock: *const c_void, flag: u32, listener: u32) -> Result<(), Reason> {
     let kept = create(sock);
@@ -61,7 +61,7 @@ pub fn mark(sock: *const c_void, flag: u32, listener: u32) -> Result<(), Reason>
     // SAFETY: a non-null result of the helper points to a whole value.
     unsafe {
         (*kept).listener = listener;
-        core::ptr::write_volatile(&raw mut (*kept).flags, flag);
+        core::ptr::write_volatile(&raw mut (*kept).flags, (*kept).flags & SOCKET_REFUSED | flag);
     }
     Ok(())
 }

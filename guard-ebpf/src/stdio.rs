@@ -7,15 +7,12 @@
 //! number and generation, and nothing is allowed for it that the first one was not open for: what is taken
 //! for it by mistake is that same file, opened again.
 
+use crate::file::{FMODE_READ, FMODE_WRITE};
 use crate::memory::{read, read_at};
 use crate::offsets::*;
 use core::ptr::addr_of_mut;
 use guard_common::decide::Reason;
 use guard_common::label::{Held, Label, STDIO_FILES};
-
-// include/linux/fs.h.
-const FMODE_READ: u32 = 1;
-const FMODE_WRITE: u32 = 2;
 
 /// Notes what `task` has open as descriptors 0 to 2. What cannot be seen is not held.
 #[inline(always)]
