@@ -1,6 +1,7 @@
 //! The daemon's configuration file.
 
 use crate::bundle::TrustConfig;
+use crate::roles::Roles;
 use serde::{Deserialize, Deserializer};
 use std::path::{Path, PathBuf};
 
@@ -25,6 +26,9 @@ pub struct Config {
     /// Whose signatures count.
     #[serde(default)]
     pub trust: TrustConfig,
+    /// Who may ask for what, besides root.
+    #[serde(default)]
+    pub roles: Roles,
 }
 
 fn pins() -> Option<PathBuf> {
@@ -141,6 +145,15 @@ mod tests {
         assert_eq!(pins("").as_deref(), Some(Path::new("/sys/fs/bpf/guard")));
         assert_eq!(pins("pins = \"none\"\n"), None);
         assert_eq!(pins("pins = \"/sys/fs/bpf/x\"\n").as_deref(), Some(Path::new("/sys/fs/bpf/x")));
+    }
+
+    #[test]
+    fn roles_have_members_and_nobody_has_one_by_default() {
+        let config = read("bundle = \"policy\"\n[roles]\nresponder = [\"group:oncall\"]\n").unwrap();
+        assert!(!config.roles.is_empty() && config.roles.names().eq(["responder"]));
+        assert!(read("bundle = \"policy\"\n").unwrap().roles.is_empty());
+        let error = read("bundle = \"policy\"\n[roles]\nresponder = [\"oncall\"]\n").unwrap_err().to_string();
+        assert!(error.contains("group:NAME") && error.contains("line 2"), "{error}");
     }
 
     #[test]

@@ -19,5 +19,6 @@ pub mod kernel;
 pub mod ledger;
 pub mod onboard;
 pub mod policy;
+pub mod roles;
 pub mod store;
 pub mod tables;

@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 
 /// Body of `GET /v1/status`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Status {
     /// `guard.status/1`.
     pub schema: String,
@@ -67,6 +68,7 @@ pub struct Status {
 
 /// Body of `POST /v1/disarm`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct DisarmRequest {
     /// Why.
@@ -75,6 +77,7 @@ pub struct DisarmRequest {
 
 /// The answer to it: nothing is enforced any more.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Disarmed {
     /// [`Disarmed::SCHEMA`].
     pub schema: String,
@@ -90,6 +93,7 @@ impl Disarmed {
 
 /// The live bundle.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct BundleStatus {
     /// Its name.
     pub name: String,
@@ -107,6 +111,7 @@ pub struct BundleStatus {
 
 /// Trust, hold and what the start had to fall back to.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct PolicyStatus {
     /// Names of the trusted keys that signed the live bundle; none if it is local.
@@ -126,6 +131,7 @@ pub struct PolicyStatus {
 
 /// A change window.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct WindowStatus {
     /// Its name.
     pub name: String,
@@ -137,6 +143,7 @@ pub struct WindowStatus {
 
 /// A shadow.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ShadowStatus {
     /// Name of its bundle.
     pub name: String,
@@ -158,6 +165,7 @@ pub struct ShadowStatus {
 
 /// Answer to what begins or ends a shadow.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ShadowSet {
     /// [`ShadowSet::SCHEMA`].
     pub schema: String,
@@ -184,6 +192,7 @@ impl ShadowSet {
 
 /// Answer to `GET /v1/policy/shadow`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ShadowReport {
     /// [`ShadowReport::SCHEMA`].
     pub schema: String,
@@ -220,6 +229,7 @@ impl ShadowReport {
 
 /// Operations that would have ended otherwise.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ShadowDifference {
     /// `newly_denied` or `newly_allowed`.
     pub change: String,
@@ -243,6 +253,7 @@ pub struct ShadowDifference {
 
 /// One subject.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct SubjectStatus {
     /// Its name.
     pub name: String,
@@ -268,6 +279,7 @@ pub struct SubjectStatus {
 
 /// Answer to `GET /v1/coverage`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct CoverageReport {
     /// [`CoverageReport::SCHEMA`].
     pub schema: String,
@@ -286,6 +298,7 @@ impl CoverageReport {
 
 /// What a kernel lacks for one subject.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct SubjectCoverage {
     /// The subject.
     pub subject: String,
@@ -297,6 +310,7 @@ pub struct SubjectCoverage {
 
 /// One program.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ProgramStatus {
     /// Its name.
     pub name: String,
@@ -310,6 +324,7 @@ pub struct ProgramStatus {
 
 /// Counters since the programs were loaded.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Counters {
     /// Operations of labelled tasks decided.
     pub decided: u64,
@@ -341,6 +356,7 @@ pub struct Counters {
 
 /// Body of `POST /v1/mode`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ModeRequest {
     /// The subject.
@@ -365,6 +381,7 @@ impl ModeRequest {
 
 /// Answer to `POST /v1/mode`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ModeSet {
     /// `guard.mode/1`
     pub schema: String,
@@ -380,6 +397,7 @@ pub struct ModeSet {
 
 /// Body of `POST /v1/adopt` of the self-service socket: label the calling process.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct AdoptRequest {
     /// The subject.
@@ -394,6 +412,7 @@ pub struct AdoptRequest {
 
 /// Answer to it: the process carries the label.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Adopted {
     /// [`Adopted::SCHEMA`].
     pub schema: String,
@@ -410,6 +429,7 @@ impl Adopted {
 
 /// Answer to `GET /v1/sessions`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Sessions {
     /// [`Sessions::SCHEMA`].
     pub schema: String,
@@ -424,6 +444,7 @@ impl Sessions {
 
 /// Answer to `POST /v1/selftest`: the calling process is denied everything from here on.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct TrialBegun {
     /// [`TrialBegun::SCHEMA`].
     pub schema: String,
@@ -438,6 +459,7 @@ impl TrialBegun {
 
 /// Answer to `GET /v1/selftest`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Denials {
     /// [`Denials::SCHEMA`].
     pub schema: String,
@@ -452,6 +474,7 @@ impl Denials {
 
 /// Body of `POST /v1/policy/apply`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ApplyRequest {
     /// Absolute path of the bundle, a directory or an archive, as the daemon sees it.
@@ -463,6 +486,7 @@ pub struct ApplyRequest {
 
 /// Body of `POST /v1/policy/rollback`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct RollbackRequest {
     /// Refuse applies for so many seconds.
@@ -473,6 +497,7 @@ pub struct RollbackRequest {
 
 /// Answer to `GET /v1/policy/history`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct History {
     /// `guard.history/1`.
     pub schema: String,
@@ -496,6 +521,7 @@ pub struct History {
 
 /// Answer to `POST /v1/policy/release-hold`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Released {
     /// `guard.released/1`.
     pub schema: String,
@@ -505,6 +531,7 @@ pub struct Released {
 
 /// Answer to an apply.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Applied {
     /// `guard.applied/1`.
     pub schema: String,
@@ -527,6 +554,7 @@ pub struct Applied {
 
 /// Answer to `GET /v1/why`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Why {
     /// [`Why::SCHEMA`].
     pub schema: String,
@@ -574,6 +602,7 @@ impl Why {
 
 /// What the shadow of that time says of an event.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct WhyShadow {
     /// Its bundle; null if it is not known.
     pub bundle: Option<BundleRecord>,
@@ -593,6 +622,7 @@ impl Default for Why {
 
 /// Answer to `GET /v1/report/unused`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Report {
     /// [`Report::SCHEMA`].
     pub schema: String,
@@ -609,6 +639,7 @@ impl Report {
 
 /// Permits of one subject that were never used.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct SubjectReport {
     /// The subject.
     pub subject: String,
@@ -624,6 +655,7 @@ pub struct SubjectReport {
 
 /// A permit that was never used.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct UnusedPermit {
     /// The policy.
     pub policy: String,
@@ -643,20 +675,30 @@ pub struct UnusedPermit {
 
 /// Body of every answer that is not a success.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Failure {
-    /// `guard.error/1`.
+    /// [`Failure::SCHEMA`].
     pub schema: String,
-    /// `invalid-policy` (HTTP 422), `not-permitted` (403), `invalid-request` (400), `internal` (500); a
-    /// valid bundle that is refused (409): `not-signed`, `expired`, `older-version`,
-    /// `version-conflict`, `held`, `nothing-before`, `trust`, `no-shadow`, `shadow-is-live`,
-    /// `too-large-together`.
+    /// One of the codes that docs/api.md lists.
     pub code: String,
     /// For people: the diagnostics of an invalid policy, rendered.
     pub message: String,
+    /// The action of Guard's own API that the caller may not ask for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub action: Option<String>,
+    /// The roles that have it, besides root.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub roles: Vec<String>,
+}
+
+impl Failure {
+    /// The schema of the answer.
+    pub const SCHEMA: &str = "guard.error/1";
 }
 
 /// Body of `POST /v1/leases`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct LeaseRequest {
     /// The lease.
@@ -673,6 +715,7 @@ pub struct LeaseRequest {
 
 /// Body of `POST /v1/leases/{id}/renew`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct RenewRequest {
     /// For how long from now, in seconds; null: as long as it may last.
@@ -682,6 +725,7 @@ pub struct RenewRequest {
 
 /// A lease that was granted, renewed or revoked.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct LeaseAnswer {
     /// [`LeaseAnswer::SCHEMA`].
     pub schema: String,
@@ -697,6 +741,7 @@ impl LeaseAnswer {
 
 /// Body of `GET /v1/leases`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Leases {
     /// [`Leases::SCHEMA`].
     pub schema: String,
@@ -711,6 +756,7 @@ impl Leases {
 
 /// Body of `POST /v1/requests` at the self-service socket.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct AskRequest {
     /// The lease.
@@ -724,6 +770,7 @@ pub struct AskRequest {
 
 /// Body of `POST /v1/requests/{id}/approve`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ApproveRequest {
     /// What the approver was shown, which is recorded.
@@ -732,6 +779,7 @@ pub struct ApproveRequest {
 
 /// Body of `POST /v1/requests/{id}/deny`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct DenyRequest {
     /// What to say to whoever asked.
@@ -741,6 +789,7 @@ pub struct DenyRequest {
 
 /// One request.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct RequestAnswer {
     /// [`RequestAnswer::SCHEMA`].
     pub schema: String,
@@ -756,6 +805,7 @@ impl RequestAnswer {
 
 /// Body of `GET /v1/requests`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Requests {
     /// [`Requests::SCHEMA`].
     pub schema: String,
@@ -770,6 +820,7 @@ impl Requests {
 
 /// Body of `POST /v1/facts`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct FactRequest {
     /// The fact.
@@ -788,6 +839,7 @@ pub struct FactRequest {
 
 /// Body of `GET /v1/facts`, and the answer to what changes one.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Facts {
     /// [`Facts::SCHEMA`].
     pub schema: String,
@@ -802,6 +854,7 @@ impl Facts {
 
 /// Body of `GET /v1/denials/last` at the self-service socket: what a subject may know of its own last denial.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct OwnDenial {
     /// [`OwnDenial::SCHEMA`].
     pub schema: String,

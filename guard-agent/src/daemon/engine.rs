@@ -63,6 +63,9 @@ pub enum ApplyError {
     /// What was granted, or is known, cannot be read.
     #[error("{0}")]
     Ledger(#[from] LedgerError),
+    /// The agent cannot read with the rights of whoever asks.
+    #[error("cannot read the bundle with the rights of the caller: {0}")]
+    Reader(std::io::Error),
     /// Facts about the host could not be read.
     #[error("cannot read facts about this host: {0}")]
     Host(std::io::Error),

@@ -2,6 +2,7 @@
 //!
 //! What is refused or ended is written down first too, so that no crash gives it back.
 
+use super::access::AccessError;
 use super::collectors::{self, Collected};
 use super::engine::Engine;
 use super::modes::{Modes, Now};
@@ -12,7 +13,8 @@ use crate::kernel::KernelError;
 use crate::ledger::{
     At, Created, Fact, Lease, Ledger, LedgerError, NewFact, NewLease, NewRequest, Request, RequestState,
 };
-use crate::policy::{ApprovalRule, Approver, Bundle, FactValue, Instant, Posture, Until};
+use crate::policy::verbs::Verb;
+use crate::policy::{ApprovalRule, Approver, Bundle, FactValue, Instant, On, Posture, Until};
 use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
 use std::ffi::CString;
 use std::time::Duration;
@@ -141,6 +143,9 @@ pub enum LeaseError {
     /// It is over.
     #[error("the fact {0} is older than it lasts")]
     TooOld(String),
+    /// Policy does not let whoever asks.
+    #[error("{0}")]
+    Access(#[from] AccessError),
     /// It could not be recorded.
     #[error("{0}")]
     Ledger(#[from] LedgerError),
@@ -543,7 +548,7 @@ const MAX_ANCESTORS: usize = 1000;
 
 impl Shared {
     /// Whether nobody above a process is labelled: who runs under a subject, approves nothing.
-    fn is_no_descendant(&self, pid: i32) -> Result<(), LeaseError> {
+    pub(super) fn is_no_descendant(&self, pid: i32) -> Result<(), LeaseError> {
         let mut pid = pid;
         for _ in 0..MAX_ANCESTORS {
             if pid <= 1 {
@@ -621,6 +626,14 @@ impl Shared {
         Ok(lease)
     }
 
+    /// One lease that counts.
+    ///
+    /// # Errors
+    /// If there is none of this number.
+    pub fn lease(&self, id: i64) -> Result<Lease, LeaseError> {
+        self.engine().live_lease(id, &Now::read())
+    }
+
     /// The leases that count, or the last ones that there were.
     ///
     /// # Errors
@@ -691,6 +704,8 @@ impl Shared {
         reason: &str,
     ) -> Result<Request, LeaseError> {
         let asking = self.asking(caller)?;
+        let on = On::Approval(lease.to_owned());
+        self.subject_may(&asking.subject, asking.session, Verb::Request, &on)?;
         let asking = Asking { lease: lease.to_owned(), seconds, reason: reason.to_owned(), ..asking };
         let request = self.change_ledger(None, |engine| engine.ask(&asking))?;
         tracing::info!(request.id, request.lease, request.subject, request.session, "a lease is asked for");
@@ -703,12 +718,19 @@ impl Shared {
     /// If it carries none, or has no such request.
     pub fn own_request(&self, caller: &super::Caller, id: i64) -> Result<Request, LeaseError> {
         let asking = self.asking(caller)?;
+        self.may_look(&asking)?;
         let request = self.request(id)?;
         if request.subject == asking.subject && request.session == asking.session {
             Ok(request)
         } else {
             Err(LeaseError::Nothing(format!("request {id} of yours")))
         }
+    }
+
+    /// Whether a subject may see what Guard knows of it.
+    pub(super) fn may_look(&self, asking: &Asking) -> Result<(), LeaseError> {
+        let on = On::Subject(asking.subject.clone());
+        Ok(self.subject_may(&asking.subject, asking.session, Verb::View, &on)?)
     }
 
     /// Who a process is.

@@ -1,5 +1,6 @@
 //! The daemon: prepares the host, proves enforcement, then serves until it is told to stop.
 
+mod access;
 mod adopt;
 mod canary;
 mod candidate;
@@ -29,8 +30,10 @@ mod trials;
 mod unused;
 mod windows;
 
+pub(crate) use access::this_process;
+pub use access::{AccessError, By, Who};
+pub(crate) use adopt::terminal_of;
 pub use adopt::{AdoptError, Caller};
-pub(crate) use adopt::{human, terminal_of};
 pub use canary::child as canary_child;
 pub use disarms::{Disarm, record as record_disarm};
 pub use engine::{ApplyError, Engine};

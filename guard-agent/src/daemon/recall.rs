@@ -115,6 +115,7 @@ impl Shared {
     /// If it carries none, or what is remembered cannot be read.
     pub fn own_denial(&self, caller: &Caller) -> Result<OwnDenial, OwnError> {
         let asking = self.asking(caller)?;
+        self.may_look(&asking)?;
         let filter = Filter { subject: Some(asking.subject), limit: Some(ROWS), ..Filter::default() };
         let (rows, _) = self.store().query(&filter)?;
         let is_own = |row: &Found| row.record.session.unwrap_or(0) == asking.session;

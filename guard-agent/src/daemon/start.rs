@@ -132,7 +132,7 @@ async fn enforce(config: &Config) -> Result<(), StartError> {
     let Prepared { engine, diagnostics, events, seen, early } =
         tokio::task::block_in_place(|| prepare(config, names))?;
     let mut messages = tokio::spawn(diagnostics.run());
-    let shared = Shared::new(engine)?;
+    let shared = Shared::new(engine, config.roles.clone())?;
     spool::watch(&config.state_dir, shared.clone())
         .map_err(runtime("cannot watch the directory of facts"))?;
     let output = Output::start().map_err(runtime("cannot start the output thread"))?;
@@ -141,7 +141,7 @@ async fn enforce(config: &Config) -> Result<(), StartError> {
     let private = config.private_dir();
     let listen = |path: PathBuf| move |source| StartError::Path { action: "listen on", path, source };
     let (admin, own) = (config.admin_socket(), config.own_socket());
-    let listener = api::bind(&admin, &private).map_err(listen(admin.clone()))?;
+    let listener = api::bind(&admin, &private, !config.roles.is_empty()).map_err(listen(admin.clone()))?;
     let mut disarmed = shared.disarmed();
     let (finish, finished) = oneshot::channel::<()>();
     let end = async {

@@ -2,6 +2,7 @@
 //!
 //! All `unsafe` code of the agent is in this module, each block with its argument.
 
+mod as_user;
 mod barrier;
 mod btf;
 mod clock;
@@ -26,6 +27,7 @@ mod slot;
 mod symbols;
 mod takeover;
 
+pub use as_user::as_user;
 pub use clock::{ClockWatch, clock_is_synchronised};
 pub use diagnostics::Diagnostics;
 pub use error::KernelError;

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 /// One fact, as `context.posture` of its subject has it until it ends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Fact {
     /// Of which subject; null: of the host, and so of every subject that has none of its own by this name.
     pub subject: Option<String>,

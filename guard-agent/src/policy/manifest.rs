@@ -188,6 +188,7 @@ pub enum Root {
 
 /// What a subject gets on a kernel that lacks what enforcing its policy takes.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, serde::Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Unenforceable {
     /// What the kernel decides stays decided; the rest is said.

@@ -71,6 +71,7 @@ impl Verdict {
 
 /// What would lift a denial.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Lift {
     /// A lease that would have to live.
     pub lease: Option<String>,

@@ -11,6 +11,7 @@ use super::kind::Kind;
 
 /// Value of a posture fact, in JSON the value itself.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(untagged)]
 pub enum FactValue {
     /// `Long`
