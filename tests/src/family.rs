@@ -16,7 +16,7 @@ use crate::{
     examples, exec, failures, families, file, first_hour, flood, generations, hostile, identity, image,
     includes, interpreter, layout, leases, lifecycle, listening, machine, mode, mounts, names, network,
     nspawn, own_tmpfs, packaged, path, pins, podman, process, programs, quickstart, quiet, reference,
-    requirements, ring, running, sctp, selector, self_protection, selftest, sending, session, shadow,
+    requirements, ring, roles, running, sctp, selector, self_protection, selftest, sending, session, shadow,
     starters, stdio, store, successor, systemd, unix, unused, users, why, windows,
 };
 
@@ -155,6 +155,7 @@ const FAMILIES: &[Family] = &[
             mode::PART,
             pins::PART,
             leases::PART,
+            roles::PART,
             examples::PART,
             windows::PART,
             shadow::PART,

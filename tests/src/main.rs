@@ -66,6 +66,7 @@ mod reference;
 mod report;
 mod requirements;
 mod ring;
+mod roles;
 mod running;
 mod sctp;
 mod selector;
