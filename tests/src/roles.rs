@@ -489,9 +489,17 @@ fn a_member_is_shown_no_file_that_it_cannot_read(_: &Case<'_>) -> Result<()> {
     let trap = daemon.directory().join("trap");
     fs::create_dir_all(&trap).context("make a directory")?;
     symlink(&secret, trap.join("guard.toml")).context("make a link")?;
+    // What everybody may open in /proc shows there what the agent is.
+    let mirror = daemon.directory().join("mirror");
+    fs::create_dir_all(&mirror).context("make a directory")?;
+    symlink("/proc/self/maps", mirror.join("guard.toml")).context("make a link")?;
     for path in ["/v1/policy/apply", "/v1/policy/shadow"] {
-        let (status, answer) = EDITOR.asks(&daemon.socket(), "POST", path, &applies(&trap))?;
-        ensure!(status != 200 && !answer.to_string().contains(WORDS), "{path}: {status}: {answer}");
+        for directory in [&trap, &mirror] {
+            let (status, answer) = EDITOR.asks(&daemon.socket(), "POST", path, &applies(directory))?;
+            let text = answer.to_string();
+            let shown = text.contains(WORDS) || text.contains("r--p");
+            ensure!(status != 200 && !shown, "{path} {}: {status}: {answer}", directory.display());
+        }
     }
     // The control: root may read it, and is shown what is wrong with it.
     let (status, answer) = daemon.request("POST", "/v1/policy/apply", &applies(&trap))?;
