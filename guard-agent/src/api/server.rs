@@ -105,6 +105,17 @@ pub async fn serve(
         .method_not_allowed_fallback(no_method)
         .layer(middleware::from_fn(known))
         .with_state(shared);
+    serve_router(listener, router, users, end).await;
+    Ok(())
+}
+
+/// Accepts connections until `end`, and waits for the answers of those that there are.
+async fn serve_router(
+    listener: UnixListener,
+    router: Router,
+    users: SharedUsers,
+    end: impl Future<Output = ()> + Send,
+) {
     let (closing, closed) = watch::channel(false);
     let mut connections = JoinSet::new();
     tokio::pin!(end);
@@ -135,7 +146,6 @@ pub async fn serve(
     }
     let _ = closing.send(true);
     while connections.join_next().await.is_some() {}
-    Ok(())
 }
 
 /// Answers what one connection asks for, until that ends or the server does.
@@ -220,4 +230,126 @@ pub(super) fn internal(error: &impl std::fmt::Display) -> Response {
 
 async fn status(State(shared): State<Shared>) -> Answer<Status> {
     blocking(move || shared.status(), internal).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::routing::get;
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream as Client;
+    use std::path::PathBuf;
+    use tokio::sync::oneshot;
+
+    #[derive(Clone)]
+    struct Known(u32);
+    #[derive(Clone)]
+    struct Checked(u32);
+
+    /// A router whose layers lie as those of the API do: who calls, then what the route asks for.
+    fn router() -> Router {
+        let known = |mut request: Request, next: Next| async move {
+            let Some(Peer(Some(caller))) = request.extensions().get::<Peer>().cloned() else {
+                return invalid("nobody");
+            };
+            request.extensions_mut().insert(Known(caller.uid));
+            next.run(request).await
+        };
+        let check = |mut request: Request, next: Next| async move {
+            let Some(Known(uid)) = request.extensions().get::<Known>().cloned() else {
+                return invalid("not known");
+            };
+            request.extensions_mut().insert(Checked(uid));
+            next.run(request).await
+        };
+        let handler = |request: Request| async move {
+            request
+                .extensions()
+                .get::<Checked>()
+                .map_or("unchecked".to_owned(), |Checked(uid)| format!("checked {uid}"))
+        };
+        let elsewhere = |request: Request| async move {
+            let checked = request.extensions().get::<Checked>().is_some();
+            request
+                .extensions()
+                .get::<Known>()
+                .map_or("unknown".to_owned(), |Known(uid)| format!("known {uid} {checked}"))
+        };
+        Router::<()>::new()
+            .route("/x", get(handler).route_layer(middleware::from_fn(check)))
+            .fallback(elsewhere)
+            .method_not_allowed_fallback(elsewhere)
+            .layer(middleware::from_fn(known))
+    }
+
+    fn asks(socket: &Path, head: &str) -> String {
+        let mut stream = Client::connect(socket).unwrap();
+        write!(stream, "{head} HTTP/1.1\r\nHost: guard\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer.rsplit("\r\n").next().unwrap_or_default().to_owned()
+    }
+
+    fn socket(name: &str) -> (PathBuf, UnixListener) {
+        let directory = std::env::temp_dir().join(format!("guard-api-{name}-{}", std::process::id()));
+        let private = directory.join("private");
+        std::fs::create_dir_all(&private).unwrap();
+        let path = directory.join("x.sock");
+        let listener = bind_with(&path, &private, 0o600).unwrap();
+        (path, listener)
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn who_calls_is_known_everywhere_and_checked_before_a_handler() {
+        let (path, listener) = socket("layers");
+        let directory = path.parent().unwrap().to_owned();
+        let users: SharedUsers = Arc::new(Mutex::new(Users::new(LIMITS)));
+        let (end, ended) = oneshot::channel::<()>();
+        let server = tokio::spawn(serve_router(listener, router(), users, async {
+            let _ = ended.await;
+        }));
+        let uid = nix::unistd::Uid::effective().as_raw();
+        let asked = tokio::task::spawn_blocking(move || {
+            ["GET /x", "HEAD /x", "GET /nowhere", "POST /x"].map(|head| asks(&path, head))
+        });
+        let answers = asked.await.unwrap();
+        let known = format!("known {uid} false");
+        assert_eq!(answers, [format!("checked {uid}"), String::new(), known.clone(), known]);
+        end.send(()).unwrap();
+        server.await.unwrap();
+        std::fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_was_asked_before_the_end_is_answered_after_it() {
+        let (path, listener) = socket("end");
+        let users: SharedUsers = Arc::new(Mutex::new(Users::new(LIMITS)));
+        let (end, ended) = oneshot::channel::<()>();
+        let (asked, is_asked) = oneshot::channel::<()>();
+        let (go, goes) = oneshot::channel::<()>();
+        let once = Arc::new(Mutex::new(Some((asked, goes))));
+        let slow = move || {
+            let taken = once.lock().unwrap().take();
+            async move {
+                if let Some((asked, goes)) = taken {
+                    let _ = asked.send(());
+                    let _ = goes.await;
+                }
+                "done"
+            }
+        };
+        let router = Router::<()>::new().route("/slow", get(slow));
+        let server = tokio::spawn(serve_router(listener, router, users, async {
+            let _ = ended.await;
+        }));
+        let waiting = path.clone();
+        let answer = tokio::task::spawn_blocking(move || asks(&waiting, "GET /slow"));
+        is_asked.await.unwrap();
+        end.send(()).unwrap();
+        go.send(()).unwrap();
+        assert_eq!(answer.await.unwrap(), "done");
+        server.await.unwrap();
+        assert!(Client::connect(&path).is_err(), "it does not listen any more");
+        std::fs::remove_dir_all(path.parent().unwrap()).unwrap();
+    }
 }
