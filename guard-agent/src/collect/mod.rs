@@ -1,0 +1,6 @@
+//! What the agent reads off the host to find out facts by itself. Nothing here decides anything, and nothing here
+//! guesses: what cannot be read is not known.
+
+pub(crate) mod disk;
+pub mod network;
+pub(crate) mod unit;
