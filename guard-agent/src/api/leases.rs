@@ -1,11 +1,10 @@
-//! `/v1/leases`, `/v1/requests` and `/v1/facts`: what was granted, what is asked for, what is known.
+//! `/v1/leases` and `/v1/requests`: what was granted, what is asked for.
 
 use super::extract::{Body, Parameters};
 use super::policy::{MAX_REASON, caller};
 use super::server::{Peer, answer, failure, invalid};
 use super::types::{
-    ApproveRequest, DenyRequest, FactRequest, Facts, LeaseAnswer, LeaseRequest, Leases, RenewRequest,
-    RequestAnswer, Requests,
+    ApproveRequest, DenyRequest, LeaseAnswer, LeaseRequest, Leases, RenewRequest, RequestAnswer, Requests,
 };
 use crate::daemon::{LeaseError, Person, Shared, human, terminal_of};
 use axum::Router;
@@ -14,10 +13,6 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use axum::routing::{get, post};
 use serde::{Deserialize, Serialize};
-use std::time::Duration;
-
-/// Bytes of a name or a source, at most.
-const MAX_NAME: usize = 200;
 
 /// The routes.
 pub(super) fn routes() -> Router<Shared> {
@@ -29,7 +24,6 @@ pub(super) fn routes() -> Router<Shared> {
         .route("/v1/requests/{id}", get(request))
         .route("/v1/requests/{id}/approve", post(approve))
         .route("/v1/requests/{id}/deny", post(deny))
-        .route("/v1/facts", get(facts).post(set_fact).delete(unset_fact))
 }
 
 #[derive(Deserialize)]
@@ -38,13 +32,6 @@ struct All {
     /// Also those that do not count any more.
     #[serde(default)]
     all: bool,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Which {
-    name: String,
-    subject: Option<String>,
 }
 
 /// Who is at the other end, as it is written down.
@@ -89,8 +76,10 @@ pub(super) fn refused(error: &LeaseError) -> Response {
         | LeaseError::Type { .. }
         | LeaseError::Source { .. }
         | LeaseError::TooOld(_)
-        | LeaseError::Collected(_) => (StatusCode::UNPROCESSABLE_ENTITY, "unknown-fact"),
-        LeaseError::TooLong { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "too-long"),
+        | LeaseError::LongText { .. }
+        | LeaseError::Collected(_)
+        | LeaseError::Provided(_) => (StatusCode::UNPROCESSABLE_ENTITY, "unknown-fact"),
+        LeaseError::TooLong { .. } | LeaseError::Absurd(_) => (StatusCode::UNPROCESSABLE_ENTITY, "too-long"),
         LeaseError::NotApprover { .. }
         | LeaseError::Requester(_)
         | LeaseError::Labelled(_)
@@ -99,7 +88,9 @@ pub(super) fn refused(error: &LeaseError) -> Response {
         | LeaseError::Unknown(_) => (StatusCode::FORBIDDEN, "not-permitted"),
         LeaseError::Nothing(_) => (StatusCode::NOT_FOUND, "not-found"),
         LeaseError::Decided { .. } => (StatusCode::CONFLICT, "decided"),
-        LeaseError::HeldBack | LeaseError::TooMany => (StatusCode::TOO_MANY_REQUESTS, "too-many"),
+        LeaseError::HeldBack | LeaseError::TooMany | LeaseError::Sources { .. } | LeaseError::Flood(_) => {
+            (StatusCode::TOO_MANY_REQUESTS, "too-many")
+        }
         LeaseError::Ledger(_) | LeaseError::Kernel(_) => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
     };
     failure(status, code, error.to_string())
@@ -179,42 +170,4 @@ async fn deny(
         return invalid("a note has at most 1000 bytes");
     }
     by_person(peer, move |person| Ok(request_answer(shared.deny(id, person, body.note.as_deref())?))).await
-}
-
-async fn facts(State(shared): State<Shared>) -> Response {
-    blocking(move || Ok(Facts { schema: Facts::SCHEMA.to_owned(), facts: shared.facts() })).await
-}
-
-async fn set_fact(
-    State(shared): State<Shared>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
-    Body(request): Body<FactRequest>,
-) -> Response {
-    if request.source.is_empty() || request.source.len() > MAX_NAME {
-        return invalid("a source has a name of at most 200 bytes");
-    }
-    if request.seconds == Some(0) {
-        return invalid("a fact lasts for a second at least");
-    }
-    let by = caller(&peer);
-    let set = move || {
-        Ok(Facts {
-            schema: Facts::SCHEMA.to_owned(),
-            facts: vec![shared.set_fact(&request, Duration::ZERO, &by)?],
-        })
-    };
-    blocking(set).await
-}
-
-async fn unset_fact(
-    State(shared): State<Shared>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
-    Parameters(which): Parameters<Which>,
-) -> Response {
-    let by = caller(&peer);
-    let unset = move || {
-        let fact = shared.unset_fact(which.subject.as_deref(), &which.name, &by)?;
-        Ok(Facts { schema: Facts::SCHEMA.to_owned(), facts: vec![fact] })
-    };
-    blocking(unset).await
 }

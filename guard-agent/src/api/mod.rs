@@ -4,6 +4,7 @@ mod coverage;
 mod disarm;
 mod events;
 mod extract;
+mod facts;
 mod leases;
 mod mode;
 mod own;

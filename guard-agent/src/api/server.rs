@@ -1,7 +1,7 @@
 //! The server's side.
 
 use super::types::Failure;
-use super::{coverage, disarm, events, leases, mode, policy, report, selftest, sessions, why};
+use super::{coverage, disarm, events, facts, leases, mode, policy, report, selftest, sessions, why};
 use crate::daemon::Shared;
 use crate::kernel::peer_process;
 use axum::Json;
@@ -77,6 +77,7 @@ pub async fn serve(
         .merge(coverage::routes())
         .merge(disarm::routes())
         .merge(events::routes())
+        .merge(facts::routes())
         .merge(leases::routes())
         .merge(policy::routes())
         .merge(mode::routes())

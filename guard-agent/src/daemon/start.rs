@@ -3,6 +3,7 @@
 use super::canary::{self, CanaryError};
 use super::candidate::{Stored, choose};
 use super::engine::{ApplyError, Engine};
+use super::found::Found;
 use super::output::Output;
 use super::serve::Shared;
 use super::windows::Awaited;
@@ -129,8 +130,9 @@ async fn enforce(config: &Config) -> Result<(), StartError> {
     let mut mount_changes = mounts::watch().map_err(runtime("cannot watch the mount table"))?;
     let (names, mut name_changes) = names::Watch::start().map_err(runtime("cannot watch names"))?;
 
+    let found = Found::default();
     let Prepared { engine, diagnostics, events, seen, early } =
-        tokio::task::block_in_place(|| prepare(config, names))?;
+        tokio::task::block_in_place(|| prepare(config, names, found))?;
     let mut messages = tokio::spawn(diagnostics.run());
     let shared = Shared::new(engine)?;
     spool::watch(&config.state_dir, shared.clone())
@@ -245,7 +247,7 @@ struct Prepared {
 
 /// Chooses and compiles the bundle, loads, makes it live and proves that it is enforced. The bundle
 /// comes first: a mistake in it is told before the kernel is touched.
-fn prepare(config: &Config, names: names::Watch) -> Result<Prepared, StartError> {
+fn prepare(config: &Config, names: names::Watch, found: Found) -> Result<Prepared, StartError> {
     let stored = Stored::read(&config.state_dir)?;
     let start = choose(&config.bundle, &config.trust, &stored)?;
     let pins = match &config.pins {
@@ -264,7 +266,7 @@ fn prepare(config: &Config, names: names::Watch) -> Result<Prepared, StartError>
     let seen = kernel.seen()?;
     let store = Store::start(&config.state_dir, Limits::default())
         .map_err(|source| StartError::Runtime { action: "cannot start the store", source })?;
-    let mut engine = Engine::new(kernel, stored, config.trust.clone(), Arc::new(store), names);
+    let mut engine = Engine::new(kernel, stored, config.trust.clone(), Arc::new(store), (names, found));
     if let Some(kept) = &start.kept {
         tracing::warn!("{}", kept.why);
     }
