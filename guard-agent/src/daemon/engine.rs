@@ -1,10 +1,12 @@
 //! What the daemon enforces now, and how that changes: one compile and one switch at a time.
 
 use super::candidate::{Kept, Stored};
+use super::collectors;
 use super::containers::Containers;
 use super::disarms::Disarm;
 use super::found::Found;
 use super::labelling;
+use super::location;
 use super::modes::{Modes, Now};
 use super::names::Watch;
 use super::pace::Paces;
@@ -442,7 +444,9 @@ impl Engine {
         }
         let windows = self.windows(now.wall);
         degraded.extend(self.closed_for_want_of_a_clock());
-        let troubles = self.found.troubles().into_iter();
+        let wants_network = self.live.as_ref().is_some_and(|live| collectors::wants_network(&live.bundle));
+        let matters = |source: &String| *source != location::source() || wants_network;
+        let troubles = self.found.troubles().into_iter().filter(|(source, _)| matters(source));
         degraded.extend(troubles.map(|(source, why)| format!("facts from {source}: {why}")));
         let expired = self.live.as_ref().and_then(|live| live.bundle.release.expired(jiff::Timestamp::now()));
         degraded.extend(expired);

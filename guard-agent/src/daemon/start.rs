@@ -7,7 +7,7 @@ use super::found::Found;
 use super::output::Output;
 use super::serve::Shared;
 use super::windows::Awaited;
-use super::{identity, mounts, names, notify, pump, spool};
+use super::{identity, location, mounts, names, notify, providers, pump, spool, units};
 use crate::api;
 use crate::config::Config;
 use crate::doctor;
@@ -131,12 +131,18 @@ async fn enforce(config: &Config) -> Result<(), StartError> {
     let (names, mut name_changes) = names::Watch::start().map_err(runtime("cannot watch names"))?;
 
     let found = Found::default();
+    location::look(&config.networks, &found);
     let Prepared { engine, diagnostics, events, seen, early } =
-        tokio::task::block_in_place(|| prepare(config, names, found))?;
+        tokio::task::block_in_place(|| prepare(config, names, found.clone()))?;
     let mut messages = tokio::spawn(diagnostics.run());
     let shared = Shared::new(engine)?;
     spool::watch(&config.state_dir, shared.clone())
         .map_err(runtime("cannot watch the directory of facts"))?;
+    location::watch(config.networks.clone(), found.clone(), shared.clone())
+        .map_err(runtime("cannot follow the network of this host"))?;
+    providers::start(&config.providers, &found, &shared)
+        .map_err(runtime("cannot start the providers of facts"))?;
+    tokio::spawn(units::follow(found, shared.clone()));
     let output = Output::start().map_err(runtime("cannot start the output thread"))?;
     let (stop, stopped) = oneshot::channel();
     let mut pump = tokio::spawn(pump::run(events, early, seen, shared.clone(), output, stopped));
