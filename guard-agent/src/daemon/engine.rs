@@ -10,6 +10,7 @@ use super::location;
 use super::modes::{Modes, Now};
 use super::names::Watch;
 use super::pace::Paces;
+use super::providers;
 use super::sessions::Sessions;
 use super::shadow::{Beside, Shadow, ShadowError};
 use super::unused::Watched;
@@ -448,6 +449,7 @@ impl Engine {
         let matters = |source: &String| *source != location::source() || wants_network;
         let troubles = self.found.troubles().into_iter().filter(|(source, _)| matters(source));
         degraded.extend(troubles.map(|(source, why)| format!("facts from {source}: {why}")));
+        degraded.extend(self.live.iter().flat_map(|live| providers::missing(&live.bundle, &self.found)));
         let expired = self.live.as_ref().and_then(|live| live.bundle.release.expired(jiff::Timestamp::now()));
         degraded.extend(expired);
         degraded.extend(subjects.iter().filter(|subject| !subject.unenforceable.is_empty()).map(|subject| {

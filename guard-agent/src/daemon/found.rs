@@ -13,6 +13,8 @@ struct Contents {
     units: BTreeMap<String, String>,
     /// Why a source cannot say what it should, by the source.
     troubles: BTreeMap<String, String>,
+    /// The facts that each provider of the configuration may say, by the source.
+    providers: BTreeMap<String, Vec<String>>,
 }
 
 impl Found {
@@ -44,6 +46,16 @@ impl Found {
         let is_new = contents.units != units;
         contents.units = units;
         is_new
+    }
+
+    /// Notes which providers there are, by their sources, and what they may say.
+    pub(super) fn set_providers(&self, providers: BTreeMap<String, Vec<String>>) {
+        self.contents().providers = providers;
+    }
+
+    /// The facts that a provider may say; nothing if there is no such provider.
+    pub(super) fn provider(&self, source: &str) -> Option<Vec<String>> {
+        self.contents().providers.get(source).cloned()
     }
 
     /// Notes why a source cannot say what it should, or that it can.

@@ -8,6 +8,7 @@ use super::facts::Writer;
 use super::found::Found;
 use super::serve::Shared;
 use crate::collect::provider::{Provider, Providers, source};
+use crate::policy::{Bundle, PROVIDER};
 use nix::unistd::User;
 use std::io;
 use std::path::Path;
@@ -21,6 +22,8 @@ const MAX_OUTPUT: usize = 256 << 10;
 /// # Errors
 /// If a thread cannot be started.
 pub(super) fn start(providers: &Providers, found: &Found, shared: &Shared) -> io::Result<()> {
+    let may_say = providers.iter().map(|(name, provider)| (source(name), provider.facts.clone()));
+    found.set_providers(may_say.collect());
     for (name, provider) in providers {
         let (name, provider) = (name.clone(), provider.clone());
         let (found, shared) = (found.clone(), shared.clone());
@@ -35,6 +38,24 @@ pub(super) fn start(providers: &Providers, found: &Found, shared: &Shared) -> io
         })?;
     }
     Ok(())
+}
+
+/// What a bundle wants from providers and no provider may say, one sentence each.
+pub(super) fn missing(bundle: &Bundle, found: &Found) -> Vec<String> {
+    let absent = |fact: &String| {
+        let source = bundle.source(fact).filter(|source| source.starts_with(PROVIDER))?;
+        match found.provider(source) {
+            None => Some(format!("facts from {source}: the agent's configuration has no such provider")),
+            Some(facts) if !facts.contains(fact) => {
+                Some(format!("facts from {source}: the agent's configuration does not let it say {fact}"))
+            }
+            Some(_) => None,
+        }
+    };
+    let mut sentences: Vec<String> = bundle.facts().keys().filter_map(absent).collect();
+    sentences.sort();
+    sentences.dedup();
+    sentences
 }
 
 /// Runs a command and takes what it says, each fact by itself.
@@ -78,6 +99,30 @@ fn account(name: &str) -> Result<(u32, u32), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_no_provider_may_say_is_told() {
+        let directory = std::env::temp_dir().join(format!("guard-providers-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let toml = "[bundle]\nname = \"x\"\nversion = 1\nprofile = 1\n[facts]\n\
+                    a = { type = \"long\", source = \"provider:edr\" }\n\
+                    b = { type = \"long\", source = \"provider:edr\" }\n\
+                    c = { type = \"long\", source = \"provider:mdm\" }\n\
+                    d = { type = \"long\", source = \"desk\" }\n";
+        std::fs::write(directory.join("guard.toml"), toml).unwrap();
+        let bundle = crate::policy::load(&directory).unwrap();
+        std::fs::remove_dir_all(&directory).unwrap();
+        let found = Found::default();
+        assert_eq!(missing(&bundle, &found).len(), 2, "two providers");
+        found.set_providers([("provider:edr".to_owned(), vec!["a".to_owned()])].into());
+        assert_eq!(
+            missing(&bundle, &found),
+            [
+                "facts from provider:edr: the agent's configuration does not let it say b",
+                "facts from provider:mdm: the agent's configuration has no such provider",
+            ]
+        );
+    }
 
     #[test]
     fn a_provider_runs_as_somebody_who_exists_and_is_not_root() {
