@@ -8,6 +8,7 @@ pub mod analysis;
 pub mod api;
 pub mod bundle;
 pub mod cli;
+pub mod collect;
 pub mod config;
 pub mod coverage;
 pub mod daemon;

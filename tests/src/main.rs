@@ -29,6 +29,7 @@ mod escape;
 mod exactness;
 mod examples;
 mod exec;
+mod facts;
 mod failures;
 mod families;
 mod family;

@@ -1,4 +1,4 @@
-//! `/v1/leases`, `/v1/requests` and `/v1/facts`: what was granted, what is asked for, what is known.
+//! `/v1/leases` and `/v1/requests`: what was granted, what is asked for.
 
 use super::access::{self, Asking};
 use super::extract::{Body, Parameters};
@@ -6,8 +6,7 @@ use super::policy::MAX_REASON;
 use super::route::{Answer, Routes};
 use super::server::{self, failure, internal, invalid};
 use super::types::{
-    ApproveRequest, DenyRequest, FactRequest, Facts, LeaseAnswer, LeaseRequest, Leases, RenewRequest,
-    RequestAnswer, Requests,
+    ApproveRequest, DenyRequest, LeaseAnswer, LeaseRequest, Leases, RenewRequest, RequestAnswer, Requests,
 };
 use crate::daemon::{By, LeaseError, Shared};
 use crate::policy::On;
@@ -16,10 +15,6 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Deserialize;
-use std::time::Duration;
-
-/// Bytes of a name or a source, at most.
-const MAX_NAME: usize = 200;
 
 /// The routes.
 pub(super) fn routes() -> Routes {
@@ -32,9 +27,6 @@ pub(super) fn routes() -> Routes {
         .get("/v1/requests/{id}", Verb::View, request)
         .post_each("/v1/requests/{id}/approve", Verb::Approve, approve)
         .post_each("/v1/requests/{id}/deny", Verb::Approve, deny)
-        .get("/v1/facts", Verb::View, facts)
-        .post_each("/v1/facts", Verb::Fact, set_fact)
-        .delete_each("/v1/facts", Verb::Fact, unset_fact)
 }
 
 #[derive(Deserialize)]
@@ -44,16 +36,6 @@ struct All {
     /// Also those that do not count any more.
     #[serde(default)]
     all: bool,
-}
-
-#[derive(Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-#[serde(deny_unknown_fields)]
-struct Which {
-    /// The fact.
-    name: String,
-    /// Of which subject; without it, of the host.
-    subject: Option<String>,
 }
 
 /// Does what blocks, and says what came of it.
@@ -75,8 +57,10 @@ pub(super) fn refused(error: &LeaseError) -> Response {
         | LeaseError::Type { .. }
         | LeaseError::Source { .. }
         | LeaseError::TooOld(_)
-        | LeaseError::Collected(_) => (StatusCode::UNPROCESSABLE_ENTITY, "unknown-fact"),
-        LeaseError::TooLong { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "too-long"),
+        | LeaseError::LongText { .. }
+        | LeaseError::Collected(_)
+        | LeaseError::Provided(_) => (StatusCode::UNPROCESSABLE_ENTITY, "unknown-fact"),
+        LeaseError::TooLong { .. } | LeaseError::Absurd(_) => (StatusCode::UNPROCESSABLE_ENTITY, "too-long"),
         LeaseError::NotApprover { .. }
         | LeaseError::Requester(_)
         | LeaseError::Labelled(_)
@@ -85,7 +69,9 @@ pub(super) fn refused(error: &LeaseError) -> Response {
         | LeaseError::Unknown(_) => (StatusCode::FORBIDDEN, "not-permitted"),
         LeaseError::Nothing(_) => (StatusCode::NOT_FOUND, "not-found"),
         LeaseError::Decided { .. } => (StatusCode::CONFLICT, "decided"),
-        LeaseError::HeldBack | LeaseError::TooMany => (StatusCode::TOO_MANY_REQUESTS, "too-many"),
+        LeaseError::HeldBack | LeaseError::TooMany | LeaseError::Sources { .. } | LeaseError::Flood(_) => {
+            (StatusCode::TOO_MANY_REQUESTS, "too-many")
+        }
         LeaseError::Ledger(_) | LeaseError::Kernel(_) => return internal(error),
     };
     failure(status, code, error.to_string())
@@ -186,45 +172,4 @@ async fn deny(
         Ok(request_answer(shared.deny(id, &by.person, body.note.as_deref())?))
     };
     blocking(deny).await
-}
-
-async fn facts(State(shared): State<Shared>) -> Answer<Facts> {
-    blocking(move || Ok(Facts { schema: Facts::SCHEMA.to_owned(), facts: shared.facts() })).await
-}
-
-/// Whether whoever asks may say something of a subject, or of the host, and who that is.
-fn about_fact(asking: &Asking, subject: Option<&String>) -> Result<By, LeaseError> {
-    Ok(asking.on(&subject.map_or(On::Machine, |subject| On::Subject(subject.clone())))?)
-}
-
-async fn set_fact(
-    State(shared): State<Shared>,
-    asking: Asking,
-    Body(request): Body<FactRequest>,
-) -> Answer<Facts> {
-    if request.source.is_empty() || request.source.len() > MAX_NAME {
-        return Err(invalid("a source has a name of at most 200 bytes"));
-    }
-    if request.seconds == Some(0) {
-        return Err(invalid("a fact lasts for a second at least"));
-    }
-    let set = move || {
-        let by = about_fact(&asking, request.subject.as_ref())?;
-        let facts = vec![shared.set_fact(&request, Duration::ZERO, by.text())?];
-        Ok(Facts { schema: Facts::SCHEMA.to_owned(), facts })
-    };
-    blocking(set).await
-}
-
-async fn unset_fact(
-    State(shared): State<Shared>,
-    asking: Asking,
-    Parameters(which): Parameters<Which>,
-) -> Answer<Facts> {
-    let unset = move || {
-        let by = about_fact(&asking, which.subject.as_ref())?;
-        let fact = shared.unset_fact(which.subject.as_deref(), &which.name, by.text())?;
-        Ok(Facts { schema: Facts::SCHEMA.to_owned(), facts: vec![fact] })
-    };
-    blocking(unset).await
 }

@@ -6,6 +6,7 @@ mod coverage;
 mod disarm;
 mod events;
 mod extract;
+mod facts;
 mod leases;
 mod mode;
 #[cfg(test)]

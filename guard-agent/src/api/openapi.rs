@@ -15,7 +15,8 @@ use std::path::{Path, PathBuf};
 pub(super) struct Operation {
     parameters: Vec<Value>,
     body: Option<Value>,
-    answer: Option<(&'static str, Value)>,
+    /// What is answered, by its type.
+    answers: Map<String, Value>,
     /// The handler has what it is asked on decided.
     pub(super) asks: bool,
     /// Of what comes in, and of what goes out.
@@ -34,7 +35,7 @@ impl Operation {
         Self {
             parameters: Vec::new(),
             body: None,
-            answer: None,
+            answers: Map::new(),
             asks: false,
             reads: settings().for_deserialize().into_generator(),
             writes: settings().for_serialize().into_generator(),
@@ -69,16 +70,17 @@ impl Operation {
         self.body = Some(self.reads.subschema_for::<T>().to_value());
     }
 
-    /// The answer.
+    /// The answer, or one of those that there are.
     pub(super) fn answer<T: JsonSchema>(&mut self, content: &'static str) {
-        self.answer = Some((content, self.writes.subschema_for::<T>().to_value()));
+        let schema = self.writes.subschema_for::<T>().to_value();
+        self.answers.insert(content.to_owned(), json!({ "schema": schema }));
     }
 
     /// The route, as OpenAPI has it.
     fn finish(&mut self, method: &str, path: &str, socket: &str, verb: Verb, on: &str) -> Value {
         let row = verb.row();
-        let (content, answer) =
-            self.answer.take().unwrap_or_else(|| panic!("{method} {path} answers nothing"));
+        let answers = std::mem::take(&mut self.answers);
+        assert!(!answers.is_empty(), "{method} {path} answers nothing");
         let words = path.split(['/', '{', '}', '-']).filter(|word| !word.is_empty());
         let id: Vec<&str> = [socket].into_iter().chain([method]).chain(words).collect();
         let mut operation = json!({
@@ -87,7 +89,7 @@ impl Operation {
             "summary": format!("Asks for `{}`{on}: {}.", row.name, row.says),
             "x-guard-action": row.name,
             "responses": {
-                "200": { "description": "It is so, or it was done.", "content": { content: { "schema": answer } } },
+                "200": { "description": "It is so, or it was done.", "content": answers },
                 "default": { "$ref": "#/components/responses/Refusal" },
             },
         });

@@ -12,6 +12,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, on};
 use axum::{Json, Router};
+use serde::Serialize;
 
 /// What a handler answers: this, or a refusal.
 pub(super) type Answer<T> = Result<Json<T>, Response>;
@@ -32,6 +33,21 @@ impl<T> Lines<T> {
 impl<T> IntoResponse for Lines<T> {
     fn into_response(self) -> Response {
         self.response
+    }
+}
+
+/// One `T`, or lines for whoever follows.
+pub(super) enum OrLines<T, L> {
+    One(Json<T>),
+    Lines(Lines<L>),
+}
+
+impl<T: Serialize, L> IntoResponse for OrLines<T, L> {
+    fn into_response(self) -> Response {
+        match self {
+            Self::One(one) => one.into_response(),
+            Self::Lines(lines) => lines.into_response(),
+        }
     }
 }
 
@@ -235,5 +251,13 @@ impl<T: Documented> Piece for Result<Lines<T>, Response> {
     #[cfg(test)]
     fn describe(to: &mut super::openapi::Operation) {
         to.answer::<T>("application/x-ndjson");
+    }
+}
+
+impl<T: Documented, L: Documented> Piece for Result<OrLines<T, L>, Response> {
+    #[cfg(test)]
+    fn describe(to: &mut super::openapi::Operation) {
+        to.answer::<T>("application/json");
+        to.answer::<L>("application/x-ndjson");
     }
 }

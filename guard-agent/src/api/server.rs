@@ -4,7 +4,7 @@ use super::access::{self, Door, Peer};
 use super::route::{Answer, Routes};
 use super::types::{Failure, Status};
 use super::users::{Counted, Limits, SharedUsers, Users};
-use super::{codes, coverage, disarm, events, leases, mode, policy, report, selftest, sessions, why};
+use super::{codes, coverage, disarm, events, facts, leases, mode, policy, report, selftest, sessions, why};
 use crate::daemon::{Caller, Shared, Who};
 use crate::kernel::{peer_groups, peer_process};
 use crate::policy::verbs::Verb;
@@ -78,6 +78,7 @@ pub(super) fn routes() -> Routes {
         .merge(coverage::routes())
         .merge(disarm::routes())
         .merge(events::routes())
+        .merge(facts::routes())
         .merge(leases::routes())
         .merge(policy::routes())
         .merge(mode::routes())

@@ -852,6 +852,40 @@ impl Facts {
     pub const SCHEMA: &str = "guard.facts/1";
 }
 
+/// How a fact changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum FactChangeKind {
+    /// It was known already when following began.
+    Known,
+    /// It was not known before from this source.
+    New,
+    /// Its value or its end is another one, or whether it counts.
+    Changed,
+    /// It ended, or was taken back.
+    Gone,
+}
+
+/// One line of `GET /v1/facts?follow=true`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct FactChange {
+    /// [`FactChange::SCHEMA`].
+    pub schema: String,
+    /// When that was noticed, RFC 3339 UTC.
+    pub at: String,
+    /// What happened to it.
+    pub change: FactChangeKind,
+    /// What it is, or was.
+    pub fact: Fact,
+}
+
+impl FactChange {
+    /// The schema of a line.
+    pub const SCHEMA: &str = "guard.fact-change/1";
+}
+
 /// Body of `GET /v1/denials/last` at the self-service socket: what a subject may know of its own last denial.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]

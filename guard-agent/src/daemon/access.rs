@@ -291,10 +291,12 @@ impl Shared {
             Principal::Subject(name) => name.as_str(),
             Principal::User { .. } => "",
         };
-        let known = (&engine.ledger, engine.collected());
+        // Without a live bundle nothing that was said counts.
+        let (Some(live), Some(known)) = (engine.live.as_ref(), engine.known()) else {
+            return Facts::default();
+        };
         let posture = leases::posture(&engine.modes, known, subject, &Openings::new(), &now);
         let holds = |end: Option<u64>| end.is_none_or(|end| now.boot < end);
-        let live = engine.live.as_ref();
         Facts {
             leases: posture
                 .leases
@@ -308,7 +310,7 @@ impl Shared {
                 .filter(|(_, one)| holds(one.end))
                 .map(|(name, one)| (name, one.value))
                 .collect(),
-            windows: live.map(|live| windows::open_at(live.bundle.schedules(), now.wall)).unwrap_or_default(),
+            windows: windows::open_at(live.bundle.schedules(), now.wall),
             ..Facts::default()
         }
     }

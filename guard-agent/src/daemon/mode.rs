@@ -1,6 +1,7 @@
 //! Setting a subject's mode: from the next operation on, and until its end with nobody's help.
 
 use super::engine::Engine;
+use super::facts::Known;
 use super::leases;
 use super::modes::{Now, Wanted};
 use super::windows;
@@ -8,6 +9,7 @@ use crate::api::types::{ModeRequest, ModeSet};
 use crate::kernel::KernelError;
 use crate::policy::{Bundle, Compiled, Posture};
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Why a subject's mode was not set. It is what it was.
@@ -60,13 +62,9 @@ impl Engine {
             }
         }
         let before = self.modes.set(&wanted, &now)?;
-        let posture = leases::posture(
-            &self.modes,
-            (&self.ledger, &self.told.collected),
-            &wanted.subject,
-            &windows,
-            &now,
-        );
+        let bundle = Arc::clone(&live.bundle);
+        let known = Known { bundle: &bundle, ledger: &self.ledger, collected: &self.told.collected };
+        let posture = leases::posture(&self.modes, known, &wanted.subject, &windows, &now);
         // The sessions that have rows of their own are the subject as well.
         let Some(live) = &mut self.live else { return Err(unknown()) };
         let seated = seats.iter().filter(|seat| seat.subject == request.subject).map(|seat| seat.row);
@@ -86,13 +84,7 @@ impl Engine {
             if let Err(error) = self.modes.restore(before) {
                 tracing::error!("the mode of {} is stored and not in force: {error}", wanted.subject);
             }
-            let earlier = leases::posture(
-                &self.modes,
-                (&self.ledger, &self.told.collected),
-                &wanted.subject,
-                &windows,
-                &now,
-            );
+            let earlier = leases::posture(&self.modes, known, &wanted.subject, &windows, &now);
             if let Err(error) = put(&earlier) {
                 tracing::error!("some sessions of {} are in another mode than it: {error}", wanted.subject);
             }
@@ -117,8 +109,8 @@ impl Engine {
             if self.modes.get(&name, &now).is_none() && !compiled.asks_for_posture(id) {
                 continue;
             }
-            let posture =
-                leases::posture(&self.modes, (&self.ledger, &self.told.collected), &name, &windows, &now);
+            let known = Known { bundle, ledger: &self.ledger, collected: &self.told.collected };
+            let posture = leases::posture(&self.modes, known, &name, &windows, &now);
             if let Some(outcomes) = compiled.outcomes(id, &posture, now.boot) {
                 compiled.generation.set_outcomes(id, &outcomes);
             }

@@ -60,7 +60,9 @@ impl Engine {
         });
         // What the agent finds out by itself is not remembered: as it is now.
         let mut posture = held.posture;
-        for (name, value) in collectors::collect(bundle) {
+        let declared = bundle.facts();
+        posture.retain(|name, value| declared.get(name).is_some_and(|example| example.is_like(value)));
+        for (name, value) in collectors::collect(bundle, &self.found) {
             posture.remove(&name);
             posture.extend(value.map(|value| (name, value)));
         }

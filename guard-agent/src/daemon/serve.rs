@@ -101,7 +101,8 @@ impl Shared {
     fn follow(&self, engine: &Engine) {
         *self.renderer.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(renderer(engine));
         self.access.lock().unwrap_or_else(PoisonError::into_inner).gate = Arc::new(gate(engine));
-        self.awaited.send_replace(engine.awaited());
+        // What of it counts depends on the bundle.
+        self.ledger_changed(engine);
     }
 
     /// What the daemon waits for, and when that changes.
@@ -334,15 +335,20 @@ impl Shared {
     /// Tells the kernel what holds of subjects and until when, in the background: if that is due, or anyway.
     pub(super) fn keep_posture(&self, anyway: bool) {
         let shared = self.clone();
-        tokio::task::spawn_blocking(move || {
-            let mut engine = shared.engine();
-            if (anyway || engine.posture_is_due())
-                && let Err(error) = engine.tell_posture()
-            {
-                tracing::error!("windows, leases and facts are as they were told before: {error}");
-            }
-            shared.awaited.send_replace(engine.awaited());
-        });
+        tokio::task::spawn_blocking(move || shared.keep_posture_now(anyway));
+    }
+
+    /// The same at once, by whoever may wait.
+    pub(super) fn keep_posture_now(&self, anyway: bool) {
+        let mut engine = self.engine();
+        if !anyway && !engine.posture_is_due() {
+            self.awaited.send_replace(engine.awaited());
+            return;
+        }
+        if let Err(error) = engine.tell_posture() {
+            tracing::error!("windows, leases and facts are as they were told before: {error}");
+        }
+        self.ledger_changed(&engine);
     }
 
     /// Finds out which sessions have ended, in the background.

@@ -159,7 +159,8 @@ impl LabelReader {
     }
 }
 
-fn pidfd(pid: i32) -> io::Result<OwnedFd> {
+/// A descriptor of a process, which means that one even when its number is given to another (pidfd_open(2)).
+pub(crate) fn pidfd(pid: i32) -> io::Result<OwnedFd> {
     // SAFETY: the call takes two numbers.
     let descriptor = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
     if descriptor < 0 {

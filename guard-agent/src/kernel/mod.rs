@@ -32,6 +32,7 @@ pub use clock::{ClockWatch, clock_is_synchronised};
 pub use diagnostics::Diagnostics;
 pub use error::KernelError;
 pub use events::{EventStream, Seen};
+pub(crate) use labels::pidfd;
 pub use labels::{LabelReader, has_ended, peer_groups, peer_process};
 pub use load::{Kernel, ProgramInfo};
 pub use pins::{PinError, Pins, disarm, is_armed};

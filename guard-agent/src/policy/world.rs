@@ -22,6 +22,22 @@ pub enum FactValue {
     Bool(bool),
 }
 
+impl FactValue {
+    /// Its type, as a schema calls it.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Long(_) => "Long",
+            Self::String(_) => "String",
+            Self::Bool(_) => "Bool",
+        }
+    }
+
+    /// Whether another value is of the same type.
+    pub fn is_like(&self, other: &Self) -> bool {
+        std::mem::discriminant(self) == std::mem::discriminant(other)
+    }
+}
+
 /// Who is at the other end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Peer {
