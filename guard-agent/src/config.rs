@@ -1,6 +1,9 @@
 //! The daemon's configuration file.
 
 use crate::bundle::TrustConfig;
+use crate::collect::network::Networks;
+use crate::collect::provider::{self, Providers};
+use crate::roles::Roles;
 use serde::{Deserialize, Deserializer};
 use std::path::{Path, PathBuf};
 
@@ -25,6 +28,15 @@ pub struct Config {
     /// Whose signatures count.
     #[serde(default)]
     pub trust: TrustConfig,
+    /// Who may ask for what, besides root.
+    #[serde(default)]
+    pub roles: Roles,
+    /// Networks that this host can be in, by how they look from inside.
+    #[serde(default)]
+    pub networks: Networks,
+    /// Commands that say facts.
+    #[serde(default)]
+    pub providers: Providers,
 }
 
 fn pins() -> Option<PathBuf> {
@@ -75,12 +87,26 @@ impl Config {
             .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
         let mut config: Self = toml::from_str(&text)
             .map_err(|error| ConfigError::Invalid { path: path.to_owned(), message: error.to_string() })?;
+        config.check().map_err(|message| ConfigError::Invalid { path: path.to_owned(), message })?;
         let base = path.parent().unwrap_or(Path::new("."));
         for part in [&mut config.bundle, &mut config.run_dir, &mut config.state_dir, &mut config.trust.dir] {
             *part = base.join(&*part);
         }
         config.pins = config.pins.map(|pins| base.join(pins));
         Ok(config)
+    }
+
+    /// Looks for what no configuration can mean.
+    fn check(&self) -> Result<(), String> {
+        for (name, signature) in &self.networks {
+            if name.is_empty() || name.len() > 64 || name.contains(char::is_control) {
+                return Err(format!("[networks.{name:?}]: a name has from 1 to 64 bytes"));
+            }
+            if !signature.says_something() {
+                return Err(format!("[networks.{name}]: write gateway, gateway_mac or prefix"));
+            }
+        }
+        provider::check(&self.providers)
     }
 
     /// Path of the admin socket.
@@ -141,6 +167,35 @@ mod tests {
         assert_eq!(pins("").as_deref(), Some(Path::new("/sys/fs/bpf/guard")));
         assert_eq!(pins("pins = \"none\"\n"), None);
         assert_eq!(pins("pins = \"/sys/fs/bpf/x\"\n").as_deref(), Some(Path::new("/sys/fs/bpf/x")));
+    }
+
+    #[test]
+    fn roles_have_members_and_nobody_has_one_by_default() {
+        let config = read("bundle = \"policy\"\n[roles]\nresponder = [\"group:oncall\"]\n").unwrap();
+        assert!(!config.roles.is_empty() && config.roles.names().eq(["responder"]));
+        assert!(read("bundle = \"policy\"\n").unwrap().roles.is_empty());
+        let error = read("bundle = \"policy\"\n[roles]\nresponder = [\"oncall\"]\n").unwrap_err().to_string();
+        assert!(error.contains("group:NAME") && error.contains("line 2"), "{error}");
+    }
+
+    #[test]
+    fn networks_and_providers_are_read_and_checked() {
+        let config = read("bundle = \"policy\"\n").unwrap();
+        assert!(config.networks.is_empty() && config.providers.is_empty());
+        let config = read("bundle = \"policy\"\n[networks.office]\ngateway = \"10.1.0.1\"\n").unwrap();
+        assert!(config.networks.contains_key("office"));
+        for (wrong, says) in [
+            ("[networks.office]\n", "write gateway"),
+            ("[networks.office]\ndns = [\"10.1.0.53\"]\n", "write gateway"),
+            ("[networks.\"\"]\ngateway = \"10.1.0.1\"\n", "1 to 64"),
+            (
+                "[providers.edr]\ncommand = []\nuser = \"x\"\nfacts = [\"x\"]\ninterval = \"1m\"\n",
+                "whole path",
+            ),
+        ] {
+            let error = read(&format!("bundle = \"policy\"\n{wrong}")).unwrap_err().to_string();
+            assert!(error.contains(says), "{error}");
+        }
     }
 
     #[test]

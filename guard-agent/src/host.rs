@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -19,6 +19,10 @@ pub(crate) use answers::Asked;
 
 /// Where this host's resolvers are configured.
 const RESOLVERS: &str = "/etc/resolv.conf";
+/// Where systemd-resolved listens, and the resolvers that it asks (systemd-resolved.service(8)).
+const STUBS: [IpAddr; 2] =
+    [IpAddr::V4(Ipv4Addr::new(127, 0, 0, 53)), IpAddr::V4(Ipv4Addr::new(127, 0, 0, 54))];
+const UPSTREAM: &str = "/run/systemd/resolve/resolv.conf";
 
 /// One line of `/proc/self/mountinfo`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -192,6 +196,19 @@ fn unescape(field: &[u8]) -> Vec<u8> {
 /// The resolvers this host is configured with now; none without a configuration.
 fn read_resolvers() -> io::Result<Vec<IpAddr>> {
     match std::fs::read_to_string(RESOLVERS) {
+        Ok(text) => Ok(parse_resolvers(&text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
+/// The resolvers that this host uses: where its programs are told to ask systemd-resolved, those that it asks.
+pub(crate) fn used_resolvers() -> io::Result<Vec<IpAddr>> {
+    let told = read_resolvers()?;
+    if told.is_empty() || !told.iter().all(|address| STUBS.contains(address)) {
+        return Ok(told);
+    }
+    match std::fs::read_to_string(UPSTREAM) {
         Ok(text) => Ok(parse_resolvers(&text)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
         Err(error) => Err(error),

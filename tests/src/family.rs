@@ -13,11 +13,11 @@ use crate::report::{Effort, Report, Verdict};
 use crate::threats::Entry;
 use crate::{
     admin, attributes, caches, canary, checks, coverage, credentials, deputies, doors, escape, exactness,
-    examples, exec, failures, families, file, first_hour, flood, generations, hostile, identity, image,
-    includes, interpreter, layout, leases, lifecycle, listening, machine, mode, mounts, names, network,
-    nspawn, own_tmpfs, packaged, path, pins, podman, process, programs, quickstart, quiet, reference,
-    requirements, ring, running, sctp, selector, self_protection, selftest, sending, session, shadow,
-    starters, stdio, store, successor, systemd, unix, unused, users, using, why, windows,
+    examples, exec, facts, failures, families, file, first_hour, flood, generations, hostile, identity,
+    image, includes, interpreter, layout, leases, lifecycle, listening, machine, mode, mounts, names,
+    network, nspawn, own_tmpfs, packaged, path, pins, podman, process, programs, quickstart, quiet,
+    reference, requirements, ring, roles, running, sctp, selector, self_protection, selftest, sending,
+    session, shadow, starters, stdio, store, successor, systemd, unix, unused, users, using, why, windows,
 };
 
 /// One test: run once without Guard and once under it.
@@ -155,6 +155,8 @@ const FAMILIES: &[Family] = &[
             mode::PART,
             pins::PART,
             leases::PART,
+            roles::PART,
+            facts::PART,
             using::PART,
             examples::PART,
             windows::PART,
@@ -178,6 +180,7 @@ const FAMILIES: &[Family] = &[
     },
     Family { name: "systemd", place: Place::Systemd, has_daemon: true, parts: &[systemd::PART] },
     Family { name: "packaged", place: Place::Systemd, has_daemon: false, parts: &[packaged::PART] },
+    Family { name: "units", place: Place::Systemd, has_daemon: false, parts: &[facts::UNITS] },
     Family { name: "first-hour", place: Place::Systemd, has_daemon: false, parts: &[first_hour::PART] },
     Family {
         name: "without-bpf",

@@ -10,6 +10,7 @@ use crate::policy::{Bundle, Diagnostic, EffectivePolicy, Lift, Oracle, Resource,
 
 /// A policy, as an answer names it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Named {
     /// Its name.
     pub id: String,
@@ -38,6 +39,7 @@ impl Named {
 
 /// The permit that comes nearest to what was denied.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Nearest {
     /// The policy.
     #[serde(flatten)]
@@ -48,6 +50,7 @@ pub struct Nearest {
 
 /// The answer to one decision.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Finding {
     /// The subject.
     pub subject: String,
@@ -114,7 +117,8 @@ fn not_enforced(action: &str) -> Option<String> {
         Some(Coverage::Enforced) => None,
         Some(Coverage::Partly(text)) => Some(text.to_owned()),
         Some(Coverage::NotYet) => Some("nothing decides it in this version, so it goes through".to_owned()),
-        None => Some("Guard's own API does not ask policy in this version".to_owned()),
+        // Guard's own, which the agent decides.
+        None => None,
     }
 }
 

@@ -9,6 +9,7 @@ use guard_common::tables::Attributes;
 use super::diff::{Change, Diff, Sign};
 use crate::host::Host;
 use crate::policy::survey::State;
+use crate::policy::verbs::Verb;
 use crate::policy::{
     Bundle, Diagnostic, Diagnostics, Facts, Oracle, Request, Resource, Verdict, known_actions,
 };
@@ -98,14 +99,11 @@ fn state(verdict: &Verdict) -> State {
     }
 }
 
-/// Action names live as long as the program: the kernel's in its table, Guard's own in the schema,
-/// which is fixed.
+/// Action names live as long as the program: the kernel's and Guard's own are in tables.
 fn static_name(name: &str) -> &'static str {
-    const OWN: [&str; 5] =
-        ["guard.quarantine", "guard.release", "guard.inspect", "guard.request", "guard.adopt"];
     Action::from_name(name)
         .map(|action| action.row().name)
-        .or_else(|| OWN.into_iter().find(|own| *own == name))
+        .or_else(|| Verb::from_name(name).map(Verb::name))
         .unwrap_or("guard.*")
 }
 

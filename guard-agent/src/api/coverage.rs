@@ -1,21 +1,18 @@
 //! `GET /v1/coverage`: what is decided on this kernel.
 
-use super::server::{answer, failure};
+use super::route::{Answer, Routes};
+use super::server::{blocking, internal};
+use super::types::CoverageReport;
 use crate::daemon::Shared;
-use axum::Router;
+use crate::policy::verbs::Verb;
 use axum::extract::State;
-use axum::http::StatusCode;
-use axum::response::Response;
-use axum::routing::get;
+use std::convert::Infallible;
 
 /// The routes.
-pub(super) fn routes() -> Router<Shared> {
-    Router::new().route("/v1/coverage", get(coverage))
+pub(super) fn routes() -> Routes {
+    Routes::new().get("/v1/coverage", Verb::View, coverage)
 }
 
-async fn coverage(State(shared): State<Shared>) -> Response {
-    match tokio::task::spawn_blocking(move || shared.coverage()).await {
-        Ok(report) => answer(report),
-        Err(error) => failure(StatusCode::INTERNAL_SERVER_ERROR, "internal", error.to_string()),
-    }
+async fn coverage(State(shared): State<Shared>) -> Answer<CoverageReport> {
+    blocking(move || Ok::<_, Infallible>(shared.coverage()), internal).await
 }

@@ -1,16 +1,16 @@
 //! `GET /v1/events`: what is remembered, what happens, or the one and then the other.
 
 use super::extract::Parameters;
-use super::server::{failure, invalid};
+use super::route::{Lines, Routes};
+use super::server::{internal, invalid};
 use crate::daemon::Shared;
-use crate::events::{Dropped, Record, time};
+use crate::events::{Dropped, Lost, Missing, Record, time};
+use crate::policy::verbs::Verb;
 use crate::store::Filter;
-use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
 use futures_util::{Stream, StreamExt, stream};
 use guard_common::action::expand;
 use serde::Deserialize;
@@ -23,12 +23,29 @@ use tokio::sync::broadcast::error::RecvError;
 const MAX_ROWS: usize = 100_000;
 
 /// The routes.
-pub(super) fn routes() -> Router<Shared> {
-    Router::new().route("/v1/events", get(events))
+pub(super) fn routes() -> Routes {
+    Routes::new().get("/v1/events", Verb::View, events)
+}
+
+/// One line of the answer.
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(test, schemars(rename = "EventLine"))]
+#[cfg_attr(test, schemars(untagged))]
+#[expect(dead_code, reason = "lines are written as text; this says what they are")]
+enum Line {
+    /// An event.
+    Event(Box<Record>),
+    /// Events that the kernel had no room for.
+    Lost(Lost),
+    /// Events that this reader was too slow for.
+    Dropped(Dropped),
+    /// What the memory lacks.
+    Missing(Missing),
 }
 
 /// Query of `GET /v1/events`.
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 struct Query {
     /// Go on with what happens until the client leaves. What is remembered comes before it only if
@@ -68,10 +85,13 @@ impl Query {
     }
 }
 
-async fn events(State(shared): State<Shared>, Parameters(query): Parameters<Query>) -> Response {
+async fn events(
+    State(shared): State<Shared>,
+    Parameters(query): Parameters<Query>,
+) -> Result<Lines<Line>, Response> {
     let filter = match query.filter() {
         Ok(filter) => filter,
-        Err(why) => return invalid(&why),
+        Err(why) => return Err(invalid(&why)),
     };
     // Before the past is read, so that nothing falls between the two.
     let receiver = query.follow.then(|| shared.subscribe());
@@ -89,16 +109,15 @@ async fn events(State(shared): State<Shared>, Parameters(query): Parameters<Quer
                 }
                 lines
             }
-            Ok(Err(error)) => {
-                return failure(StatusCode::INTERNAL_SERVER_ERROR, "internal", error.to_string());
-            }
-            Err(error) => return failure(StatusCode::INTERNAL_SERVER_ERROR, "internal", error.to_string()),
+            Ok(Err(error)) => return Err(internal(&error)),
+            Err(error) => return Err(internal(&error)),
         }
     };
     let live = stream::iter(receiver).flat_map(move |receiver| live(receiver, filter.clone()));
     let lines = stream::iter(past).chain(live);
     let body = lines.map(|line| Ok::<_, Infallible>(Bytes::from(line + "\n")));
-    ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(body)).into_response()
+    let response = ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(body));
+    Ok(Lines::new(response.into_response()))
 }
 
 /// What happens from now on and passes the filter, and what this reader missed of it.

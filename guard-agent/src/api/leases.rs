@@ -1,38 +1,36 @@
-//! `/v1/leases`, `/v1/requests` and `/v1/facts`: what was granted, what is asked for, what is known.
+//! `/v1/leases` and `/v1/requests`: what was granted, what is asked for.
 
+use super::access::{self, Asking};
 use super::extract::{Body, Parameters};
-use super::policy::{MAX_REASON, caller};
-use super::server::{Peer, answer, failure, invalid};
+use super::policy::MAX_REASON;
+use super::route::{Answer, Routes};
+use super::server::{self, failure, internal, invalid};
 use super::types::{
-    ApproveRequest, DenyRequest, FactRequest, Facts, LeaseAnswer, LeaseRequest, Leases, RenewRequest,
-    RequestAnswer, Requests,
+    ApproveRequest, DenyRequest, LeaseAnswer, LeaseRequest, Leases, RenewRequest, RequestAnswer, Requests,
 };
-use crate::daemon::{LeaseError, Person, Shared, human, terminal_of};
-use axum::Router;
-use axum::extract::{ConnectInfo, Path, State};
+use crate::daemon::{By, LeaseError, Shared};
+use crate::policy::On;
+use crate::policy::verbs::Verb;
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::Response;
-use axum::routing::{get, post};
-use serde::{Deserialize, Serialize};
-use std::time::Duration;
-
-/// Bytes of a name or a source, at most.
-const MAX_NAME: usize = 200;
+use serde::Deserialize;
 
 /// The routes.
-pub(super) fn routes() -> Router<Shared> {
-    Router::new()
-        .route("/v1/leases", get(leases).post(grant))
-        .route("/v1/leases/{id}/renew", post(renew))
-        .route("/v1/leases/{id}/revoke", post(revoke))
-        .route("/v1/requests", get(requests))
-        .route("/v1/requests/{id}", get(request))
-        .route("/v1/requests/{id}/approve", post(approve))
-        .route("/v1/requests/{id}/deny", post(deny))
-        .route("/v1/facts", get(facts).post(set_fact).delete(unset_fact))
+pub(super) fn routes() -> Routes {
+    Routes::new()
+        .get("/v1/leases", Verb::View, leases)
+        .post_each("/v1/leases", Verb::Lease, grant)
+        .post_each("/v1/leases/{id}/renew", Verb::Lease, renew)
+        .post_each("/v1/leases/{id}/revoke", Verb::Lease, revoke)
+        .get("/v1/requests", Verb::View, requests)
+        .get("/v1/requests/{id}", Verb::View, request)
+        .post_each("/v1/requests/{id}/approve", Verb::Approve, approve)
+        .post_each("/v1/requests/{id}/deny", Verb::Approve, deny)
 }
 
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 struct All {
     /// Also those that do not count any more.
@@ -40,47 +38,17 @@ struct All {
     all: bool,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Which {
-    name: String,
-    subject: Option<String>,
-}
-
-/// Who is at the other end, as it is written down.
-pub(super) fn person(peer: &Peer) -> Option<Person> {
-    let (uid, pid) = (peer.uid?, peer.pid?);
-    let login = human(pid);
-    let tty = terminal_of(pid);
-    let text = tty.map_or_else(|| caller(peer), |tty| format!("{} on {tty}", caller(peer)));
-    Some(Person { uid, login, pid, text })
-}
-
 /// Does what blocks, and says what came of it.
-pub(super) async fn blocking<T: Serialize + Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     action: impl FnOnce() -> Result<T, LeaseError> + Send + 'static,
-) -> Response {
-    match tokio::task::spawn_blocking(action).await {
-        Ok(Ok(body)) => answer(body),
-        Ok(Err(error)) => refused(&error),
-        Err(error) => failure(StatusCode::INTERNAL_SERVER_ERROR, "internal", error.to_string()),
-    }
-}
-
-/// The same for whoever has to be known.
-async fn by_person<T: Serialize + Send + 'static>(
-    peer: Peer,
-    action: impl FnOnce(&Person) -> Result<T, LeaseError> + Send + 'static,
-) -> Response {
-    match person(&peer) {
-        Some(person) => blocking(move || action(&person)).await,
-        None => failure(StatusCode::FORBIDDEN, "not-permitted", "the caller cannot be identified".to_owned()),
-    }
+) -> Answer<T> {
+    server::blocking(action, refused).await
 }
 
 /// An error in the API's words.
 pub(super) fn refused(error: &LeaseError) -> Response {
     let (status, code) = match error {
+        LeaseError::Access(error) => return access::refused(error),
         LeaseError::NoSubject(_) => (StatusCode::UNPROCESSABLE_ENTITY, "unknown-subject"),
         LeaseError::NoLease(..) | LeaseError::Useless { .. } | LeaseError::Uses(_) => {
             (StatusCode::UNPROCESSABLE_ENTITY, "unknown-lease")
@@ -89,8 +57,10 @@ pub(super) fn refused(error: &LeaseError) -> Response {
         | LeaseError::Type { .. }
         | LeaseError::Source { .. }
         | LeaseError::TooOld(_)
-        | LeaseError::Collected(_) => (StatusCode::UNPROCESSABLE_ENTITY, "unknown-fact"),
-        LeaseError::TooLong { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "too-long"),
+        | LeaseError::LongText { .. }
+        | LeaseError::Collected(_)
+        | LeaseError::Provided(_) => (StatusCode::UNPROCESSABLE_ENTITY, "unknown-fact"),
+        LeaseError::TooLong { .. } | LeaseError::Absurd(_) => (StatusCode::UNPROCESSABLE_ENTITY, "too-long"),
         LeaseError::NotApprover { .. }
         | LeaseError::Requester(_)
         | LeaseError::Labelled(_)
@@ -99,8 +69,10 @@ pub(super) fn refused(error: &LeaseError) -> Response {
         | LeaseError::Unknown(_) => (StatusCode::FORBIDDEN, "not-permitted"),
         LeaseError::Nothing(_) => (StatusCode::NOT_FOUND, "not-found"),
         LeaseError::Decided { .. } => (StatusCode::CONFLICT, "decided"),
-        LeaseError::HeldBack | LeaseError::TooMany => (StatusCode::TOO_MANY_REQUESTS, "too-many"),
-        LeaseError::Ledger(_) | LeaseError::Kernel(_) => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
+        LeaseError::HeldBack | LeaseError::TooMany | LeaseError::Sources { .. } | LeaseError::Flood(_) => {
+            (StatusCode::TOO_MANY_REQUESTS, "too-many")
+        }
+        LeaseError::Ledger(_) | LeaseError::Kernel(_) => return internal(error),
     };
     failure(status, code, error.to_string())
 }
@@ -114,107 +86,90 @@ pub(super) fn request_answer(request: crate::ledger::Request) -> RequestAnswer {
     RequestAnswer { schema: RequestAnswer::SCHEMA.to_owned(), request }
 }
 
-async fn leases(State(shared): State<Shared>, Parameters(query): Parameters<All>) -> Response {
-    let list = move || Ok(Leases { schema: Leases::SCHEMA.to_owned(), leases: shared.leases(query.all)? });
-    blocking(list).await
+async fn leases(State(shared): State<Shared>, Parameters(query): Parameters<All>) -> Answer<Leases> {
+    blocking(move || Ok(Leases { schema: Leases::SCHEMA.to_owned(), leases: shared.leases(query.all)? }))
+        .await
+}
+
+/// Whether whoever asks may have a lease of this name granted, changed or ended, and who that is.
+fn about_lease(asking: &Asking, name: &str) -> Result<By, LeaseError> {
+    Ok(asking.on(&On::Approval(name.to_owned()))?)
 }
 
 async fn grant(
     State(shared): State<Shared>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
+    asking: Asking,
     Body(request): Body<LeaseRequest>,
-) -> Response {
+) -> Answer<LeaseAnswer> {
     if request.reason.as_ref().is_some_and(|reason| reason.len() > MAX_REASON) {
-        return invalid("a reason has at most 1000 bytes");
+        return Err(invalid("a reason has at most 1000 bytes"));
     }
-    by_person(peer, move |person| Ok(lease(shared.grant(&request, person)?))).await
+    let grant = move || {
+        let by = about_lease(&asking, &request.name)?;
+        Ok(lease(shared.grant(&request, &by.person)?))
+    };
+    blocking(grant).await
 }
 
 async fn renew(
     State(shared): State<Shared>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
+    asking: Asking,
     Path(id): Path<i64>,
     Body(request): Body<RenewRequest>,
-) -> Response {
-    by_person(peer, move |person| Ok(lease(shared.renew(id, request.seconds, person)?))).await
+) -> Answer<LeaseAnswer> {
+    let renew = move || {
+        let by = about_lease(&asking, &shared.lease(id)?.name)?;
+        Ok(lease(shared.renew(id, request.seconds, &by.person)?))
+    };
+    blocking(renew).await
 }
 
-async fn revoke(
-    State(shared): State<Shared>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
-    Path(id): Path<i64>,
-) -> Response {
-    by_person(peer, move |person| Ok(lease(shared.revoke(id, person)?))).await
+async fn revoke(State(shared): State<Shared>, asking: Asking, Path(id): Path<i64>) -> Answer<LeaseAnswer> {
+    let revoke = move || {
+        let by = about_lease(&asking, &shared.lease(id)?.name)?;
+        Ok(lease(shared.revoke(id, &by.person)?))
+    };
+    blocking(revoke).await
 }
 
-async fn requests(State(shared): State<Shared>, Parameters(query): Parameters<All>) -> Response {
+async fn requests(State(shared): State<Shared>, Parameters(query): Parameters<All>) -> Answer<Requests> {
     let list =
         move || Ok(Requests { schema: Requests::SCHEMA.to_owned(), requests: shared.requests(query.all)? });
     blocking(list).await
 }
 
-async fn request(State(shared): State<Shared>, Path(id): Path<i64>) -> Response {
+async fn request(State(shared): State<Shared>, Path(id): Path<i64>) -> Answer<RequestAnswer> {
     blocking(move || Ok(request_answer(shared.request(id)?))).await
 }
 
 async fn approve(
     State(shared): State<Shared>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
+    asking: Asking,
     Path(id): Path<i64>,
     Body(body): Body<ApproveRequest>,
-) -> Response {
+) -> Answer<RequestAnswer> {
     if body.shown.len() > 16 * MAX_REASON {
-        return invalid("what was shown is too long");
+        return Err(invalid("what was shown is too long"));
     }
-    by_person(peer, move |person| Ok(request_answer(shared.approve(id, person, &body.shown)?))).await
+    let approve = move || {
+        let by = about_lease(&asking, &shared.request(id)?.lease)?;
+        Ok(request_answer(shared.approve(id, &by.person, &body.shown)?))
+    };
+    blocking(approve).await
 }
 
 async fn deny(
     State(shared): State<Shared>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
+    asking: Asking,
     Path(id): Path<i64>,
     Body(body): Body<DenyRequest>,
-) -> Response {
+) -> Answer<RequestAnswer> {
     if body.note.as_ref().is_some_and(|note| note.len() > MAX_REASON) {
-        return invalid("a note has at most 1000 bytes");
+        return Err(invalid("a note has at most 1000 bytes"));
     }
-    by_person(peer, move |person| Ok(request_answer(shared.deny(id, person, body.note.as_deref())?))).await
-}
-
-async fn facts(State(shared): State<Shared>) -> Response {
-    blocking(move || Ok(Facts { schema: Facts::SCHEMA.to_owned(), facts: shared.facts() })).await
-}
-
-async fn set_fact(
-    State(shared): State<Shared>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
-    Body(request): Body<FactRequest>,
-) -> Response {
-    if request.source.is_empty() || request.source.len() > MAX_NAME {
-        return invalid("a source has a name of at most 200 bytes");
-    }
-    if request.seconds == Some(0) {
-        return invalid("a fact lasts for a second at least");
-    }
-    let by = caller(&peer);
-    let set = move || {
-        Ok(Facts {
-            schema: Facts::SCHEMA.to_owned(),
-            facts: vec![shared.set_fact(&request, Duration::ZERO, &by)?],
-        })
+    let deny = move || {
+        let by = about_lease(&asking, &shared.request(id)?.lease)?;
+        Ok(request_answer(shared.deny(id, &by.person, body.note.as_deref())?))
     };
-    blocking(set).await
-}
-
-async fn unset_fact(
-    State(shared): State<Shared>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
-    Parameters(which): Parameters<Which>,
-) -> Response {
-    let by = caller(&peer);
-    let unset = move || {
-        let fact = shared.unset_fact(which.subject.as_deref(), &which.name, &by)?;
-        Ok(Facts { schema: Facts::SCHEMA.to_owned(), facts: vec![fact] })
-    };
-    blocking(unset).await
+    blocking(deny).await
 }

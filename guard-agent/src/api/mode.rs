@@ -1,62 +1,71 @@
 //! `/v1/mode`: another mode than the bundle's, for a while.
 
+use super::access::{self, Asking};
 use super::extract::Body;
-use super::policy::{MAX_REASON, caller};
-use super::server::{Peer, answer, failure, invalid};
-use super::types::ModeRequest;
-use crate::daemon::{ModeError, Shared};
-use axum::Router;
-use axum::extract::{ConnectInfo, State};
+use super::policy::MAX_REASON;
+use super::route::{Answer, Routes};
+use super::server::{blocking, failure, internal, invalid};
+use super::types::{ModeRequest, ModeSet};
+use crate::daemon::{AccessError, ModeError, Shared};
+use crate::policy::On;
+use crate::policy::verbs::Verb;
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
-use axum::routing::post;
 
 /// Longest time that a mode can be set for: thirty days.
 const LONGEST: u64 = 30 * 24 * 60 * 60;
 
 /// The routes.
-pub(super) fn routes() -> Router<Shared> {
-    Router::new().route("/v1/mode", post(set))
+pub(super) fn routes() -> Routes {
+    Routes::new().post_each("/v1/mode", Verb::Mode, set)
+}
+
+/// Why it was not set.
+enum Refused {
+    Access(AccessError),
+    Mode(ModeError),
 }
 
 async fn set(
     State(shared): State<Shared>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
+    asking: Asking,
     Body(request): Body<ModeRequest>,
-) -> Response {
+) -> Answer<ModeSet> {
     if request.mode.is_some() && !(1..=LONGEST).contains(&request.seconds) {
-        return invalid("a mode is set for a second to thirty days");
+        return Err(invalid("a mode is set for a second to thirty days"));
     }
     if request.reason.as_ref().is_some_and(|reason| reason.len() > MAX_REASON) {
-        return invalid("a reason has at most 1000 bytes");
+        return Err(invalid("a reason has at most 1000 bytes"));
     }
-    let by = caller(&peer);
-    let result = tokio::task::spawn_blocking(move || {
-        let set = shared.set_mode(&request, &by);
-        if let Ok(set) = &set {
-            tracing::warn!(
-                subject = set.subject,
-                mode = set.mode.name(),
-                until = set.until,
-                by,
-                reason = request.reason,
-                "the mode of a subject was set"
-            );
-        }
-        set
-    });
-    let (status, code, message) = match result.await {
-        Ok(Ok(set)) => return answer(set),
-        Ok(Err(error)) => {
-            let (status, code) = match error {
-                ModeError::NoSubject(_) => (StatusCode::UNPROCESSABLE_ENTITY, "unknown-subject"),
-                ModeError::NoReason(_) => (StatusCode::UNPROCESSABLE_ENTITY, "no-reason"),
-                ModeError::Unconfirmed(_) => (StatusCode::UNPROCESSABLE_ENTITY, ModeRequest::UNCONFIRMED),
-                _ => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
-            };
-            (status, code, error.to_string())
-        }
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, "internal", error.to_string()),
+    let set = move || {
+        let by = asking.on(&On::Subject(request.subject.clone())).map_err(Refused::Access)?;
+        let set = shared.set_mode(&request, by.text()).map_err(Refused::Mode)?;
+        tracing::warn!(
+            subject = set.subject,
+            mode = set.mode.name(),
+            until = set.until,
+            by = by.text(),
+            reason = request.reason,
+            "the mode of a subject was set"
+        );
+        Ok(set)
     };
-    failure(status, code, message)
+    blocking(set, refused).await
+}
+
+fn refused(error: &Refused) -> Response {
+    let error = match error {
+        Refused::Access(error) => return access::refused(error),
+        Refused::Mode(error) => error,
+    };
+    let text = error.to_string();
+    match error {
+        ModeError::NoSubject(_) => failure(StatusCode::UNPROCESSABLE_ENTITY, "unknown-subject", text),
+        ModeError::NoReason(_) => failure(StatusCode::UNPROCESSABLE_ENTITY, "no-reason", text),
+        ModeError::Unconfirmed(_) => {
+            failure(StatusCode::UNPROCESSABLE_ENTITY, ModeRequest::UNCONFIRMED, text)
+        }
+        _ => internal(error),
+    }
 }

@@ -4,37 +4,31 @@
 //! request within bounds of time and size, and each user has a share of connections and of sessions in a
 //! minute.
 
-use super::own_requests;
-use super::server::{answer, bind_with, failure, invalid};
+use super::server::{bind_with, caller, failure, internal, invalid};
 use super::types::AdoptRequest;
+use super::users::{Counted, Limits, SharedUsers, Users, lock};
+use super::{access, own_requests};
 use crate::daemon::{AdoptError, Caller, Shared};
-use crate::kernel::{peer_groups, peer_process};
+use crate::policy::verbs::Verb;
+use axum::Json;
 use axum::body::Body;
-use axum::http::{Method, StatusCode};
-use axum::response::Response;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
 use http_body_util::{BodyExt, Limited};
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io;
-use std::os::fd::AsFd;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixListener;
 
-/// Connections at a time, and those of one user.
-const MAX_CONNECTIONS: usize = 128;
-const MAX_OF_USER: usize = 16;
-/// Requests that a user can make at once, and how soon each of them comes back.
-const BURST: f64 = 30.0;
-const REFILL_PER_SECOND: f64 = 2.0;
-/// Users whose requests are remembered. Who has made none for a while is forgotten first.
-const MAX_USERS: usize = 4096;
+/// Shares of users.
+const LIMITS: Limits = Limits { connections: 128, of_user: 16, burst: 30.0, refill: 2.0 };
 /// Bytes of a request's body, at most.
 const MAX_BODY: usize = 64 << 10;
 /// How long a request may take to arrive, and a connection to be answered.
@@ -52,87 +46,12 @@ pub fn bind(path: &Path, private: &Path) -> io::Result<UnixListener> {
     bind_with(path, private, 0o666)
 }
 
-/// What users have asked for.
-#[derive(Default)]
-struct Users {
-    connections: usize,
-    of: HashMap<u32, User>,
-}
-
-struct User {
-    connections: usize,
-    /// Requests it may make now.
-    left: f64,
-    at: Instant,
-}
-
-impl Users {
-    /// Whether one more connection of a user is taken. It counts until [`Users::close`].
-    fn open(&mut self, uid: u32, now: Instant) -> bool {
-        if self.of.len() >= MAX_USERS {
-            self.of.retain(|_, user| user.connections != 0 || user.refilled(now) < BURST);
-        }
-        if self.of.len() >= MAX_USERS && !self.of.contains_key(&uid) {
-            return false;
-        }
-        let user = self.of.entry(uid).or_insert(User { connections: 0, left: BURST, at: now });
-        if self.connections >= MAX_CONNECTIONS || user.connections >= MAX_OF_USER {
-            return false;
-        }
-        user.connections += 1;
-        self.connections += 1;
-        true
-    }
-
-    fn close(&mut self, uid: u32) {
-        if let Some(user) = self.of.get_mut(&uid) {
-            user.connections = user.connections.saturating_sub(1);
-        }
-        self.connections = self.connections.saturating_sub(1);
-    }
-
-    /// Whether a user may make one more request now.
-    fn take(&mut self, uid: u32, now: Instant) -> bool {
-        let Some(user) = self.of.get_mut(&uid) else { return false };
-        (user.left, user.at) = (user.refilled(now), now);
-        let may = user.left >= 1.0;
-        if may {
-            user.left -= 1.0;
-        }
-        may
-    }
-}
-
-impl User {
-    fn refilled(&self, now: Instant) -> f64 {
-        (self.left + now.saturating_duration_since(self.at).as_secs_f64() * REFILL_PER_SECOND).min(BURST)
-    }
-}
-
-type SharedUsers = Arc<Mutex<Users>>;
-
-fn lock(users: &SharedUsers) -> std::sync::MutexGuard<'_, Users> {
-    users.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// A connection that counts.
-struct Counted {
-    users: SharedUsers,
-    uid: u32,
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        lock(&self.users).close(self.uid);
-    }
-}
-
 /// Serves until the daemon ends.
 ///
 /// # Errors
 /// If the listener fails for good.
 pub async fn serve(listener: UnixListener, shared: Shared) -> io::Result<()> {
-    let users = SharedUsers::default();
+    let users: SharedUsers = Arc::new(Mutex::new(Users::new(LIMITS)));
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
@@ -145,11 +64,8 @@ pub async fn serve(listener: UnixListener, shared: Shared) -> io::Result<()> {
         };
         let Ok(credentials) = stream.peer_cred() else { continue };
         let uid = credentials.uid();
-        if !lock(&users).open(uid, Instant::now()) {
-            continue;
-        }
-        let counted = Counted { users: Arc::clone(&users), uid };
-        let caller = caller(&stream, uid, credentials.gid(), credentials.pid());
+        let Some(counted) = Counted::open(&users, uid) else { continue };
+        let caller = caller(&stream);
         let shared = shared.clone();
         tokio::spawn(async move {
             let users = Arc::clone(&counted.users);
@@ -170,13 +86,17 @@ pub async fn serve(listener: UnixListener, shared: Shared) -> io::Result<()> {
     }
 }
 
-/// Who is at the other end. The groups are asked of the kernel, which keeps them as they were when the
-/// connection was made.
-fn caller(stream: &UnixStream, uid: u32, gid: u32, pid: Option<i32>) -> Option<Caller> {
-    let pid = pid?;
-    let process = peer_process(stream.as_fd(), pid).ok()?;
-    Some(Caller { process: Arc::new(process), pid, uid, gid, groups: peer_groups(stream.as_fd()).ok()? })
-}
+/// What the socket answers to, with the action that each asks for: in a session's process of its subject, elsewhere of
+/// the account.
+pub(super) const ROUTES: &[(&str, &str, Verb)] = &[
+    ("POST", ADOPT, Verb::Adopt),
+    ("POST", own_requests::PATH, Verb::Request),
+    ("GET", "/v1/requests/{id}", Verb::View),
+    ("GET", own_requests::DENIAL, Verb::View),
+];
+
+/// Where a session is opened.
+pub(super) const ADOPT: &str = "/v1/adopt";
 
 async fn route(
     request: Request<Incoming>,
@@ -186,15 +106,19 @@ async fn route(
     users: &SharedUsers,
 ) -> Response<Body> {
     let path = request.uri().path();
-    let asks = path.starts_with(own_requests::PATH) || path == own_requests::DENIAL;
-    if !asks && request.uri().path() != "/v1/adopt" {
-        let message = format!("the self-service socket has no {}", request.uri().path());
-        return failure(StatusCode::NOT_FOUND, "invalid-request", message);
+    let there: Vec<_> = ROUTES.iter().filter(|(_, known, _)| is_at(known, path)).collect();
+    if there.is_empty() {
+        return failure(
+            StatusCode::NOT_FOUND,
+            "invalid-request",
+            format!("the self-service socket has no {path}"),
+        );
     }
-    if !asks && request.method() != Method::POST {
-        let message = format!("/v1/adopt does not answer to {}", request.method());
+    if there.iter().all(|(method, _, _)| *method != request.method().as_str()) {
+        let message = format!("{path} does not answer to {}", request.method());
         return failure(StatusCode::METHOD_NOT_ALLOWED, "invalid-request", message);
     }
+    let adopts = path == ADOPT;
     if !lock(users).take(uid, Instant::now()) {
         let message = "you ask for too much: try again in a few seconds".to_owned();
         return failure(StatusCode::TOO_MANY_REQUESTS, "too-many", message);
@@ -202,7 +126,7 @@ async fn route(
     let Some(caller) = caller else {
         return failure(StatusCode::FORBIDDEN, "not-permitted", "the caller cannot be identified".to_owned());
     };
-    if asks {
+    if !adopts {
         return own_requests::route(request, shared, caller).await;
     }
     let body = match body(request).await {
@@ -220,9 +144,17 @@ async fn route(
         return invalid("a session has at most 64 variables");
     }
     match tokio::task::spawn_blocking(move || shared.adopt(&caller, &request)).await {
-        Ok(Ok(adopted)) => answer(adopted),
+        Ok(Ok(adopted)) => Json(adopted).into_response(),
         Ok(Err(error)) => refused(&error),
-        Err(error) => failure(StatusCode::INTERNAL_SERVER_ERROR, "internal", error.to_string()),
+        Err(error) => internal(&error),
+    }
+}
+
+/// Whether a path is that of a route, whose `{id}` is a number.
+fn is_at(route: &str, path: &str) -> bool {
+    match route.strip_suffix("{id}") {
+        Some(before) => path.strip_prefix(before).is_some_and(|id| id.parse::<i64>().is_ok()),
+        None => route == path,
     }
 }
 
@@ -237,6 +169,7 @@ pub(super) async fn body(request: Request<Incoming>) -> Result<bytes::Bytes, Res
 
 fn refused(error: &AdoptError) -> Response<Body> {
     let (status, code) = match error {
+        AdoptError::Access(error) => return access::refused(error),
         AdoptError::NotPermitted(_)
         | AdoptError::Labelled(..)
         | AdoptError::Threads
@@ -260,43 +193,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_user_has_a_share_of_connections_and_others_have_theirs() {
-        let (mut users, now) = (Users::default(), Instant::now());
-        for _ in 0..MAX_OF_USER {
-            assert!(users.open(1, now));
+    fn a_path_is_that_of_one_route() {
+        let at = |path: &str| ROUTES.iter().filter(|(_, route, _)| is_at(route, path)).count();
+        for (path, count) in [
+            ("/v1/adopt", 1),
+            ("/v1/requests", 1),
+            ("/v1/requests/7", 1),
+            ("/v1/denials/last", 1),
+            ("/v1/requests/", 0),
+            ("/v1/requests/x", 0),
+            ("/v1/requests/7/approve", 0),
+            ("/v1/status", 0),
+        ] {
+            assert_eq!(at(path), count, "{path}");
         }
-        assert!(!users.open(1, now) && users.open(2, now));
-        users.close(1);
-        assert!(users.open(1, now));
-        for uid in 10..200 {
-            users.open(uid, now);
-        }
-        assert_eq!(users.connections, MAX_CONNECTIONS);
-        assert!(!users.open(3, now));
-    }
-
-    #[test]
-    fn requests_come_back_with_time() {
-        let (mut users, now) = (Users::default(), Instant::now());
-        assert!(users.open(1, now) && users.open(2, now));
-        let made = (0..100).filter(|_| users.take(1, now)).count();
-        assert_eq!(made, BURST as usize);
-        assert!(users.take(2, now), "another user's are another's");
-        let later = now + Duration::from_secs(1);
-        assert_eq!((0..100).filter(|_| users.take(1, later)).count(), REFILL_PER_SECOND as usize);
-        let much_later = now + Duration::from_secs(3600);
-        assert_eq!((0..100).filter(|_| users.take(1, much_later)).count(), BURST as usize);
-    }
-
-    #[test]
-    fn users_that_are_forgotten_have_nothing_to_come_back() {
-        let (mut users, now) = (Users::default(), Instant::now());
-        for uid in 0..MAX_USERS as u32 {
-            assert!(users.open(uid, now));
-            users.close(uid);
-        }
-        while users.take(5, now) {}
-        assert!(users.open(9_999, now));
-        assert!(!users.take(5, now), "it is remembered");
     }
 }

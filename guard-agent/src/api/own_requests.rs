@@ -3,13 +3,14 @@
 
 use super::leases::{blocking, refused, request_answer};
 use super::own::{MAX_REASON, body};
-use super::server::{answer, failure, invalid};
+use super::server::{failure, internal, invalid};
 use super::types::AskRequest;
 use crate::daemon::{Caller, OwnError, Shared};
 use crate::ledger::RequestState;
+use axum::Json;
 use axum::body::Body;
 use axum::http::{Method, StatusCode};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use hyper::Request;
 use hyper::body::Incoming;
 use std::time::Duration;
@@ -42,12 +43,10 @@ pub(super) async fn route(request: Request<Incoming>, shared: Shared, caller: Ca
 
 async fn denial(shared: Shared, caller: Caller) -> Response<Body> {
     match tokio::task::spawn_blocking(move || shared.own_denial(&caller)).await {
-        Ok(Ok(denial)) => answer(denial),
+        Ok(Ok(denial)) => Json(denial).into_response(),
         Ok(Err(OwnError::Caller(error))) => refused(&error),
-        Ok(Err(OwnError::Store(error))) => {
-            failure(StatusCode::INTERNAL_SERVER_ERROR, "internal", error.to_string())
-        }
-        Err(error) => failure(StatusCode::INTERNAL_SERVER_ERROR, "internal", error.to_string()),
+        Ok(Err(OwnError::Store(error))) => internal(&error),
+        Err(error) => internal(&error),
     }
 }
 
@@ -67,7 +66,7 @@ async fn ask(request: Request<Incoming>, shared: Shared, caller: Caller) -> Resp
         let request = shared.ask(&caller, &asked.lease, asked.seconds, &asked.reason)?;
         Ok(request_answer(request))
     };
-    blocking(ask).await
+    blocking(ask).await.into_response()
 }
 
 /// Shows a request; one that waits is waited for, if that is asked for.
@@ -81,12 +80,12 @@ async fn show(id: i64, waits: bool, shared: Shared, caller: Caller) -> Response<
             Ok(Ok(request)) if waits && request.state == RequestState::Open => {
                 match tokio::time::timeout_at(deadline, changes.changed()).await {
                     Ok(Ok(())) => {}
-                    _ => return answer(request_answer(request)),
+                    _ => return Json(request_answer(request)).into_response(),
                 }
             }
-            Ok(Ok(request)) => return answer(request_answer(request)),
+            Ok(Ok(request)) => return Json(request_answer(request)).into_response(),
             Ok(Err(error)) => return refused(&error),
-            Err(error) => return failure(StatusCode::INTERNAL_SERVER_ERROR, "internal", error.to_string()),
+            Err(error) => return internal(&error),
         }
     }
 }

@@ -1,26 +1,29 @@
 //! `/v1/quarantines`: what responders do to subjects, and undo.
 
+use super::access::{self, Asking};
 use super::extract::{Body, Parameters};
-use super::leases::person;
 use super::policy::MAX_REASON;
-use super::server::{Peer, answer, failure, invalid};
-use super::types::{QuarantineRequest, Quarantines, ReleaseRequest};
-use crate::daemon::{Person, QuarantineError, Shared};
-use axum::Router;
-use axum::extract::{ConnectInfo, Path, State};
+use super::route::{Answer, Routes};
+use super::server::{self, failure, internal, invalid};
+use super::types::{QuarantineAnswer, QuarantineRequest, Quarantines, ReleaseRequest};
+use crate::daemon::{QuarantineError, Shared};
+use crate::policy::On;
+use crate::policy::verbs::Verb;
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::Response;
-use axum::routing::{get, post};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 /// The routes.
-pub(super) fn routes() -> Router<Shared> {
-    Router::new()
-        .route("/v1/quarantines", get(list).post(quarantine))
-        .route("/v1/quarantines/{id}/release", post(release))
+pub(super) fn routes() -> Routes {
+    Routes::new()
+        .get("/v1/quarantines", Verb::View, list)
+        .post_each("/v1/quarantines", Verb::Quarantine, quarantine)
+        .post_each("/v1/quarantines/{id}/release", Verb::Release, release)
 }
 
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 struct All {
     /// Also those that are over.
@@ -28,52 +31,39 @@ struct All {
     all: bool,
 }
 
-async fn blocking<T: Serialize + Send + 'static>(
+async fn blocking<T: Send + 'static>(
     action: impl FnOnce() -> Result<T, QuarantineError> + Send + 'static,
-) -> Response {
-    match tokio::task::spawn_blocking(action).await {
-        Ok(Ok(body)) => answer(body),
-        Ok(Err(error)) => refused(&error),
-        Err(error) => failure(StatusCode::INTERNAL_SERVER_ERROR, "internal", error.to_string()),
-    }
-}
-
-async fn by_person<T: Serialize + Send + 'static>(
-    peer: Peer,
-    action: impl FnOnce(&Person) -> Result<T, QuarantineError> + Send + 'static,
-) -> Response {
-    match person(&peer) {
-        Some(person) => blocking(move || action(&person)).await,
-        None => failure(StatusCode::FORBIDDEN, "not-permitted", "the caller cannot be identified".to_owned()),
-    }
+) -> Answer<T> {
+    server::blocking(action, refused).await
 }
 
 fn refused(error: &QuarantineError) -> Response {
     let (status, code) = match error {
+        QuarantineError::Access(error) => return access::refused(error),
         QuarantineError::NoSubject(_) | QuarantineError::NoSession(..) | QuarantineError::NoLabel(_) => {
             (StatusCode::UNPROCESSABLE_ENTITY, "unknown-subject")
         }
         QuarantineError::NoLevel(_) | QuarantineError::NotLower { .. } | QuarantineError::Target => {
-            (StatusCode::UNPROCESSABLE_ENTITY, "invalid")
+            (StatusCode::UNPROCESSABLE_ENTITY, "unknown-level")
         }
         QuarantineError::Nothing(_) => (StatusCode::NOT_FOUND, "not-found"),
         QuarantineError::Caller(_) => (StatusCode::FORBIDDEN, "not-permitted"),
         QuarantineError::Ledger(_) | QuarantineError::Kernel(_) | QuarantineError::Row(_) => {
-            (StatusCode::INTERNAL_SERVER_ERROR, "internal")
+            return internal(error);
         }
     };
     failure(status, code, error.to_string())
 }
 
-/// What is wrong with a reason.
-fn reason(text: &str) -> Option<Response> {
+/// Whether a reason is one.
+fn check_reason(text: &str) -> Result<(), Response> {
     if text.trim().is_empty() {
-        return Some(invalid("say why"));
+        return Err(invalid("say why"));
     }
-    (text.len() > MAX_REASON).then(|| invalid("a reason has at most 1000 bytes"))
+    if text.len() > MAX_REASON { Err(invalid("a reason has at most 1000 bytes")) } else { Ok(()) }
 }
 
-async fn list(State(shared): State<Shared>, Parameters(query): Parameters<All>) -> Response {
+async fn list(State(shared): State<Shared>, Parameters(query): Parameters<All>) -> Answer<Quarantines> {
     let list = move || {
         let quarantines = shared.quarantines(query.all)?;
         Ok(Quarantines { schema: Quarantines::SCHEMA.to_owned(), quarantines })
@@ -83,23 +73,28 @@ async fn list(State(shared): State<Shared>, Parameters(query): Parameters<All>) 
 
 async fn quarantine(
     State(shared): State<Shared>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
+    asking: Asking,
     Body(request): Body<QuarantineRequest>,
-) -> Response {
-    if let Some(wrong) = reason(&request.reason) {
-        return wrong;
-    }
-    by_person(peer, move |person| shared.quarantine(&request, person)).await
+) -> Answer<QuarantineAnswer> {
+    check_reason(&request.reason)?;
+    let quarantine = move || {
+        let target = shared.quarantine_target(&request)?;
+        let by = asking.on(&On::Subject(target.subject.clone()))?;
+        shared.quarantine(&target, &request, &by.person)
+    };
+    blocking(quarantine).await
 }
 
 async fn release(
     State(shared): State<Shared>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
+    asking: Asking,
     Path(id): Path<i64>,
     Body(request): Body<ReleaseRequest>,
-) -> Response {
-    if let Some(wrong) = reason(&request.reason) {
-        return wrong;
-    }
-    by_person(peer, move |person| shared.release_quarantine(id, &request, person)).await
+) -> Answer<QuarantineAnswer> {
+    check_reason(&request.reason)?;
+    let release = move || {
+        let by = asking.on(&On::Subject(shared.found_quarantine(id)?.subject))?;
+        shared.release_quarantine(id, &request, &by.person)
+    };
+    blocking(release).await
 }

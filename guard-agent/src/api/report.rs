@@ -1,33 +1,32 @@
 //! `GET /v1/report/unused`: permits that were never used.
 
 use super::extract::Parameters;
-use super::server::{answer, failure, invalid};
+use super::route::{Answer, Routes};
+use super::server::{blocking, internal, invalid};
+use super::types::Report;
 use crate::daemon::{ReportError, Shared};
-use axum::Router;
+use crate::policy::verbs::Verb;
 use axum::extract::State;
-use axum::http::StatusCode;
-use axum::response::Response;
-use axum::routing::get;
 use serde::Deserialize;
 
 /// The routes.
-pub(super) fn routes() -> Router<Shared> {
-    Router::new().route("/v1/report/unused", get(unused))
+pub(super) fn routes() -> Routes {
+    Routes::new().get("/v1/report/unused", Verb::View, unused)
 }
 
 /// Query of `GET /v1/report/unused`.
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 struct Query {
     /// Only of this subject.
     subject: Option<String>,
 }
 
-async fn unused(State(shared): State<Shared>, Parameters(query): Parameters<Query>) -> Response {
-    match tokio::task::spawn_blocking(move || shared.unused(query.subject.as_deref())).await {
-        Ok(Ok(report)) => answer(report),
-        Ok(Err(error @ ReportError::NoSubject(_))) => invalid(&error.to_string()),
-        Ok(Err(error)) => failure(StatusCode::INTERNAL_SERVER_ERROR, "internal", error.to_string()),
-        Err(error) => failure(StatusCode::INTERNAL_SERVER_ERROR, "internal", error.to_string()),
-    }
+async fn unused(State(shared): State<Shared>, Parameters(query): Parameters<Query>) -> Answer<Report> {
+    let refused = |error: &ReportError| match error {
+        ReportError::NoSubject(_) => invalid(&error.to_string()),
+        _ => internal(error),
+    };
+    blocking(move || shared.unused(query.subject.as_deref()), refused).await
 }

@@ -1,14 +1,15 @@
 //! `/v1/selftest`: a process has itself labelled as the canary, and another asks what was denied to it.
 
+use super::access::Permitted;
 use super::extract::Parameters;
-use super::server::{Peer, answer, failure, invalid};
+use super::route::{Answer, Routes};
+use super::server::{blocking, failure, internal, invalid};
 use super::types::{Denials, TrialBegun};
 use crate::daemon::{Shared, TrialError};
-use axum::Router;
-use axum::extract::{ConnectInfo, State};
+use crate::policy::verbs::Verb;
+use axum::Json;
+use axum::extract::State;
 use axum::http::StatusCode;
-use axum::response::Response;
-use axum::routing::get;
 use guard_common::action::{Action, TABLE};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -19,26 +20,24 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The routes.
-pub(super) fn routes() -> Router<Shared> {
-    Router::new().route("/v1/selftest", get(denials).post(begin))
+pub(super) fn routes() -> Routes {
+    Routes::new().get("/v1/selftest", Verb::Selftest, denials).post("/v1/selftest", Verb::Selftest, begin)
 }
 
-async fn begin(State(shared): State<Shared>, ConnectInfo(peer): ConnectInfo<Peer>) -> Response {
-    let (Some(pid), Some(process)) = (peer.pid, peer.process) else {
-        return failure(StatusCode::FORBIDDEN, "not-permitted", "the caller cannot be identified".to_owned());
+async fn begin(State(shared): State<Shared>, Permitted(by): Permitted) -> Answer<TrialBegun> {
+    let refused = |error: &TrialError| match error {
+        TrialError::NotEnforcing => failure(StatusCode::CONFLICT, "not-enforcing", error.to_string()),
+        error => internal(error),
     };
-    let begun = tokio::task::spawn_blocking(move || shared.begin_trial(process.as_fd(), pid));
-    match begun.await {
-        Ok(Ok(session)) => answer(TrialBegun { schema: TrialBegun::SCHEMA.to_owned(), session }),
-        Ok(Err(error @ TrialError::NotEnforcing)) => {
-            failure(StatusCode::CONFLICT, "not-enforcing", error.to_string())
-        }
-        Ok(Err(error)) => failure(StatusCode::INTERNAL_SERVER_ERROR, "internal", error.to_string()),
-        Err(error) => failure(StatusCode::INTERNAL_SERVER_ERROR, "internal", error.to_string()),
-    }
+    let begin = move || {
+        let session = shared.begin_trial(by.caller.process.as_fd(), by.caller.pid)?;
+        Ok(TrialBegun { schema: TrialBegun::SCHEMA.to_owned(), session })
+    };
+    blocking(begin, refused).await
 }
 
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 struct Query {
     /// The number that the process got.
@@ -47,9 +46,9 @@ struct Query {
     expect: String,
 }
 
-async fn denials(State(shared): State<Shared>, Parameters(query): Parameters<Query>) -> Response {
+async fn denials(State(shared): State<Shared>, Parameters(query): Parameters<Query>) -> Answer<Denials> {
     let Some(expected) = expected(&query.expect) else {
-        return invalid("what is expected is a list of actions with counts: file.read:2,exec:1");
+        return Err(invalid("what is expected is a list of actions with counts: file.read:2,exec:1"));
     };
     let waited = tokio::time::timeout(PATIENCE, shared.denials(query.session, &expected)).await;
     let found = match waited {
@@ -60,9 +59,9 @@ async fn denials(State(shared): State<Shared>, Parameters(query): Parameters<Que
         Some(counts) => {
             let named = TABLE.iter().map(|row| row.name.to_owned()).zip(counts);
             let denied: BTreeMap<String, u32> = named.filter(|(_, count)| *count != 0).collect();
-            answer(Denials { schema: Denials::SCHEMA.to_owned(), denied })
+            Ok(Json(Denials { schema: Denials::SCHEMA.to_owned(), denied }))
         }
-        None => failure(StatusCode::NOT_FOUND, "unknown-session", "there is no such trial".to_owned()),
+        None => Err(failure(StatusCode::NOT_FOUND, "unknown-session", "there is no such trial".to_owned())),
     }
 }
 

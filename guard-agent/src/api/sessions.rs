@@ -1,22 +1,22 @@
 //! `/v1/sessions`: who runs what as which subject.
 
 use super::extract::Parameters;
-use super::server::{answer, failure};
+use super::route::{Answer, Routes};
+use super::server::{blocking, internal};
 use super::types::Sessions;
 use crate::daemon::Shared;
-use axum::Router;
+use crate::kernel::KernelError;
+use crate::policy::verbs::Verb;
 use axum::extract::State;
-use axum::http::StatusCode;
-use axum::response::Response;
-use axum::routing::get;
 use serde::Deserialize;
 
 /// The routes.
-pub(super) fn routes() -> Router<Shared> {
-    Router::new().route("/v1/sessions", get(list))
+pub(super) fn routes() -> Routes {
+    Routes::new().get("/v1/sessions", Verb::View, list)
 }
 
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 struct Query {
     /// Also those that have ended.
@@ -24,10 +24,10 @@ struct Query {
     all: bool,
 }
 
-async fn list(State(shared): State<Shared>, Parameters(query): Parameters<Query>) -> Response {
-    match tokio::task::spawn_blocking(move || shared.sessions(query.all)).await {
-        Ok(Ok(sessions)) => answer(Sessions { schema: Sessions::SCHEMA.to_owned(), sessions }),
-        Ok(Err(error)) => failure(StatusCode::INTERNAL_SERVER_ERROR, "internal", error.to_string()),
-        Err(error) => failure(StatusCode::INTERNAL_SERVER_ERROR, "internal", error.to_string()),
-    }
+async fn list(State(shared): State<Shared>, Parameters(query): Parameters<Query>) -> Answer<Sessions> {
+    let list = move || {
+        let sessions = shared.sessions(query.all)?;
+        Ok::<_, KernelError>(Sessions { schema: Sessions::SCHEMA.to_owned(), sessions })
+    };
+    blocking(list, internal).await
 }

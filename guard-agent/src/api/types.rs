@@ -22,6 +22,7 @@ use std::collections::BTreeMap;
 
 /// Body of `GET /v1/status`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Status {
     /// `guard.status/1`.
     pub schema: String,
@@ -76,6 +77,7 @@ pub struct Status {
 
 /// Body of `POST /v1/disarm`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct DisarmRequest {
     /// Why.
@@ -84,6 +86,7 @@ pub struct DisarmRequest {
 
 /// The answer to it: nothing is enforced any more.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Disarmed {
     /// [`Disarmed::SCHEMA`].
     pub schema: String,
@@ -99,6 +102,7 @@ impl Disarmed {
 
 /// The live bundle.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct BundleStatus {
     /// Its name.
     pub name: String,
@@ -116,6 +120,7 @@ pub struct BundleStatus {
 
 /// Trust, hold and what the start had to fall back to.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct PolicyStatus {
     /// Names of the trusted keys that signed the live bundle; none if it is local.
@@ -135,6 +140,7 @@ pub struct PolicyStatus {
 
 /// A change window.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct WindowStatus {
     /// Its name.
     pub name: String,
@@ -146,6 +152,7 @@ pub struct WindowStatus {
 
 /// A shadow.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ShadowStatus {
     /// Name of its bundle.
     pub name: String,
@@ -167,6 +174,7 @@ pub struct ShadowStatus {
 
 /// Answer to what begins or ends a shadow.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ShadowSet {
     /// [`ShadowSet::SCHEMA`].
     pub schema: String,
@@ -193,6 +201,7 @@ impl ShadowSet {
 
 /// Answer to `GET /v1/policy/shadow`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ShadowReport {
     /// [`ShadowReport::SCHEMA`].
     pub schema: String,
@@ -229,6 +238,7 @@ impl ShadowReport {
 
 /// Operations that would have ended otherwise.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ShadowDifference {
     /// `newly_denied` or `newly_allowed`.
     pub change: String,
@@ -252,6 +262,7 @@ pub struct ShadowDifference {
 
 /// One subject.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct SubjectStatus {
     /// Its name.
     pub name: String,
@@ -277,6 +288,7 @@ pub struct SubjectStatus {
 
 /// Answer to `GET /v1/coverage`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct CoverageReport {
     /// [`CoverageReport::SCHEMA`].
     pub schema: String,
@@ -295,6 +307,7 @@ impl CoverageReport {
 
 /// What a kernel lacks for one subject.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct SubjectCoverage {
     /// The subject.
     pub subject: String,
@@ -306,6 +319,7 @@ pub struct SubjectCoverage {
 
 /// One program.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ProgramStatus {
     /// Its name.
     pub name: String,
@@ -319,6 +333,7 @@ pub struct ProgramStatus {
 
 /// Counters since the programs were loaded.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Counters {
     /// Operations of labelled tasks decided.
     pub decided: u64,
@@ -350,6 +365,7 @@ pub struct Counters {
 
 /// Body of `POST /v1/mode`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ModeRequest {
     /// The subject.
@@ -374,6 +390,7 @@ impl ModeRequest {
 
 /// Answer to `POST /v1/mode`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ModeSet {
     /// `guard.mode/1`
     pub schema: String,
@@ -389,6 +406,7 @@ pub struct ModeSet {
 
 /// Body of `POST /v1/adopt` of the self-service socket: label the calling process.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct AdoptRequest {
     /// The subject.
@@ -403,6 +421,7 @@ pub struct AdoptRequest {
 
 /// Answer to it: the process carries the label.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Adopted {
     /// [`Adopted::SCHEMA`].
     pub schema: String,
@@ -419,6 +438,7 @@ impl Adopted {
 
 /// Answer to `GET /v1/sessions`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Sessions {
     /// [`Sessions::SCHEMA`].
     pub schema: String,
@@ -433,6 +453,7 @@ impl Sessions {
 
 /// Answer to `POST /v1/selftest`: the calling process is denied everything from here on.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct TrialBegun {
     /// [`TrialBegun::SCHEMA`].
     pub schema: String,
@@ -447,6 +468,7 @@ impl TrialBegun {
 
 /// Answer to `GET /v1/selftest`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Denials {
     /// [`Denials::SCHEMA`].
     pub schema: String,
@@ -461,6 +483,7 @@ impl Denials {
 
 /// Body of `POST /v1/policy/apply`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ApplyRequest {
     /// Absolute path of the bundle, a directory or an archive, as the daemon sees it.
@@ -472,6 +495,7 @@ pub struct ApplyRequest {
 
 /// Body of `POST /v1/policy/rollback`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct RollbackRequest {
     /// Refuse applies for so many seconds.
@@ -482,6 +506,7 @@ pub struct RollbackRequest {
 
 /// Answer to `GET /v1/policy/history`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct History {
     /// `guard.history/1`.
     pub schema: String,
@@ -505,6 +530,7 @@ pub struct History {
 
 /// Answer to `POST /v1/policy/release-hold`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Released {
     /// `guard.released/1`.
     pub schema: String,
@@ -514,6 +540,7 @@ pub struct Released {
 
 /// Answer to an apply.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Applied {
     /// `guard.applied/1`.
     pub schema: String,
@@ -536,6 +563,7 @@ pub struct Applied {
 
 /// Answer to `GET /v1/why`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Why {
     /// [`Why::SCHEMA`].
     pub schema: String,
@@ -583,6 +611,7 @@ impl Why {
 
 /// What the shadow of that time says of an event.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct WhyShadow {
     /// Its bundle; null if it is not known.
     pub bundle: Option<BundleRecord>,
@@ -602,6 +631,7 @@ impl Default for Why {
 
 /// Answer to `GET /v1/report/unused`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Report {
     /// [`Report::SCHEMA`].
     pub schema: String,
@@ -618,6 +648,7 @@ impl Report {
 
 /// Permits of one subject that were never used.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct SubjectReport {
     /// The subject.
     pub subject: String,
@@ -633,6 +664,7 @@ pub struct SubjectReport {
 
 /// A permit that was never used.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct UnusedPermit {
     /// The policy.
     pub policy: String,
@@ -652,20 +684,30 @@ pub struct UnusedPermit {
 
 /// Body of every answer that is not a success.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Failure {
-    /// `guard.error/1`.
+    /// [`Failure::SCHEMA`].
     pub schema: String,
-    /// `invalid-policy` (HTTP 422), `not-permitted` (403), `invalid-request` (400), `internal` (500); a
-    /// valid bundle that is refused (409): `not-signed`, `expired`, `older-version`,
-    /// `version-conflict`, `held`, `nothing-before`, `trust`, `no-shadow`, `shadow-is-live`,
-    /// `too-large-together`.
+    /// One of the codes that docs/api.md lists.
     pub code: String,
     /// For people: the diagnostics of an invalid policy, rendered.
     pub message: String,
+    /// The action of Guard's own API that the caller may not ask for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub action: Option<String>,
+    /// The roles that have it, besides root.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub roles: Vec<String>,
+}
+
+impl Failure {
+    /// The schema of the answer.
+    pub const SCHEMA: &str = "guard.error/1";
 }
 
 /// Body of `POST /v1/leases`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct LeaseRequest {
     /// The lease.
@@ -682,6 +724,7 @@ pub struct LeaseRequest {
 
 /// Body of `POST /v1/leases/{id}/renew`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct RenewRequest {
     /// For how long from now, in seconds; null: as long as it may last.
@@ -691,6 +734,7 @@ pub struct RenewRequest {
 
 /// A lease that was granted, renewed or revoked.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct LeaseAnswer {
     /// [`LeaseAnswer::SCHEMA`].
     pub schema: String,
@@ -706,6 +750,7 @@ impl LeaseAnswer {
 
 /// Body of `GET /v1/leases`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Leases {
     /// [`Leases::SCHEMA`].
     pub schema: String,
@@ -720,6 +765,7 @@ impl Leases {
 
 /// Body of `POST /v1/requests` at the self-service socket.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct AskRequest {
     /// The lease.
@@ -733,6 +779,7 @@ pub struct AskRequest {
 
 /// Body of `POST /v1/requests/{id}/approve`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ApproveRequest {
     /// What the approver was shown, which is recorded.
@@ -741,6 +788,7 @@ pub struct ApproveRequest {
 
 /// Body of `POST /v1/requests/{id}/deny`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct DenyRequest {
     /// What to say to whoever asked.
@@ -750,6 +798,7 @@ pub struct DenyRequest {
 
 /// One request.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct RequestAnswer {
     /// [`RequestAnswer::SCHEMA`].
     pub schema: String,
@@ -765,6 +814,7 @@ impl RequestAnswer {
 
 /// Body of `GET /v1/requests`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Requests {
     /// [`Requests::SCHEMA`].
     pub schema: String,
@@ -779,6 +829,7 @@ impl Requests {
 
 /// Body of `POST /v1/facts`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct FactRequest {
     /// The fact.
@@ -797,6 +848,7 @@ pub struct FactRequest {
 
 /// Body of `GET /v1/facts`, and the answer to what changes one.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Facts {
     /// [`Facts::SCHEMA`].
     pub schema: String,
@@ -809,8 +861,43 @@ impl Facts {
     pub const SCHEMA: &str = "guard.facts/1";
 }
 
+/// How a fact changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum FactChangeKind {
+    /// It was known already when following began.
+    Known,
+    /// It was not known before from this source.
+    New,
+    /// Its value or its end is another one, or whether it counts.
+    Changed,
+    /// It ended, or was taken back.
+    Gone,
+}
+
+/// One line of `GET /v1/facts?follow=true`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct FactChange {
+    /// [`FactChange::SCHEMA`].
+    pub schema: String,
+    /// When that was noticed, RFC 3339 UTC.
+    pub at: String,
+    /// What happened to it.
+    pub change: FactChangeKind,
+    /// What it is, or was.
+    pub fact: Fact,
+}
+
+impl FactChange {
+    /// The schema of a line.
+    pub const SCHEMA: &str = "guard.fact-change/1";
+}
+
 /// Body of `GET /v1/denials/last` at the self-service socket: what a subject may know of its own last denial.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct OwnDenial {
     /// [`OwnDenial::SCHEMA`].
     pub schema: String,

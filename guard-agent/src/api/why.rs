@@ -1,27 +1,27 @@
 //! `GET /v1/why`: the policies behind an event.
 
 use super::extract::Parameters;
-use super::server::{answer, failure, invalid};
+use super::route::{Answer, Routes};
+use super::server::{blocking, internal, invalid};
+use super::types::Why;
 use crate::daemon::{Asked, Shared};
 use crate::events::typed_id;
-use axum::Router;
+use crate::policy::verbs::Verb;
 use axum::extract::State;
-use axum::http::StatusCode;
-use axum::response::Response;
-use axum::routing::get;
 use serde::Deserialize;
 use std::sync::Arc;
 use tokio::sync::Mutex;
 
 /// The routes.
-pub(super) fn routes() -> Router<Shared> {
+pub(super) fn routes() -> Routes {
     // Compiling a bundle of long ago takes processor time and memory: one at a time.
     let turn = Arc::new(Mutex::new(()));
-    Router::new().route("/v1/why", get(move |state, query| why(state, query, Arc::clone(&turn))))
+    Routes::new().get("/v1/why", Verb::View, move |state, query| why(state, query, Arc::clone(&turn)))
 }
 
 /// Query of `GET /v1/why`: `id`, or `last`, or `path` and `pid`.
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 struct Query {
     /// Id of an event.
@@ -60,10 +60,10 @@ async fn why(
     State(shared): State<Shared>,
     Parameters(query): Parameters<Query>,
     turn: Arc<Mutex<()>>,
-) -> Response {
+) -> Answer<Why> {
     let asked = match query.asked() {
         Ok(asked) => asked,
-        Err(why) => return invalid(&why),
+        Err(why) => return Err(invalid(&why)),
     };
     let turn = turn.lock_owned().await;
     let work = move || {
@@ -71,9 +71,5 @@ async fn why(
         drop(turn);
         result
     };
-    match tokio::task::spawn_blocking(work).await {
-        Ok(Ok(why)) => answer(why),
-        Ok(Err(error)) => failure(StatusCode::INTERNAL_SERVER_ERROR, "internal", error.to_string()),
-        Err(error) => failure(StatusCode::INTERNAL_SERVER_ERROR, "internal", error.to_string()),
-    }
+    blocking(work, internal).await
 }

@@ -6,6 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use nix::fcntl::OFlag;
+use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use serde::Deserialize;
 
 use super::files::Files;
@@ -122,11 +123,12 @@ fn file(files: &mut Files, path: &Path, name: &str) -> Result<(), Diagnostic> {
 }
 
 /// Reads a regular file of at most `limit` bytes; longer ones are [`io::ErrorKind::FileTooLarge`].
-/// A named pipe would block the reader for ever, so only files are read.
+/// A named pipe would block the reader for ever, so only files are read; and none of /proc, where what a link to
+/// `/proc/self` shows is the reader's own.
 pub(super) fn read_file(path: &Path, limit: usize) -> io::Result<Vec<u8>> {
     let file = OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)?;
     let metadata = file.metadata()?;
-    if !metadata.is_file() {
+    if !metadata.is_file() || fstatfs(&file)?.filesystem_type() == PROC_SUPER_MAGIC {
         return Err(io::Error::other("it is not a file"));
     }
     let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(limit).min(limit));

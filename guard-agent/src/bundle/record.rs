@@ -25,6 +25,8 @@ pub struct Record {
 
 /// How a bundle became the live one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(test, schemars(rename = "HistoryHow"))]
 #[serde(rename_all = "lowercase")]
 pub enum How {
     /// The daemon started with it.
@@ -39,6 +41,8 @@ pub enum How {
 
 /// One change of the live bundle.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(test, schemars(rename = "HistoryEntry"))]
 pub struct Entry {
     /// Number of the change, from 1.
     pub number: u64,
@@ -75,6 +79,7 @@ struct Newest {
 
 /// Nothing else is applied until it ends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Hold {
     /// When it ends by itself, RFC 3339 UTC.
     pub until: String,

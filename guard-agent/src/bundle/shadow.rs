@@ -9,6 +9,7 @@ const MAX_ENDED: usize = 10;
 
 /// A bundle whose verdicts are compared with those of the live one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Shadow {
     /// When it began, in nanoseconds since 1970. What was counted is known by it.
     pub began: i64,
@@ -30,6 +31,8 @@ pub struct Shadow {
 
 /// How a shadow ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(test, schemars(rename = "ShadowEnd"))]
 #[serde(rename_all = "lowercase")]
 pub enum End {
     /// It was made live.
@@ -59,6 +62,8 @@ impl End {
 
 /// A shadow that ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(test, schemars(rename = "ShadowEnded"))]
 pub struct Ended {
     /// What it was.
     #[serde(flatten)]

@@ -89,7 +89,8 @@ impl Client {
         let socket = self.socket.display();
         match error.kind() {
             io::ErrorKind::PermissionDenied => CliError::not_permitted(format!(
-                "{socket}: permission denied: the admin socket is for root, try sudo guardctl"
+                "{socket}: permission denied: the admin socket is for root, try sudo guardctl \
+                 (or have [roles] in /etc/guard/agent.toml name you)"
             )),
             io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => CliError::unreachable(format!(
                 "the daemon is not running (nobody listens on {socket}){}\n\

@@ -5,7 +5,7 @@ use super::screen::{Screen, confirm};
 use super::{CliError, Exit};
 use crate::api::types::{DisarmRequest, Disarmed};
 use crate::config::Config;
-use crate::daemon::{Disarm, record_disarm};
+use crate::daemon::{Disarm, record_disarm, this_process};
 use crate::events::escape::line;
 use crate::events::time::{self, rfc3339};
 use crate::kernel::{self, PinError};
@@ -80,7 +80,7 @@ impl Disarming {
         };
         let disarm = Disarm {
             at: rfc3339(time::now()),
-            by: format!("uid {}", nix::unistd::getuid()),
+            by: this_process(),
             reason: self.reason.clone(),
             offline: true,
         };

@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use http_body_util::BodyExt;
 
 /// Longest line that is taken for an event.
-const LINE_MAX: usize = 1 << 20;
+pub(super) const LINE_MAX: usize = 1 << 20;
 /// Rows that are shown if nobody says how many.
 const ROWS: usize = 1000;
 

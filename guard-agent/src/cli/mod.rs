@@ -356,6 +356,7 @@ mod tests {
             "guardctl posture set trust=3 --subject nginx --for 5m --source edr",
             "guardctl posture get trust --json",
             "guardctl posture unset trust --subject nginx",
+            "guardctl posture watch --json",
             "guardctl disarm --offline --reason x --config /etc/guard/agent.toml",
             "guardctl run --as coder --set worktree=PWD --reason INC-1 -- make test",
             "guardctl sessions --all --subject coder --json",

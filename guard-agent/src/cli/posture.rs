@@ -1,15 +1,17 @@
 //! `guardctl posture`: facts that policy asks for.
 
 use super::client::{Client, quoted};
+use super::events::{LINE_MAX, take_lines};
 use super::lease::{decode, encode, seconds};
-use super::screen::Screen;
+use super::screen::{Reader, Screen};
 use super::{CliError, Exit};
-use crate::api::types::{FactRequest, Facts};
-use crate::events::escape::line;
+use crate::api::types::{FactChange, FactChangeKind, FactRequest, Facts};
+use crate::events::escape::{self, line};
 use crate::events::time;
 use crate::ledger::Fact;
 use crate::policy::FactValue;
 use clap::Subcommand;
+use http_body_util::BodyExt;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Posture {
@@ -46,7 +48,18 @@ pub(super) enum Posture {
         /// Of which subject; without it, of the host.
         #[arg(long, value_name = "SUBJECT")]
         subject: Option<String>,
+        /// Only what this source said; without it, what anybody did.
+        #[arg(long, value_name = "NAME")]
+        source: Option<String>,
         /// Answer with one JSON value.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what is known, and then every change, until interrupted
+    Watch {
+        /// One fact.
+        name: Option<String>,
+        /// One line of JSON for each.
         #[arg(long)]
         json: bool,
     },
@@ -56,7 +69,10 @@ impl Posture {
     /// Whether the answer is to be JSON.
     pub(super) fn json(&self) -> bool {
         match self {
-            Self::Set { json, .. } | Self::Get { json, .. } | Self::Unset { json, .. } => *json,
+            Self::Set { json, .. }
+            | Self::Get { json, .. }
+            | Self::Unset { json, .. }
+            | Self::Watch { json, .. } => *json,
         }
     }
 
@@ -82,16 +98,18 @@ impl Posture {
                 only = name;
                 client.get("/v1/facts").await?
             }
-            Self::Unset { name, subject, .. } => {
-                let subject = subject.map(|subject| format!("&subject={}", quoted(&subject)));
-                client
-                    .delete(&format!("/v1/facts?name={}{}", quoted(&name), subject.unwrap_or_default()))
-                    .await?
+            Self::Unset { name, subject, source, .. } => {
+                let mut path = format!("/v1/facts?name={}", quoted(&name));
+                for (key, value) in [("subject", subject), ("source", source)] {
+                    path.extend(value.map(|value| format!("&{key}={}", quoted(&value))));
+                }
+                client.delete(&path).await?
             }
+            Self::Watch { name, .. } => return watch(client, screen, name.as_deref(), json).await,
         };
         let mut facts: Facts = decode(&answer)?;
         facts.facts.retain(|fact| only.as_ref().is_none_or(|only| fact.name == *only));
-        let is_there = !facts.facts.is_empty() || only.is_none();
+        let is_there = only.is_none() || facts.facts.iter().any(|fact| fact.ignored.is_none());
         if json {
             let text = serde_json::to_string(&facts);
             screen.answer(&text.map_err(|error| CliError::internal(error.to_string()))?)?;
@@ -102,6 +120,44 @@ impl Posture {
         }
         Ok(if is_there { Exit::Yes } else { Exit::No })
     }
+}
+
+/// Prints changes as they come, of one fact or of all.
+async fn watch(client: &Client, screen: &Screen, only: Option<&str>, json: bool) -> Result<Exit, CliError> {
+    let mut body = client.stream("/v1/facts?follow=true").await?;
+    let mut pending = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame
+            .map_err(|error| CliError::unreachable(format!("the stream of facts broke off: {error}")))?;
+        let Ok(data) = frame.into_data() else { continue };
+        pending.extend_from_slice(&data);
+        for line in take_lines(&mut pending) {
+            let change: FactChange = decode(&line)?;
+            if only.is_some_and(|only| change.fact.name != only) {
+                continue;
+            }
+            let text =
+                if json { escape::line(&String::from_utf8_lossy(&line)) } else { describe_change(&change) };
+            if screen.line(&text)? == Reader::Gone {
+                return Ok(Exit::Yes);
+            }
+        }
+        if pending.len() > LINE_MAX {
+            return Err(CliError::internal("the daemon sent a line without an end"));
+        }
+    }
+    Err(CliError::unreachable("the daemon ended the stream of facts: it was stopped"))
+}
+
+/// `2026-05-04 03:02:01  new      trust = 3  of the host …`
+fn describe_change(change: &FactChange) -> String {
+    let kind = match change.change {
+        FactChangeKind::Known => "known",
+        FactChangeKind::New => "new",
+        FactChangeKind::Changed => "changed",
+        FactChangeKind::Gone => "gone",
+    };
+    format!("{}  {kind:<7}  {}", line(&time::people(&change.at)), describe(&change.fact))
 }
 
 /// What somebody types: a number and a truth value are what they look like.
@@ -118,20 +174,41 @@ fn describe(fact: &Fact) -> String {
     let value = serde_json::to_string(&fact.value).unwrap_or_default();
     let until =
         fact.until.as_ref().map_or("no end".to_owned(), |until| format!("until {} UTC", time::people(until)));
+    let ignored = fact.ignored.as_ref().map(|why| format!("  does not count: {}", line(why)));
     format!(
-        "{} = {}  of {}  from {}, {} UTC  {}",
+        "{} = {}  of {}  from {}, {} UTC  {}{}",
         line(&fact.name),
         line(&value),
         line(fact.subject.as_deref().unwrap_or("the host")),
         line(&fact.source),
         line(&time::people(&fact.observed)),
-        line(&until)
+        line(&until),
+        ignored.unwrap_or_default()
     )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_does_not_count_says_why_and_no_fact_can_look_like_another() {
+        let fact = Fact {
+            ignored: Some("desk says otherwise".to_owned()),
+            ..Fact::found("trust", &FactValue::String("a\nb".into()), "edr", 0)
+        };
+        let change = FactChange {
+            schema: FactChange::SCHEMA.to_owned(),
+            at: "2026-01-02T03:04:05.000000Z".to_owned(),
+            change: FactChangeKind::Changed,
+            fact,
+        };
+        assert_eq!(
+            describe_change(&change),
+            "2026-01-02 03:04:05  changed  trust = \"a\\nb\"  of the host  from edr, 1970-01-01 00:00:00 UTC  no end  \
+             does not count: desk says otherwise"
+        );
+    }
 
     #[test]
     fn values_are_what_they_look_like() {

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 /// How far an action is decided on a kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Extent {
     /// At every operation that is this action.
@@ -27,6 +28,7 @@ pub enum Extent {
 
 /// One action on a kernel.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ActionCoverage {
     /// Its dotted name.
     pub action: String,

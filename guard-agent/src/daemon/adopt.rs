@@ -7,6 +7,7 @@
 //! label exactly this process, read the label back, answer. Whatever fails, nobody is told of a session
 //! that does not exist; a process that was labelled meanwhile keeps the label, which allows it less.
 
+use super::access::AccessError;
 use super::engine::{ApplyError, Engine};
 use super::labelling;
 use super::modes::Now;
@@ -15,8 +16,9 @@ use super::sessions::{Entered, MAX_OPEN, MAX_SEATS, MAX_SEATS_OF_USER, Opening};
 use crate::api::types::{AdoptRequest, Adopted};
 use crate::host::{Host, Lookup};
 use crate::kernel::{KernelError, LabelReader, has_ended};
+use crate::policy::verbs::Verb;
 use crate::policy::{
-    Account, Adopter, SubjectDefinition, Variable, VariableError, VariableKind, session_values,
+    Account, Adopter, On, SubjectDefinition, Variable, VariableError, VariableKind, session_values,
 };
 use guard_common::label::{LabelRequest, NO_SUBJECT};
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
@@ -53,6 +55,9 @@ pub enum AdoptError {
     /// A subject opens sessions as its successors only.
     #[error("this process is itself subject to policy, as {0}, and may not open a session as {1}")]
     Labelled(String, String),
+    /// Policy does not let whoever asks.
+    #[error("{0}")]
+    Access(#[from] AccessError),
     /// The threads of a process have one label.
     #[error(
         "this process has several threads, which cannot be exchanged at one moment: only one may ask for a successor"
@@ -117,7 +122,10 @@ struct Parent {
     subject: u32,
     /// The row that decides for it.
     row: u32,
-    /// The subject, and the session.
+    /// Name of the subject, and number of the session.
+    kind: String,
+    session: u64,
+    /// Both, for people.
     name: String,
 }
 
@@ -173,13 +181,18 @@ impl Shared {
                     if !found(&named).is_some_and(|asks| asks.may_adopt(&request.subject)) {
                         return Err(AdoptError::Labelled(named, request.subject.clone()));
                     }
-                    let name = if session == 0 { named } else { format!("{named}/{session}") };
-                    Some(Parent { subject, row, name })
+                    let name = if session == 0 { named.clone() } else { format!("{named}/{session}") };
+                    Some(Parent { subject, row, kind: named, session, name })
                 }
             };
             let (live, definition) = live.zip(definition).ok_or_else(not_permitted)?;
             (live.bundle.digest.clone(), definition.clone(), parent)
         };
+        let on = On::Subject(request.subject.clone());
+        match &parent {
+            None => self.account_may(caller, Verb::Adopt, &on)?,
+            Some(parent) => self.subject_may(&parent.kind, parent.session, Verb::Adopt, &on)?,
+        }
         if parent.is_some() && threads(caller.pid) != Some(1) {
             return Err(AdoptError::Threads);
         }

@@ -1,10 +1,12 @@
 //! Bundles that could become the live one, and which of them the daemon starts with.
 
+use super::adopt::Caller;
 use super::disarms::{self, Disarm};
 use super::engine::{ApplyError, compile};
 use super::modes::{Modes, Now};
 use super::sessions::Sessions;
 use crate::bundle::{self, Effect, Entry, Opened, Proposed, Record, Shelf, Standing, Trust, TrustConfig};
+use crate::kernel::as_user;
 use crate::ledger::Ledger;
 use crate::policy::{self, Bundle, Compiled, SubjectIds};
 use jiff::Timestamp;
@@ -58,10 +60,21 @@ pub(super) struct Candidate {
 
 impl Candidate {
     /// Reads the bundle at `path`: it is whole and enough trusted keys vouch for it before it is parsed
-    /// as policy.
-    pub(super) fn read(path: &Path, trust: &TrustConfig) -> Result<Self, ApplyError> {
+    /// as policy. Files are opened with the rights of `reader`, if that is not root: what is wrong with a bundle is
+    /// shown, and the agent must not show anybody what they cannot read.
+    pub(super) fn read(
+        path: &Path,
+        reader: Option<&Caller>,
+        trust: &TrustConfig,
+    ) -> Result<Self, ApplyError> {
         let trust = Trust::read(trust, true)?;
-        let opened = bundle::open(path).map_err(ApplyError::Invalid)?;
+        let opened = match reader.filter(|reader| reader.uid != 0) {
+            Some(Caller { uid, gid, groups, .. }) => {
+                as_user(*uid, *gid, groups, || bundle::open(path)).map_err(ApplyError::Reader)?
+            }
+            None => bundle::open(path),
+        };
+        let opened = opened.map_err(ApplyError::Invalid)?;
         let standing = trust.judge(&opened)?;
         let bundle = policy::parse(&opened).map_err(ApplyError::Invalid)?;
         Ok(Self { opened, bundle, standing, source: path.to_owned() })
@@ -124,7 +137,7 @@ pub(super) struct Start {
 pub(super) fn choose(configured: &Path, trust: &TrustConfig, stored: &Stored) -> Result<Start, ApplyError> {
     let (record, now) = (stored.shelf.record(), Timestamp::now());
     let last = record.live().map(|entry| entry.digest.as_str());
-    let first = Candidate::read(configured, trust).and_then(|candidate| {
+    let first = Candidate::read(configured, None, trust).and_then(|candidate| {
         candidate.admit(record, last, now)?;
         let (compiled, ids) = compile(&candidate.bundle, &stored.ids)?;
         Ok(Start { candidate, compiled, ids, kept: None })
@@ -221,7 +234,8 @@ mod tests {
 
         /// Remembers a bundle as the daemon does when it made one live.
         fn lived(&self, path: &Path) -> String {
-            let candidate = Candidate::read(path, &self.trust).unwrap_or_else(|error| panic!("{error}"));
+            let candidate =
+                Candidate::read(path, None, &self.trust).unwrap_or_else(|error| panic!("{error}"));
             let mut stored = self.stored();
             let digest = candidate.bundle.digest.clone();
             stored.shelf.keep(&candidate.opened, &digest).unwrap();

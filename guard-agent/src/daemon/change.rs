@@ -4,6 +4,7 @@
 //! the disk before the kernel has the tables, and the record before anybody is told. A crash between
 //! two steps leaves the bundle before or the one after, each whole.
 
+use super::adopt::Caller;
 use super::candidate::{Candidate, Start};
 use super::engine::{ApplyError, Built, Engine, Live, Next, compile, rfc3339};
 use super::shadow::Beside;
@@ -65,15 +66,21 @@ impl Engine {
         }
     }
 
-    /// Makes the bundle at `path` live, unless this very bundle is. With `dry_run` only says what would
+    /// Makes the bundle at `path` live, unless this very bundle is: what `reader` finds there. With `dry_run` only says what would
     /// happen.
     ///
     /// # Errors
     /// If the bundle is invalid or refused, or the kernel refuses a table; the live bundle is
     /// untouched.
-    pub fn apply(&mut self, path: &Path, by: &str, dry_run: bool) -> Result<Applied, ApplyError> {
+    pub fn apply(
+        &mut self,
+        path: &Path,
+        reader: &Caller,
+        by: &str,
+        dry_run: bool,
+    ) -> Result<Applied, ApplyError> {
         let started = Instant::now();
-        let (candidate, effect) = self.candidate(path)?;
+        let (candidate, effect) = self.candidate(path, Some(reader))?;
         if dry_run {
             let (compiled, _) = compile(&candidate.bundle, &self.ids)?;
             return Ok(Applied {
@@ -102,7 +109,7 @@ impl Engine {
     pub fn reload(&mut self) -> Result<Applied, ApplyError> {
         let started = Instant::now();
         let Some(live) = &self.live else { return Ok(self.applied(false, started, 0)) };
-        let (candidate, effect) = self.candidate(&live.directory.clone())?;
+        let (candidate, effect) = self.candidate(&live.directory.clone(), None)?;
         let labelled = match effect {
             Effect::Changed => self.accept(candidate, "a reload")?,
             Effect::Unchanged => {
@@ -162,9 +169,9 @@ impl Engine {
     }
 
     /// Reads a bundle and finds out what making it live would do.
-    fn candidate(&self, path: &Path) -> Result<(Candidate, Effect), ApplyError> {
+    fn candidate(&self, path: &Path, reader: Option<&Caller>) -> Result<(Candidate, Effect), ApplyError> {
         let now = Timestamp::now();
-        let candidate = Candidate::read(path, &self.trust)?;
+        let candidate = Candidate::read(path, reader, &self.trust)?;
         if let Some(expired) = candidate.bundle.release.expired(now) {
             return Err(ApplyError::Expired(expired));
         }

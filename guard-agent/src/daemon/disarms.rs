@@ -17,6 +17,7 @@ const MAX: usize = 100;
 
 /// One end of enforcement.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Disarm {
     /// When, RFC 3339 UTC.
     pub at: String,

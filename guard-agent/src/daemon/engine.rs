@@ -1,11 +1,16 @@
 //! What the daemon enforces now, and how that changes: one compile and one switch at a time.
 
 use super::candidate::{Kept, Stored};
+use super::collectors;
 use super::containers::Containers;
 use super::disarms::Disarm;
+use super::found::Found;
 use super::labelling;
+use super::location;
 use super::modes::{Modes, Now};
 use super::names::Watch;
+use super::pace::Paces;
+use super::providers;
 use super::sessions::Sessions;
 use super::shadow::{Beside, Shadow, ShadowError};
 use super::unused::Watched;
@@ -63,6 +68,9 @@ pub enum ApplyError {
     /// What was granted, or is known, cannot be read.
     #[error("{0}")]
     Ledger(#[from] LedgerError),
+    /// The agent cannot read with the rights of whoever asks.
+    #[error("cannot read the bundle with the rights of the caller: {0}")]
+    Reader(std::io::Error),
     /// Facts about the host could not be read.
     #[error("cannot read facts about this host: {0}")]
     Host(std::io::Error),
@@ -152,6 +160,10 @@ pub struct Engine {
     pub(super) resumed: Vec<(i32, LabelRequest)>,
     /// What was granted, what is asked for, and what is known of subjects.
     pub(super) ledger: Ledger,
+    /// How often facts are said.
+    pub(super) pace: Paces,
+    /// What the agent's own threads have found out of the host.
+    pub(super) found: Found,
     /// When enforcement was ended on purpose.
     pub(super) disarms: Vec<Disarm>,
     /// Why the daemon started with another bundle than the configured one.
@@ -174,7 +186,7 @@ impl Engine {
         stored: Stored,
         trust: TrustConfig,
         store: Arc<Store>,
-        names: Watch,
+        (names, found): (Watch, Found),
     ) -> Self {
         let Stored { ids, ids_file, shelf, modes, sessions, disarms, ledger } = stored;
         Self {
@@ -192,6 +204,8 @@ impl Engine {
             resumed: Vec::new(),
             disarms,
             ledger,
+            pace: Paces::default(),
+            found,
             kept: None,
             since: None,
             names,
@@ -439,6 +453,11 @@ impl Engine {
         }
         let windows = self.windows(now.wall);
         degraded.extend(self.closed_for_want_of_a_clock());
+        let wants_network = self.live.as_ref().is_some_and(|live| collectors::wants_network(&live.bundle));
+        let matters = |source: &String| *source != location::source() || wants_network;
+        let troubles = self.found.troubles().into_iter().filter(|(source, _)| matters(source));
+        degraded.extend(troubles.map(|(source, why)| format!("facts from {source}: {why}")));
+        degraded.extend(self.live.iter().flat_map(|live| providers::missing(&live.bundle, &self.found)));
         let expired = self.live.as_ref().and_then(|live| live.bundle.release.expired(jiff::Timestamp::now()));
         degraded.extend(expired);
         degraded.extend(subjects.iter().filter(|subject| !subject.unenforceable.is_empty()).map(|subject| {

@@ -5,7 +5,7 @@
 //! such as a large write, is over when every thread has stopped.
 
 use super::labelling::stat;
-use crate::kernel::{KernelError, LabelReader, open_process, send_signal};
+use crate::kernel::{KernelError, LabelReader, pidfd, send_signal};
 use nix::sys::signal::Signal;
 use std::collections::BTreeMap;
 use std::fs;
@@ -52,7 +52,7 @@ pub(super) fn stop(
         }
         for pid in new {
             // The number may have come to mean another process.
-            let Ok(process) = open_process(pid) else { continue };
+            let Ok(process) = pidfd(pid) else { continue };
             let is = labels.of(process.as_fd()).ok().flatten();
             if is.is_some_and(|(subject, session)| covered(subject, session))
                 && send_signal(process.as_fd(), Signal::SIGSTOP).is_ok()
@@ -83,7 +83,7 @@ pub(super) fn stop(
 pub(super) fn resume(labels: &LabelReader, covered: &dyn Fn(u32, u64) -> bool) -> Result<(), KernelError> {
     for (pid, subject, session) in labels.all()? {
         if covered(subject, session)
-            && let Ok(process) = open_process(pid)
+            && let Ok(process) = pidfd(pid)
             && let Err(error) = send_signal(process.as_fd(), Signal::SIGCONT)
         {
             tracing::debug!("process {pid} does not go on: {error}");

@@ -2,17 +2,17 @@
 //!
 //! What is refused or ended is written down first too, so that no crash gives it back.
 
-use super::collectors::{self, Collected};
+use super::access::AccessError;
 use super::engine::Engine;
+use super::facts::Known;
 use super::modes::{Modes, Now};
 use super::serve::Shared;
 use super::windows::{self, Openings};
-use crate::api::types::{FactRequest, LeaseRequest};
+use crate::api::types::LeaseRequest;
 use crate::kernel::KernelError;
-use crate::ledger::{
-    At, Created, Fact, Lease, Ledger, LedgerError, NewFact, NewLease, NewRequest, Request, RequestState,
-};
-use crate::policy::{ApprovalRule, Approver, Bundle, FactValue, Instant, Posture, Until};
+use crate::ledger::{At, Created, Lease, LedgerError, NewLease, NewRequest, Request, RequestState};
+use crate::policy::verbs::Verb;
+use crate::policy::{ApprovalRule, Approver, On, Posture, Until};
 use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
 use std::ffi::CString;
 use std::time::Duration;
@@ -138,9 +138,39 @@ pub enum LeaseError {
     /// The agent finds it out.
     #[error("the agent finds out {0} by itself: nobody sets it")]
     Collected(String),
+    /// A provider says it.
+    #[error("what comes from {0} is said by the agent's provider of that name, and by nobody else")]
+    Provided(String),
     /// It is over.
     #[error("the fact {0} is older than it lasts")]
     TooOld(String),
+    /// Policy does not let whoever asks.
+    #[error("{0}")]
+    Access(#[from] AccessError),
+    /// Nobody means that.
+    #[error(
+        "a fact that ends lasts at most 366 days: say {0} without an end if it holds until it is taken back"
+    )]
+    Absurd(String),
+    /// It is too long.
+    #[error("the text of {name} has more than {max} bytes")]
+    LongText {
+        /// The fact.
+        name: String,
+        /// Bytes.
+        max: usize,
+    },
+    /// Too many say it.
+    #[error("{name} is said by {max} sources already: take back what is not meant any more")]
+    Sources {
+        /// The fact.
+        name: String,
+        /// How many.
+        max: usize,
+    },
+    /// It is said too often.
+    #[error("{0} is said too often to be believed: it is absent until nobody has said it for a minute")]
+    Flood(String),
     /// It could not be recorded.
     #[error("{0}")]
     Ledger(#[from] LedgerError),
@@ -153,49 +183,27 @@ pub enum LeaseError {
 /// windows, what was granted to it, what is known of it, and whether it is in quarantine.
 pub(super) fn posture(
     modes: &Modes,
-    (ledger, collected): (&Ledger, &Collected),
+    known: Known<'_>,
     (subject, session): (&str, u64),
     windows: &Openings,
     now: &Now,
 ) -> Posture {
     let mut posture = windows::posture(modes, subject, windows, now);
-    for lease in ledger.leases().iter().filter(|lease| lease.subject == subject) {
+    for lease in known.ledger.leases().iter().filter(|lease| lease.subject == subject) {
         let Some(end) = lease.end(now.boot, &now.boot_id) else { continue };
         // Of two by one name the later end counts.
         let kept = posture.leases.entry(lease.name.clone()).or_insert(Until { value: (), end: Some(end) });
         kept.end = kept.end.max(Some(end));
     }
-    // What is said of the subject itself comes after what is said of the host, and counts.
-    for of in [None, Some(subject)] {
-        for fact in ledger.facts().iter().filter(|fact| fact.subject.as_deref() == of) {
-            if let Some(end) = fact.end(now.boot, &now.boot_id) {
-                posture.facts.insert(fact.name.clone(), Until { value: fact.value.clone(), end });
-            }
-        }
-    }
-    // What the agent finds out counts before anything that was said while a bundle let somebody say it.
-    for (name, value) in collected {
-        match value {
-            Some(value) => posture.facts.insert(name.clone(), Until { value: value.clone(), end: None }),
-            None => posture.facts.remove(name),
-        };
-    }
-    posture.quarantines = ledger
-        .quarantines()
-        .iter()
-        .filter(|one| one.covers(subject, session))
+    posture.facts = known.facts(subject, now);
+    let covering = known.ledger.quarantines().iter().filter(|one| one.covers(subject, session));
+    posture.quarantines = covering
         .filter_map(|one| Some(Until { value: one.level, end: one.end(now.wall, now.boot, &now.boot_id)? }))
         .collect();
     posture
 }
 
-/// The next instant at which something of this ends.
-pub(super) fn next_end(ledger: &Ledger, now: &Now) -> Option<Instant> {
-    let leases = ledger.leases().iter().filter_map(|lease| lease.end(now.boot, &now.boot_id));
-    let facts = ledger.facts().iter().filter_map(|fact| fact.end(now.boot, &now.boot_id).flatten());
-    leases.chain(facts).min()
-}
-
+/// The clocks, as the ledger wants them.
 pub(super) fn at(now: &Now) -> At<'_> {
     At { wall: now.wall, boot: now.boot, boot_id: &now.boot_id }
 }
@@ -228,7 +236,7 @@ impl Engine {
     }
 
     /// Tells the kernel what holds of one subject, or of all, now.
-    fn tell_subjects(&mut self, only: Option<&str>) -> Result<(), KernelError> {
+    pub(super) fn tell_subjects(&mut self, only: Option<&str>) -> Result<(), KernelError> {
         let now = Now::read();
         let Some(live) = &self.live else { return Ok(()) };
         let windows = windows::from_now_on(&live.bundle, &now);
@@ -379,74 +387,6 @@ impl Engine {
             Created::TooMany => Err(LeaseError::TooMany),
         }
     }
-
-    fn set_fact(&mut self, request: &FactRequest, age: Duration) -> Result<Fact, LeaseError> {
-        let live = self.live.as_ref().ok_or_else(|| LeaseError::NoSubject(String::new()))?;
-        known_subject(&live.bundle, request.subject.as_deref())?;
-        let facts = live.bundle.facts();
-        let example = facts.get(&request.name).ok_or_else(|| no_fact(&live.bundle, &request.name))?;
-        if std::mem::discriminant(example) != std::mem::discriminant(&request.value) {
-            let value = serde_json::to_string(&request.value).unwrap_or_default();
-            return Err(LeaseError::Type { name: request.name.clone(), wanted: type_name(example), value });
-        }
-        if let Some(wanted) = live.bundle.source(&request.name).filter(|wanted| *wanted != request.source) {
-            let (name, given) = (request.name.clone(), request.source.clone());
-            return Err(LeaseError::Source { name, wanted: wanted.to_owned(), given });
-        }
-        if request.source.starts_with(collectors::PREFIX) {
-            return Err(LeaseError::Collected(request.name.clone()));
-        }
-        // What the bundle says is the longest.
-        let asked = request.seconds.map(Duration::from_secs);
-        let lasts = match (asked, live.bundle.lifetime(&request.name)) {
-            (Some(asked), Some(longest)) => Some(asked.min(longest)),
-            (asked, longest) => asked.or(longest),
-        };
-        let lasts = match lasts.map(|lasts| lasts.saturating_sub(age)) {
-            Some(Duration::ZERO) => return Err(LeaseError::TooOld(request.name.clone())),
-            left => left,
-        };
-        let new = NewFact {
-            subject: request.subject.as_deref(),
-            name: &request.name,
-            value: request.value.clone(),
-            source: &request.source,
-            lasts,
-        };
-        let before = self.fact(request.subject.as_deref(), &request.name);
-        let fact = self.ledger.set_fact(&new, at(&Now::read()))?;
-        self.told_fact(request.subject.as_deref(), &request.name, before)?;
-        Ok(fact)
-    }
-
-    fn unset_fact(&mut self, subject: Option<&str>, name: &str) -> Result<Fact, LeaseError> {
-        let taken = self.ledger.unset_fact(subject, name, at(&Now::read()))?;
-        let taken = taken.ok_or_else(|| LeaseError::Nothing(format!("fact {name}")))?;
-        self.told_fact(subject, name, Some(taken.clone()))?;
-        Ok(taken)
-    }
-
-    fn fact(&self, subject: Option<&str>, name: &str) -> Option<Fact> {
-        let mut facts = self.ledger.facts().iter();
-        facts.find(|fact| fact.subject.as_deref() == subject && fact.name == name).cloned()
-    }
-
-    /// Tells the kernel of a fact that changed, or makes it what it was before.
-    fn told_fact(
-        &mut self,
-        subject: Option<&str>,
-        name: &str,
-        before: Option<Fact>,
-    ) -> Result<(), LeaseError> {
-        let Err(error) = self.tell_subjects(subject) else { return Ok(()) };
-        if let Err(error) = self.ledger.restore_fact(subject, name, before) {
-            tracing::error!("the fact {name} is recorded and does not count: {error}");
-        }
-        if let Err(error) = self.tell_subjects(subject) {
-            tracing::error!("some subjects may be told another value of {name}: {error}");
-        }
-        Err(error.into())
-    }
 }
 
 /// What a subject asks for, with what is known of it without believing anything.
@@ -461,28 +401,6 @@ pub(super) struct Asking {
     human: Option<u32>,
     pid: i32,
     exe: Option<String>,
-}
-
-fn known_subject(bundle: &Bundle, subject: Option<&str>) -> Result<(), LeaseError> {
-    match subject {
-        Some(name) if bundle.subjects().all(|known| known.name != name) => {
-            Err(LeaseError::NoSubject(name.to_owned()))
-        }
-        _ => Ok(()),
-    }
-}
-
-fn no_fact(bundle: &Bundle, name: &str) -> LeaseError {
-    let known: Vec<&str> = bundle.facts().keys().map(String::as_str).collect();
-    LeaseError::NoFact(name.to_owned(), known.join(", "))
-}
-
-fn type_name(value: &FactValue) -> &'static str {
-    match value {
-        FactValue::Long(_) => "whole number",
-        FactValue::String(_) => "text",
-        FactValue::Bool(_) => "true or false",
-    }
 }
 
 /// For how long, if that is allowed.
@@ -565,7 +483,7 @@ impl Shared {
     }
 
     /// Does something to what is recorded, and lets others know that it may have changed.
-    fn change_ledger<T>(
+    pub(super) fn change_ledger<T>(
         &self,
         person: Option<&Person>,
         action: impl FnOnce(&mut Engine) -> Result<T, LeaseError>,
@@ -622,6 +540,14 @@ impl Shared {
         let lease = self.change_ledger(None, |engine| engine.revoke(id, person))?;
         tracing::warn!(lease.id, lease.name, lease.subject, by = person.text, "a lease was revoked");
         Ok(lease)
+    }
+
+    /// One lease that counts.
+    ///
+    /// # Errors
+    /// If there is none of this number.
+    pub fn lease(&self, id: i64) -> Result<Lease, LeaseError> {
+        self.engine().live_lease(id, &Now::read())
     }
 
     /// The leases that count, or the last ones that there were.
@@ -694,6 +620,8 @@ impl Shared {
         reason: &str,
     ) -> Result<Request, LeaseError> {
         let asking = self.asking(caller)?;
+        let on = On::Approval(lease.to_owned());
+        self.subject_may(&asking.subject, asking.session, Verb::Request, &on)?;
         let asking = Asking { lease: lease.to_owned(), seconds, reason: reason.to_owned(), ..asking };
         let request = self.change_ledger(None, |engine| engine.ask(&asking))?;
         tracing::info!(request.id, request.lease, request.subject, request.session, "a lease is asked for");
@@ -706,12 +634,19 @@ impl Shared {
     /// If it carries none, or has no such request.
     pub fn own_request(&self, caller: &super::Caller, id: i64) -> Result<Request, LeaseError> {
         let asking = self.asking(caller)?;
+        self.may_look(&asking)?;
         let request = self.request(id)?;
         if request.subject == asking.subject && request.session == asking.session {
             Ok(request)
         } else {
             Err(LeaseError::Nothing(format!("request {id} of yours")))
         }
+    }
+
+    /// Whether a subject may see what Guard knows of it.
+    pub(super) fn may_look(&self, asking: &Asking) -> Result<(), LeaseError> {
+        let on = On::Subject(asking.subject.clone());
+        Ok(self.subject_may(&asking.subject, asking.session, Verb::View, &on)?)
     }
 
     /// Who a process is.
@@ -736,44 +671,6 @@ impl Shared {
             pid,
             exe: exe.map(|exe| exe.to_string_lossy().into_owned()),
         })
-    }
-
-    /// Records a fact that was told so long ago, and tells the kernel.
-    ///
-    /// # Errors
-    /// If the bundle does not declare it so, it is over already, or it cannot be made so.
-    pub fn set_fact(&self, request: &FactRequest, age: Duration, by: &str) -> Result<Fact, LeaseError> {
-        let fact = self.change_ledger(None, |engine| engine.set_fact(request, age))?;
-        tracing::info!(fact.name, fact.subject, fact.source, by, "a fact was set");
-        Ok(fact)
-    }
-
-    /// Takes a fact back.
-    ///
-    /// # Errors
-    /// If there is none, or it cannot be made so.
-    pub fn unset_fact(&self, subject: Option<&str>, name: &str, by: &str) -> Result<Fact, LeaseError> {
-        let fact = self.change_ledger(None, |engine| engine.unset_fact(subject, name))?;
-        tracing::info!(fact.name, fact.subject, by, "a fact was taken back");
-        Ok(fact)
-    }
-
-    /// The facts that hold.
-    pub fn facts(&self) -> Vec<Fact> {
-        let engine = self.engine();
-        let now = Now::read();
-        let live = engine.live.as_ref();
-        let source = |name: &str| live.and_then(|live| live.bundle.source(name)).unwrap_or_default();
-        let collected = engine.collected().iter();
-        let found = |(name, value): (&String, &Option<FactValue>)| {
-            Some(Fact::found(name, value.as_ref()?, source(name), now.wall))
-        };
-        let collected = collected.filter_map(found);
-        let counts = |fact: &&Fact| {
-            fact.end(now.boot, &now.boot_id).is_some() && !engine.collected().contains_key(&fact.name)
-        };
-        let facts = engine.ledger.facts().iter().filter(counts);
-        collected.chain(facts.cloned()).collect()
     }
 }
 

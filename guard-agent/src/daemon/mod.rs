@@ -1,24 +1,31 @@
 //! The daemon: prepares the host, proves enforcement, then serves until it is told to stop.
 
+mod access;
 mod adopt;
 mod canary;
 mod candidate;
 mod change;
 mod collectors;
+mod command;
 mod containers;
 mod disarms;
 mod engine;
 mod evidence;
+mod facts;
+mod found;
 mod identity;
 mod interrupt;
 mod labelling;
 mod leases;
+mod location;
 mod mode;
 mod modes;
 mod mounts;
 mod names;
 mod notify;
 mod output;
+mod pace;
+mod providers;
 mod pump;
 mod quarantine;
 mod recall;
@@ -29,11 +36,14 @@ mod shadow_report;
 mod spool;
 mod start;
 mod trials;
+mod units;
 mod unused;
 mod windows;
 
+pub(crate) use access::this_process;
+pub use access::{AccessError, By, Who};
+pub(crate) use adopt::terminal_of;
 pub use adopt::{AdoptError, Caller};
-pub(crate) use adopt::{human, terminal_of};
 pub use canary::child as canary_child;
 pub use disarms::{Disarm, record as record_disarm};
 pub use engine::{ApplyError, Engine};

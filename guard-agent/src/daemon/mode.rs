@@ -1,6 +1,7 @@
 //! Setting a subject's mode: from the next operation on, and until its end with nobody's help.
 
 use super::engine::Engine;
+use super::facts::Known;
 use super::leases;
 use super::modes::{Modes, Now, Wanted};
 use super::windows::{self, Holder};
@@ -8,6 +9,7 @@ use crate::api::types::{ModeRequest, ModeSet};
 use crate::kernel::KernelError;
 use crate::policy::{Bundle, Compiled};
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Why a subject's mode was not set. It is what it was.
@@ -60,6 +62,7 @@ impl Engine {
             }
         }
         let before = self.modes.set(&wanted, &now)?;
+        let bundle = Arc::clone(&live.bundle);
         // The sessions that have rows of their own are the subject as well.
         let Some(live) = &mut self.live else { return Err(unknown()) };
         let seated = seats.iter().filter(|seat| seat.subject == request.subject);
@@ -67,11 +70,11 @@ impl Engine {
         let rows: Vec<(u32, u64)> =
             seated.filter(|(row, _)| live.compiled.has_row(*row)).chain([(id, 0)]).collect();
         let kernel = &mut self.kernel;
-        let (ledger, collected) = (&self.ledger, &self.told.collected);
+        let known = Known { bundle: &bundle, ledger: &self.ledger, collected: &self.told.collected };
         let mut put = |modes: &Modes| {
             rows.iter().try_for_each(|(row, session)| {
                 let holder = (wanted.subject.as_str(), *session);
-                let posture = leases::posture(modes, (ledger, collected), holder, &windows, &now);
+                let posture = leases::posture(modes, known, holder, &windows, &now);
                 let outcomes = live.compiled.outcomes(*row, &posture, now.boot);
                 let outcomes = outcomes.ok_or(KernelError::Outcomes { subject: *row })?;
                 kernel.set_outcomes(*row, &outcomes)?;
@@ -110,7 +113,7 @@ impl Engine {
             if !is_set && !compiled.asks_for_posture(row) {
                 continue;
             }
-            let known = (&self.ledger, &self.told.collected);
+            let known = Known { bundle, ledger: &self.ledger, collected: &self.told.collected };
             let posture = leases::posture(&self.modes, known, (&subject, session), &windows, &now);
             if let Some(outcomes) = compiled.outcomes(row, &posture, now.boot) {
                 compiled.generation.set_outcomes(row, &outcomes);

@@ -47,6 +47,8 @@ impl Now {
 
 /// A mode that counts instead of the bundle's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(test, schemars(rename = "ModeSetting"))]
 pub struct Setting {
     /// The mode.
     pub mode: Mode,
@@ -63,6 +65,8 @@ pub struct Setting {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(test, schemars(rename = "ModeEnd"))]
 struct End {
     boot_ns: Instant,
     boot_id: String,
@@ -70,6 +74,8 @@ struct End {
 
 /// One change.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(test, schemars(rename = "ModeChange"))]
 pub struct Change {
     /// When, RFC 3339 UTC.
     pub at: String,

@@ -4,6 +4,7 @@
 //! Written down first, then told to the kernel, where it is part of the masks of each row that it covers; then
 //! whoever waits inside a call is woken, so that the call is decided again.
 
+use super::access::AccessError;
 use super::engine::{ApplyError, Engine};
 use super::evidence;
 use super::interrupt;
@@ -57,6 +58,9 @@ pub enum QuarantineError {
     /// The caller may not.
     #[error("{0}")]
     Caller(LeaseError),
+    /// Policy does not permit it.
+    #[error("{0}")]
+    Access(#[from] AccessError),
     /// The session cannot be told from its subject.
     #[error("the session cannot be told from others of its subject: {0}")]
     Row(Box<ApplyError>),
@@ -70,8 +74,9 @@ pub enum QuarantineError {
 
 /// Whom a quarantine is to cover.
 #[derive(Clone, Debug)]
-struct Target {
-    subject: String,
+pub struct Target {
+    /// The subject.
+    pub subject: String,
     session: Option<u64>,
 }
 
@@ -85,7 +90,7 @@ impl Target {
 }
 
 impl Engine {
-    fn known(&self, target: &Target) -> Result<(), QuarantineError> {
+    fn is_known(&self, target: &Target) -> Result<(), QuarantineError> {
         let subjects = self.live.iter().flat_map(|live| live.bundle.subjects());
         if !subjects.into_iter().any(|known| known.name == target.subject) {
             return Err(QuarantineError::NoSubject(target.subject.clone()));
@@ -142,7 +147,7 @@ impl Engine {
     }
 
     fn confine(&mut self, target: &Target, order: &Order<'_>) -> Result<Quarantine, QuarantineError> {
-        self.known(target)?;
+        self.is_known(target)?;
         self.tell_apart(target)?;
         let now = Now::read();
         let new = NewQuarantine {
@@ -216,14 +221,14 @@ impl Shared {
     /// changed then.
     pub fn quarantine(
         &self,
+        target: &Target,
         request: &QuarantineRequest,
         person: &Person,
     ) -> Result<QuarantineAnswer, QuarantineError> {
         let begun = Instant::now();
         let level = level(&request.level)?;
         self.is_no_descendant(person.pid).map_err(QuarantineError::Caller)?;
-        let target = self.target(request)?;
-        let covers = self.covers(&target)?;
+        let covers = self.covers(target)?;
         let mut answer = QuarantineAnswer {
             schema: QuarantineAnswer::SCHEMA.to_owned(),
             target: target.name(),
@@ -233,7 +238,7 @@ impl Shared {
             unfinished: Vec::new(),
         };
         if request.dry_run {
-            self.engine().known(&target)?;
+            self.engine().is_known(target)?;
             return Ok(answer);
         }
         let found = request.evidence.then(|| {
@@ -248,7 +253,7 @@ impl Shared {
         };
         let mut quarantine = {
             let mut engine = self.engine();
-            let quarantine = engine.confine(&target, &order)?;
+            let quarantine = engine.confine(target, &order)?;
             self.ledger_changed(&engine);
             quarantine
         };
@@ -260,7 +265,7 @@ impl Shared {
             reason = request.reason,
             "a quarantine is in force"
         );
-        let covered = self.covered(&target)?;
+        let covered = self.covered(target)?;
         let wait = level == Level::Write || level >= Level::Full;
         let stopped = interrupt::stop(self.label_reader(), &covered, wait)?;
         answer.in_force_us = Some(u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX));
@@ -324,6 +329,14 @@ impl Shared {
         })
     }
 
+    /// A quarantine that is in force.
+    ///
+    /// # Errors
+    /// If it is not.
+    pub fn found_quarantine(&self, id: i64) -> Result<Quarantine, QuarantineError> {
+        self.engine().quarantine_in_force(id, &Now::read())
+    }
+
     /// The quarantines that are in force, or the last ones that there were.
     ///
     /// # Errors
@@ -347,7 +360,10 @@ impl Shared {
     }
 
     /// Who is meant.
-    fn target(&self, request: &QuarantineRequest) -> Result<Target, QuarantineError> {
+    ///
+    /// # Errors
+    /// If nobody is.
+    pub fn quarantine_target(&self, request: &QuarantineRequest) -> Result<Target, QuarantineError> {
         match (&request.subject, request.session, request.pid) {
             (Some(subject), session, None) => Ok(Target { subject: subject.clone(), session }),
             (None, None, Some(pid)) => {

@@ -60,7 +60,9 @@ impl Engine {
         });
         // What the agent finds out by itself is not remembered: as it is now.
         let mut posture = held.posture;
-        for (name, value) in collectors::collect(bundle) {
+        let declared = bundle.facts();
+        posture.retain(|name, value| declared.get(name).is_some_and(|example| example.is_like(value)));
+        for (name, value) in collectors::collect(bundle, &self.found) {
             posture.remove(&name);
             posture.extend(value.map(|value| (name, value)));
         }
@@ -115,6 +117,7 @@ impl Shared {
     /// If it carries none, or what is remembered cannot be read.
     pub fn own_denial(&self, caller: &Caller) -> Result<OwnDenial, OwnError> {
         let asking = self.asking(caller)?;
+        self.may_look(&asking)?;
         let filter = Filter { subject: Some(asking.subject), limit: Some(ROWS), ..Filter::default() };
         let (rows, _) = self.store().query(&filter)?;
         let is_own = |row: &Found| row.record.session.unwrap_or(0) == asking.session;

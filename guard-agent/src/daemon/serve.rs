@@ -1,5 +1,7 @@
 //! What the tasks of the daemon share.
 
+use super::access::Access;
+use super::adopt::Caller;
 use super::disarms::Disarm;
 use super::engine::{ApplyError, Engine};
 use super::mode::ModeError;
@@ -11,6 +13,8 @@ use crate::api::types::{
 };
 use crate::events::{MountPoint, Renderer};
 use crate::kernel::{KernelError, LabelReader};
+use crate::policy::Gate;
+use crate::roles::Roles;
 use crate::store::Store;
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -31,6 +35,8 @@ pub struct Shared {
     trials: Trials,
     /// Made anew when names or mounts change, so that events never wait for a compile.
     renderer: Arc<Mutex<Arc<Renderer>>>,
+    /// Made anew when another bundle is live.
+    access: Arc<Mutex<Access>>,
     /// What the daemon waits for.
     awaited: watch::Sender<Awaited>,
     /// How often leases, requests and facts may have changed.
@@ -51,14 +57,15 @@ pub enum DisarmError {
 }
 
 impl Shared {
-    /// Shares an engine.
+    /// Shares an engine among whoever has these roles.
     ///
     /// # Errors
     /// If the label map cannot be opened a second time.
-    pub fn new(engine: Engine) -> Result<Self, KernelError> {
+    pub fn new(engine: Engine, roles: Roles) -> Result<Self, KernelError> {
         let labels = Arc::new(engine.kernel.label_reader()?);
         let store = Arc::clone(&engine.store);
         let renderer = Arc::new(Mutex::new(Arc::new(renderer(&engine))));
+        let access = Arc::new(Mutex::new(Access::new(gate(&engine), roles)));
         let awaited = watch::Sender::new(engine.awaited());
         Ok(Self {
             engine: Arc::new(Mutex::new(engine)),
@@ -67,6 +74,7 @@ impl Shared {
             store,
             trials: Trials::default(),
             renderer,
+            access,
             awaited,
             ledger_changes: watch::Sender::new(0),
             disarmed: watch::Sender::new(false),
@@ -84,10 +92,17 @@ impl Shared {
         Arc::clone(&self.renderer.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Who may ask for what, as of now.
+    pub(super) fn access(&self) -> Access {
+        self.access.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Tells the other tasks that another bundle may be live, or the host another.
     fn follow(&self, engine: &Engine) {
         *self.renderer.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(renderer(engine));
-        self.awaited.send_replace(engine.awaited());
+        self.access.lock().unwrap_or_else(PoisonError::into_inner).gate = Arc::new(gate(engine));
+        // What of it counts depends on the bundle.
+        self.ledger_changed(engine);
     }
 
     /// What the daemon waits for, and when that changes.
@@ -167,13 +182,19 @@ impl Shared {
         let _ = self.lines.send(line);
     }
 
-    /// Makes a bundle live, or says what that would do. Blocks for as long as a compile takes.
+    /// Makes a bundle live that `reader` can read, or says what that would do. Blocks for as long as a compile takes.
     ///
     /// # Errors
     /// As [`Engine::apply`].
-    pub fn apply(&self, path: &Path, by: &str, dry_run: bool) -> Result<Applied, ApplyError> {
+    pub fn apply(
+        &self,
+        path: &Path,
+        reader: &Caller,
+        by: &str,
+        dry_run: bool,
+    ) -> Result<Applied, ApplyError> {
         let mut engine = self.engine();
-        let applied = engine.apply(path, by, dry_run)?;
+        let applied = engine.apply(path, reader, by, dry_run)?;
         self.follow(&engine);
         Ok(applied)
     }
@@ -193,8 +214,14 @@ impl Shared {
     ///
     /// # Errors
     /// As [`Engine::apply_shadow`].
-    pub fn apply_shadow(&self, path: &Path, by: &str, dry_run: bool) -> Result<ShadowSet, ApplyError> {
-        let set = self.engine().apply_shadow(path, by, dry_run)?;
+    pub fn apply_shadow(
+        &self,
+        path: &Path,
+        reader: &Caller,
+        by: &str,
+        dry_run: bool,
+    ) -> Result<ShadowSet, ApplyError> {
+        let set = self.engine().apply_shadow(path, reader, by, dry_run)?;
         tracing::info!(by, dry_run, bundle = set.shadow.name, version = set.shadow.version, "shadow");
         Ok(set)
     }
@@ -308,15 +335,20 @@ impl Shared {
     /// Tells the kernel what holds of subjects and until when, in the background: if that is due, or anyway.
     pub(super) fn keep_posture(&self, anyway: bool) {
         let shared = self.clone();
-        tokio::task::spawn_blocking(move || {
-            let mut engine = shared.engine();
-            if (anyway || engine.posture_is_due())
-                && let Err(error) = engine.tell_posture()
-            {
-                tracing::error!("windows, leases and facts are as they were told before: {error}");
-            }
-            shared.awaited.send_replace(engine.awaited());
-        });
+        tokio::task::spawn_blocking(move || shared.keep_posture_now(anyway));
+    }
+
+    /// The same at once, by whoever may wait.
+    pub(super) fn keep_posture_now(&self, anyway: bool) {
+        let mut engine = self.engine();
+        if !anyway && !engine.posture_is_due() {
+            self.awaited.send_replace(engine.awaited());
+            return;
+        }
+        if let Err(error) = engine.tell_posture() {
+            tracing::error!("windows, leases and facts are as they were told before: {error}");
+        }
+        self.ledger_changed(&engine);
     }
 
     /// Finds out which sessions have ended, in the background.
@@ -357,6 +389,12 @@ impl Shared {
             Err(error) => tracing::error!("cannot label running tasks: {error}"),
         });
     }
+}
+
+/// Who may ask for what by the live bundle. One whose policies about that cannot be used was refused before.
+fn gate(engine: &Engine) -> Gate {
+    let gate = engine.live.as_ref().map(|live| Gate::new(&live.bundle));
+    gate.transpose().unwrap_or_default().unwrap_or_else(Gate::closed)
 }
 
 /// A renderer for the names and mounts of now.

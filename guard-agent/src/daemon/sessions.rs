@@ -25,6 +25,7 @@ pub(super) const MAX_SEATS_OF_USER: usize = 32;
 
 /// One running instance of a subject.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Session {
     /// Its number.
     pub id: u64,

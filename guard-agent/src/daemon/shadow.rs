@@ -4,6 +4,7 @@
 //! masks then also say where its verdict is another one. It stands until it is promoted or stopped, or until
 //! the same bundle becomes live.
 
+use super::adopt::Caller;
 use super::candidate::Candidate;
 use super::change::Cause;
 use super::engine::{ApplyError, Built, Engine, Next, compile, compile_seated, rfc3339};
@@ -154,16 +155,22 @@ impl Engine {
         build_seated(bundle, self.shadow.as_ref(), &self.sessions.seats(), &self.ids)
     }
 
-    /// Puts the bundle at `path` beside the live one; another shadow ends with that. With `dry_run` only
+    /// Puts the bundle that `reader` finds at `path` beside the live one; another shadow ends with that. With `dry_run` only
     /// says whether it can.
     ///
     /// A hold does not refuse it: what is live stays.
     ///
     /// # Errors
     /// As [`Engine::apply`], or if both together do not compile.
-    pub fn apply_shadow(&mut self, path: &Path, by: &str, dry_run: bool) -> Result<ShadowSet, ApplyError> {
+    pub fn apply_shadow(
+        &mut self,
+        path: &Path,
+        reader: &Caller,
+        by: &str,
+        dry_run: bool,
+    ) -> Result<ShadowSet, ApplyError> {
         let started = Instant::now();
-        let candidate = Candidate::read(path, &self.trust)?;
+        let candidate = Candidate::read(path, Some(reader), &self.trust)?;
         if let Some(expired) = candidate.bundle.release.expired(Timestamp::now()) {
             return Err(ApplyError::Expired(expired));
         }

@@ -18,6 +18,9 @@ use std::time::{Duration, SystemTime};
 pub(super) const DIRECTORY: &str = "facts";
 /// Longest file, in bytes.
 const MAX_FILE: u64 = 1 << 20;
+/// Facts in one file, at most, and how many of those that are refused are said.
+const MAX_FACTS: usize = 1000;
+const MAX_SAID: usize = 5;
 /// What a file that was not understood is called.
 const REFUSED: &str = "refused";
 
@@ -104,6 +107,9 @@ fn read(path: &Path) -> Result<(Vec<FactRequest>, Duration), String> {
         return Err("it is longer than 1 MiB".to_owned());
     }
     let contents: Contents = serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
+    if contents.facts.len() > MAX_FACTS {
+        return Err(format!("it has more than {MAX_FACTS} facts"));
+    }
     let written = about.modified().map_err(text)?;
     // One from the future is as new as can be.
     Ok((contents.facts, SystemTime::now().duration_since(written).unwrap_or_default()))
@@ -116,8 +122,14 @@ fn take(facts: &[FactRequest], age: Duration, path: &Path, shared: &Shared) -> R
         let error = shared.set_fact(fact, age, &by).err()?;
         Some(format!("{}: {error}", fact.name))
     });
-    let refused: Vec<String> = refused.collect();
-    if refused.is_empty() { Ok(()) } else { Err(refused.join("; ")) }
+    let mut refused: Vec<String> = refused.collect();
+    if refused.is_empty() {
+        return Ok(());
+    }
+    let others = refused.len().saturating_sub(MAX_SAID);
+    refused.truncate(MAX_SAID);
+    let others = if others == 0 { String::new() } else { format!("; and {others} more") };
+    Err(refused.join("; ") + &others)
 }
 
 #[cfg(test)]
@@ -142,6 +154,8 @@ mod tests {
             for bad in ["", "{}", "{\"facts\":[{\"name\":\"trust\"}]}", "{\"facts\":[],\"more\":1}"] {
                 assert!(written(bad).is_err(), "{bad}");
             }
+            let many = vec![r#"{"name":"trust","value":3,"source":"edr"}"#; MAX_FACTS + 1].join(",");
+            assert!(written(&format!("{{\"facts\":[{many}]}}")).unwrap_err().contains("more than 1000"));
         } else {
             assert!(written(good).unwrap_err().contains("belongs to uid"));
         }

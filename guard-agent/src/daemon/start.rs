@@ -3,10 +3,11 @@
 use super::canary::{self, CanaryError};
 use super::candidate::{Stored, choose};
 use super::engine::{ApplyError, Engine};
+use super::found::Found;
 use super::output::Output;
 use super::serve::Shared;
 use super::windows::Awaited;
-use super::{identity, mounts, names, notify, pump, spool};
+use super::{identity, location, mounts, names, notify, providers, pump, spool, units};
 use crate::api;
 use crate::config::Config;
 use crate::doctor;
@@ -129,19 +130,26 @@ async fn enforce(config: &Config) -> Result<(), StartError> {
     let mut mount_changes = mounts::watch().map_err(runtime("cannot watch the mount table"))?;
     let (names, mut name_changes) = names::Watch::start().map_err(runtime("cannot watch names"))?;
 
+    let found = Found::default();
+    location::look(&config.networks, &found);
     let Prepared { engine, diagnostics, events, seen, early } =
-        tokio::task::block_in_place(|| prepare(config, names))?;
+        tokio::task::block_in_place(|| prepare(config, names, found.clone()))?;
     let mut messages = tokio::spawn(diagnostics.run());
-    let shared = Shared::new(engine)?;
+    let shared = Shared::new(engine, config.roles.clone())?;
     spool::watch(&config.state_dir, shared.clone())
         .map_err(runtime("cannot watch the directory of facts"))?;
+    location::watch(config.networks.clone(), found.clone(), shared.clone())
+        .map_err(runtime("cannot follow the network of this host"))?;
+    providers::start(&config.providers, &found, &shared)
+        .map_err(runtime("cannot start the providers of facts"))?;
+    tokio::spawn(units::follow(found, shared.clone()));
     let output = Output::start().map_err(runtime("cannot start the output thread"))?;
     let (stop, stopped) = oneshot::channel();
     let mut pump = tokio::spawn(pump::run(events, early, seen, shared.clone(), output, stopped));
     let private = config.private_dir();
     let listen = |path: PathBuf| move |source| StartError::Path { action: "listen on", path, source };
     let (admin, own) = (config.admin_socket(), config.own_socket());
-    let listener = api::bind(&admin, &private).map_err(listen(admin.clone()))?;
+    let listener = api::bind(&admin, &private, !config.roles.is_empty()).map_err(listen(admin.clone()))?;
     let mut disarmed = shared.disarmed();
     let (finish, finished) = oneshot::channel::<()>();
     let end = async {
@@ -245,7 +253,7 @@ struct Prepared {
 
 /// Chooses and compiles the bundle, loads, makes it live and proves that it is enforced. The bundle
 /// comes first: a mistake in it is told before the kernel is touched.
-fn prepare(config: &Config, names: names::Watch) -> Result<Prepared, StartError> {
+fn prepare(config: &Config, names: names::Watch, found: Found) -> Result<Prepared, StartError> {
     let stored = Stored::read(&config.state_dir)?;
     let start = choose(&config.bundle, &config.trust, &stored)?;
     let pins = match &config.pins {
@@ -264,7 +272,7 @@ fn prepare(config: &Config, names: names::Watch) -> Result<Prepared, StartError>
     let seen = kernel.seen()?;
     let store = Store::start(&config.state_dir, Limits::default())
         .map_err(|source| StartError::Runtime { action: "cannot start the store", source })?;
-    let mut engine = Engine::new(kernel, stored, config.trust.clone(), Arc::new(store), names);
+    let mut engine = Engine::new(kernel, stored, config.trust.clone(), Arc::new(store), (names, found));
     if let Some(kept) = &start.kept {
         tracing::warn!("{}", kept.why);
     }

@@ -160,6 +160,9 @@ fn judge(permit: &Grant, used: &Used) -> Found {
         .iter()
         .filter(|row| !matches!(row.coverage, Coverage::NotYet))
         .fold(0, |bits, row| bits | row.action.bit());
+    if permit.actions == 0 {
+        return Found::Untold("it is about Guard's own API, whose use is not counted");
+    }
     if permit.actions & decided == 0 {
         return Found::Untold("nothing decides these actions in this version");
     }

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 
 use super::collectors::{self, Collected};
 use super::engine::Engine;
+use super::facts::Known;
 use super::leases;
 use super::modes::{Modes, Now};
 use crate::api::types::WindowStatus;
@@ -109,8 +110,9 @@ impl Engine {
         let is_right = is_right();
         let found = openings(bundle.schedules(), now, is_right);
         let instants = found.values().flatten().flat_map(|opening| [opening.opens, opening.closes]);
-        let until = instants.filter(|at| *at > now.boot).chain(leases::next_end(&self.ledger, now)).min();
-        let collected = collectors::collect(bundle);
+        let collected = collectors::collect(bundle, &self.found);
+        let next_end = Known { bundle, ledger: &self.ledger, collected: &collected }.next_end(now);
+        let until = instants.filter(|at| *at > now.boot).chain(next_end).min();
         self.told = Told { bundle: bundle.digest.clone(), is_right, collected, until };
         found
     }
@@ -131,7 +133,8 @@ impl Engine {
 
     /// What the agent waits for to tell the kernel more.
     pub(super) fn awaited(&self) -> Awaited {
-        Awaited { polled: self.has_windows() || self.has_collectors(), until: self.told.until }
+        let polled = self.live.as_ref().is_some_and(|live| collectors::are_polled(&live.bundle));
+        Awaited { polled: self.has_windows() || polled, until: self.told.until }
     }
 
     /// Whether the kernel should be told anew what holds: an instant it knew of is over, or the clock has become
@@ -141,7 +144,8 @@ impl Engine {
         let passed = |until: Instant| until <= Now::read().boot;
         let windows_are = self.has_windows()
             && (self.told.bundle != live.bundle.digest || self.told.is_right != is_right());
-        let collected_are = self.has_collectors() && self.told.collected != collectors::collect(&live.bundle);
+        let collected_are =
+            self.has_collectors() && self.told.collected != collectors::collect(&live.bundle, &self.found);
         windows_are || collected_are || self.told.until.is_some_and(passed)
     }
 
@@ -167,13 +171,13 @@ impl Engine {
         windows: &Openings,
         now: &Now,
     ) -> Result<(), KernelError> {
-        self.told.until = self.told.until.into_iter().chain(leases::next_end(&self.ledger, now)).min();
+        let next_end = self.known().and_then(|known| known.next_end(now));
+        self.told.until = self.told.until.into_iter().chain(next_end).min();
         let Some(live) = &mut self.live else { return Ok(()) };
-        for holder in rows {
-            let known = (&self.ledger, &self.told.collected);
-            let posture =
-                leases::posture(&self.modes, known, (&holder.subject, holder.session), windows, now);
-            let row = holder.row;
+        let bundle = Arc::clone(&live.bundle);
+        for Holder { row, subject, session } in rows {
+            let known = Known { bundle: &bundle, ledger: &self.ledger, collected: &self.told.collected };
+            let posture = leases::posture(&self.modes, known, (&subject, session), windows, now);
             let Some(outcomes) = live.compiled.outcomes(row, &posture, now.boot) else { continue };
             if let Err(error) = self.kernel.set_outcomes(row, &outcomes) {
                 // To be tried again.

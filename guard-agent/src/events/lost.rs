@@ -39,6 +39,7 @@ impl SequenceTracker {
 
 /// A gap, as it stands between the events.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Lost {
     /// [`Lost::SCHEMA`].
     pub schema: String,
@@ -70,6 +71,7 @@ impl Lost {
 
 /// Events that one reader was too slow for; others have them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Dropped {
     /// [`Dropped::SCHEMA`].
     pub schema: String,
@@ -99,6 +101,7 @@ impl Dropped {
 
 /// What the daemon's memory lacks, behind what it has.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Missing {
     /// [`Missing::SCHEMA`].
     pub schema: String,

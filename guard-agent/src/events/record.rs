@@ -5,6 +5,8 @@ use serde::{Deserialize, Serialize};
 
 /// One event. Fields are only ever added; `docs/events.md` describes them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(test, schemars(rename = "Event"))]
 pub struct Record {
     /// [`Record::SCHEMA`].
     pub schema: String,
@@ -65,6 +67,7 @@ pub struct Record {
 
 /// How an operation would have ended if the shadow were live.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ShadowRecord {
     /// `denied` or `allowed`.
     pub verdict: String,
@@ -81,6 +84,7 @@ impl ShadowRecord {
 
 /// How often an event happened, and what was found out about it. The record itself is the last one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Seen {
     /// How often, under this bundle.
     pub count: u64,
@@ -97,6 +101,7 @@ pub struct Seen {
 
 /// A bundle, as a record names it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct BundleRecord {
     /// Its name.
     pub name: String,
@@ -118,6 +123,7 @@ impl ResourceRecord {
 
 /// The resource of an event. What does not apply is null.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ResourceRecord {
     /// `file`, [`DIRECTORY`], `memory`, `endpoint`, `protocol`, `unix`, `process`, `capability`, `machine`, `other`.
     #[serde(rename = "type")]

@@ -62,14 +62,6 @@ pub fn peer_groups(socket: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
     Ok(groups)
 }
 
-/// A process by its number, held so that the number cannot come to mean another one.
-///
-/// # Errors
-/// If there is no such process.
-pub fn open_process(pid: i32) -> io::Result<OwnedFd> {
-    pidfd(pid)
-}
-
 /// Sends a signal to a process.
 ///
 /// # Errors
@@ -180,7 +172,8 @@ impl LabelReader {
     }
 }
 
-fn pidfd(pid: i32) -> io::Result<OwnedFd> {
+/// A descriptor of a process, which means that one even when its number is given to another (pidfd_open(2)).
+pub(crate) fn pidfd(pid: i32) -> io::Result<OwnedFd> {
     // SAFETY: the call takes two numbers.
     let descriptor = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
     if descriptor < 0 {

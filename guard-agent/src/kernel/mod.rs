@@ -2,6 +2,7 @@
 //!
 //! All `unsafe` code of the agent is in this module, each block with its argument.
 
+mod as_user;
 mod barrier;
 mod btf;
 mod clock;
@@ -26,11 +27,13 @@ mod slot;
 mod symbols;
 mod takeover;
 
+pub use as_user::as_user;
 pub use clock::{ClockWatch, clock_is_synchronised};
 pub use diagnostics::Diagnostics;
 pub use error::KernelError;
 pub use events::{EventStream, Seen};
-pub use labels::{LabelReader, has_ended, open_process, peer_groups, peer_process, send_signal};
+pub(crate) use labels::pidfd;
+pub use labels::{LabelReader, has_ended, peer_groups, peer_process, send_signal};
 pub use load::{Kernel, ProgramInfo};
 pub use pins::{PinError, Pins, disarm, is_armed};
 pub use probe::probe;

@@ -10,6 +10,28 @@ const FORMAT: i64 = 2;
 /// How long one connection waits for another one's lock.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// What makes format 2 of format 1, with [`QUARANTINE`]: each source's word on a fact is a row of its own, with the instant at which it
+/// was said.
+const FROM_1: &str = "
+ALTER TABLE fact RENAME TO fact_1;
+CREATE TABLE fact (
+    subject TEXT NOT NULL,
+    name TEXT NOT NULL,
+    value TEXT NOT NULL,
+    source TEXT NOT NULL,
+    observed TEXT NOT NULL,
+    until TEXT,
+    boot_ns INTEGER,
+    boot_id TEXT,
+    told_ns INTEGER,
+    told_boot TEXT,
+    PRIMARY KEY (subject, name, source)
+) WITHOUT ROWID;
+INSERT INTO fact
+    SELECT subject, name, value, source, observed, until, boot_ns, boot_id, NULL, NULL FROM fact_1;
+DROP TABLE fact_1;
+";
+
 /// The tables. Times are RFC 3339 UTC; `boot_ns` is an instant of CLOCK_BOOTTIME in the boot `boot_id`.
 const TABLES: &str = "
 CREATE TABLE lease (
@@ -64,7 +86,9 @@ CREATE TABLE fact (
     until TEXT,
     boot_ns INTEGER,
     boot_id TEXT,
-    PRIMARY KEY (subject, name)
+    told_ns INTEGER,                -- when it was said, if that is known, as an instant of CLOCK_BOOTTIME
+    told_boot TEXT,
+    PRIMARY KEY (subject, name, source)
 ) WITHOUT ROWID;
 CREATE TABLE past_fact (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -78,7 +102,7 @@ CREATE INDEX past_fact_of ON past_fact (subject, ended);
 CREATE INDEX lease_of ON lease (subject, until);
 ";
 
-/// What format 2 has besides.
+/// What format 1 has not.
 const QUARANTINE: &str = "
 CREATE TABLE quarantine (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -155,21 +179,20 @@ pub(super) fn open(path: &Path) -> Result<Connection, LedgerError> {
         Ok((connection, format))
     };
     let (mut connection, format) = begin().map_err(|error| failed(error.into()))?;
-    match format {
-        FORMAT => Ok(connection),
-        0 | 1 => {
-            let mut make = || -> rusqlite::Result<()> {
-                let transaction = connection.transaction()?;
-                if format == 0 {
-                    transaction.execute_batch(TABLES)?;
-                }
-                transaction.execute_batch(QUARANTINE)?;
-                transaction.pragma_update(None, "user_version", FORMAT)?;
-                transaction.commit()
-            };
-            make().map_err(|error| failed(error.into()))?;
-            Ok(connection)
+    let steps: &[&str] = match format {
+        FORMAT => return Ok(connection),
+        1 => &[FROM_1, QUARANTINE],
+        0 => &[TABLES, QUARANTINE],
+        found => return Err(LedgerError::Format { path: path.to_owned(), found }),
+    };
+    let mut make = || -> rusqlite::Result<()> {
+        let transaction = connection.transaction()?;
+        for step in steps {
+            transaction.execute_batch(step)?;
         }
-        found => Err(LedgerError::Format { path: path.to_owned(), found }),
-    }
+        transaction.pragma_update(None, "user_version", FORMAT)?;
+        transaction.commit()
+    };
+    make().map_err(|error| failed(error.into()))?;
+    Ok(connection)
 }

@@ -1,4 +1,4 @@
-//! Facts: what somebody says of a host or a subject, until when.
+//! Facts: what somebody says of a host or a subject, until when. Each source's word is kept by itself.
 
 use super::lease::At;
 use super::{Deadline, Ledger, LedgerError};
@@ -10,6 +10,7 @@ use std::time::Duration;
 
 /// One fact, as `context.posture` of its subject has it until it ends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Fact {
     /// Of which subject; null: of the host, and so of every subject that has none of its own by this name.
     pub subject: Option<String>,
@@ -23,8 +24,22 @@ pub struct Fact {
     pub observed: String,
     /// When it ends, RFC 3339 UTC as the clock was set then; null: when it is taken back.
     pub until: Option<String>,
+    /// Why it does not count; null: it does.
+    #[serde(default)]
+    pub ignored: Option<String>,
     #[serde(skip)]
-    pub(super) deadline: Option<Deadline>,
+    pub(crate) deadline: Option<Deadline>,
+    /// When it was told, if that is known.
+    #[serde(skip)]
+    pub(crate) told: Option<Deadline>,
+}
+
+/// Whose word on what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Which<'a> {
+    pub(crate) subject: Option<&'a str>,
+    pub(crate) name: &'a str,
+    pub(crate) source: &'a str,
 }
 
 impl Fact {
@@ -37,8 +52,15 @@ impl Fact {
             source: source.to_owned(),
             observed: rfc3339(wall),
             until: None,
+            ignored: None,
             deadline: None,
+            told: None,
         }
+    }
+
+    /// Whose word on what it is.
+    pub(crate) fn which(&self) -> Which<'_> {
+        Which { subject: self.subject.as_deref(), name: &self.name, source: &self.source }
     }
 
     /// Until when it holds: nothing if it does not any more, and no instant if it has no end.
@@ -48,15 +70,34 @@ impl Fact {
             Some(deadline) => deadline.end(now, boot_id).map(Some),
         }
     }
+
+    /// The same where no fact holds for longer than this after it was told. One of which nobody knows when it was
+    /// told holds only if it has an end of its own.
+    pub(crate) fn end_within(
+        &self,
+        longest: Option<Duration>,
+        now: Instant,
+        boot_id: &str,
+    ) -> Option<Option<Instant>> {
+        let end = self.end(now, boot_id)?;
+        match (longest, &self.told) {
+            (None, _) => Some(end),
+            (Some(_), None) => end.map(Some),
+            (Some(longest), Some(told)) => {
+                let last = told.later(longest).end(now, boot_id)?;
+                Some(Some(end.map_or(last, |end| end.min(last))))
+            }
+        }
+    }
 }
 
 /// What is said.
 pub(crate) struct NewFact<'a> {
-    pub(crate) subject: Option<&'a str>,
-    pub(crate) name: &'a str,
+    pub(crate) which: Which<'a>,
     pub(crate) value: FactValue,
-    pub(crate) source: &'a str,
     pub(crate) lasts: Option<Duration>,
+    /// How long ago it was said.
+    pub(crate) age: Duration,
 }
 
 impl Ledger {
@@ -66,7 +107,7 @@ impl Ledger {
     }
 
     pub(super) fn read_facts(&self) -> Result<Vec<Fact>, LedgerError> {
-        let query = "SELECT subject, name, value, source, observed, until, boot_ns, boot_id FROM fact";
+        let query = "SELECT subject, name, value, source, observed, until, boot_ns, boot_id, told_ns, told_boot FROM fact";
         let read = || -> rusqlite::Result<Vec<Fact>> {
             let mut statement = self.connection.prepare(query)?;
             statement.query_map([], fact)?.collect()
@@ -74,21 +115,23 @@ impl Ledger {
         read().map_err(self.failed("read facts"))
     }
 
-    /// Records a fact in place of the one before. It is on the disk when this returns.
+    /// Records a fact in place of what the same source said before. It is on the disk when this returns.
     pub(crate) fn set_fact(&mut self, new: &NewFact<'_>, at: At<'_>) -> Result<Fact, LedgerError> {
         let deadline = new.lasts.map(|lasts| Deadline::after(at.boot, at.boot_id, lasts));
         let length = |lasts: Duration| i64::try_from(lasts.as_nanos()).unwrap_or(i64::MAX);
+        let Which { subject, name, source } = new.which;
         let fact = Fact {
-            subject: new.subject.map(str::to_owned),
-            name: new.name.to_owned(),
+            subject: subject.map(str::to_owned),
+            name: name.to_owned(),
             value: new.value.clone(),
-            source: new.source.to_owned(),
+            source: source.to_owned(),
             observed: rfc3339(at.wall),
             until: new.lasts.map(|lasts| rfc3339(at.wall.saturating_add(length(lasts)))),
+            ignored: None,
             deadline,
+            told: Some(Deadline::before(at.boot, at.boot_id, new.age)),
         };
-        self.remember_fact(new.subject.unwrap_or_default(), new.name, at.wall)
-            .map_err(self.failed("remember a fact"))?;
+        self.remember_fact(new.which, at.wall).map_err(self.failed("remember a fact"))?;
         self.put_fact(fact.clone())?;
         Ok(fact)
     }
@@ -97,8 +140,9 @@ impl Ledger {
         let unwritable = |error: serde_json::Error| rusqlite::Error::ToSqlConversionFailure(error.into());
         let write = || -> rusqlite::Result<usize> {
             self.connection.execute(
-                "INSERT OR REPLACE INTO fact (subject, name, value, source, observed, until, boot_ns, boot_id)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+                "INSERT OR REPLACE INTO fact
+                 (subject, name, value, source, observed, until, boot_ns, boot_id, told_ns, told_boot)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
                 params![
                     fact.subject.as_deref().unwrap_or_default(),
                     fact.name,
@@ -108,47 +152,37 @@ impl Ledger {
                     fact.until,
                     fact.deadline.as_ref().map(|deadline| deadline.boot_ns.cast_signed()),
                     fact.deadline.as_ref().map(|deadline| deadline.boot_id.as_str()),
+                    fact.told.as_ref().map(|told| told.boot_ns.cast_signed()),
+                    fact.told.as_ref().map(|told| told.boot_id.as_str()),
                 ],
             )
         };
         write().map_err(self.failed("record a fact"))?;
-        self.facts.retain(|other| (&other.subject, &other.name) != (&fact.subject, &fact.name));
+        self.facts.retain(|other| other.which() != fact.which());
         self.facts.push(fact);
         Ok(())
     }
 
-    /// Takes a fact back. Returns what it was.
-    pub(crate) fn unset_fact(
-        &mut self,
-        subject: Option<&str>,
-        name: &str,
-        at: At<'_>,
-    ) -> Result<Option<Fact>, LedgerError> {
-        self.remember_fact(subject.unwrap_or_default(), name, at.wall)
-            .map_err(self.failed("remember a fact"))?;
-        self.remove_fact(subject, name)
+    /// Takes back what a source said. Returns what that was.
+    pub(crate) fn unset_fact(&mut self, which: Which<'_>, at: At<'_>) -> Result<Option<Fact>, LedgerError> {
+        self.remember_fact(which, at.wall).map_err(self.failed("remember a fact"))?;
+        self.remove_fact(which)
     }
 
-    fn remove_fact(&mut self, subject: Option<&str>, name: &str) -> Result<Option<Fact>, LedgerError> {
-        let is_it = |fact: &Fact| fact.subject.as_deref() == subject && fact.name == name;
-        let Some(place) = self.facts.iter().position(is_it) else { return Ok(None) };
+    fn remove_fact(&mut self, which: Which<'_>) -> Result<Option<Fact>, LedgerError> {
+        let Some(place) = self.facts.iter().position(|fact| fact.which() == which) else { return Ok(None) };
         self.connection
             .execute(
-                "DELETE FROM fact WHERE subject = ?1 AND name = ?2",
-                params![subject.unwrap_or_default(), name],
+                "DELETE FROM fact WHERE subject = ?1 AND name = ?2 AND source = ?3",
+                params![which.subject.unwrap_or_default(), which.name, which.source],
             )
             .map_err(self.failed("take back a fact"))?;
         Ok(Some(self.facts.remove(place)))
     }
 
     /// Puts back what was before a change of one fact that came to nothing.
-    pub(crate) fn restore_fact(
-        &mut self,
-        subject: Option<&str>,
-        name: &str,
-        before: Option<Fact>,
-    ) -> Result<(), LedgerError> {
-        self.remove_fact(subject, name)?;
+    pub(crate) fn restore_fact(&mut self, which: Which<'_>, before: Option<Fact>) -> Result<(), LedgerError> {
+        self.remove_fact(which)?;
         before.map_or(Ok(()), |fact| self.put_fact(fact))
     }
 }
@@ -159,9 +193,9 @@ fn fact(row: &Row<'_>) -> rusqlite::Result<Fact> {
     let value = serde_json::from_str(&text).map_err(|error| {
         rusqlite::Error::FromSqlConversionFailure(2, rusqlite::types::Type::Text, error.into())
     })?;
-    let deadline = match (row.get::<_, Option<i64>>(6)?, row.get::<_, Option<String>>(7)?) {
-        (Some(boot_ns), Some(boot_id)) => Some(Deadline { boot_ns: boot_ns.cast_unsigned(), boot_id }),
-        _ => None,
+    let instant = |boot_ns: usize, boot_id: usize| -> rusqlite::Result<Option<Deadline>> {
+        let both = row.get::<_, Option<i64>>(boot_ns)?.zip(row.get::<_, Option<String>>(boot_id)?);
+        Ok(both.map(|(boot_ns, boot_id)| Deadline { boot_ns: boot_ns.cast_unsigned(), boot_id }))
     };
     Ok(Fact {
         subject: (!subject.is_empty()).then_some(subject),
@@ -170,6 +204,8 @@ fn fact(row: &Row<'_>) -> rusqlite::Result<Fact> {
         source: row.get(3)?,
         observed: row.get(4)?,
         until: row.get(5)?,
-        deadline,
+        ignored: None,
+        deadline: instant(6, 7)?,
+        told: instant(8, 9)?,
     })
 }

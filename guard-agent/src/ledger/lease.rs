@@ -9,6 +9,7 @@ use std::time::Duration;
 
 /// One lease. `context.leases` of its subject contains its name until it ends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Lease {
     /// Its number.
     pub id: i64,

@@ -13,7 +13,7 @@ mod request;
 
 pub use database::LedgerError;
 pub use fact::Fact;
-pub(crate) use fact::NewFact;
+pub(crate) use fact::{NewFact, Which};
 pub use lease::Lease;
 pub(crate) use lease::{At, NewLease};
 pub(crate) use quarantine::NewQuarantine;
@@ -38,6 +38,17 @@ impl Deadline {
     pub(crate) fn after(now: Instant, boot_id: &str, lasts: Duration) -> Self {
         let boot_ns = now.saturating_add(u64::try_from(lasts.as_nanos()).unwrap_or(u64::MAX));
         Self { boot_ns, boot_id: boot_id.to_owned() }
+    }
+
+    /// So long before an instant of this boot, or its first.
+    pub(crate) fn before(now: Instant, boot_id: &str, age: Duration) -> Self {
+        let boot_ns = now.saturating_sub(u64::try_from(age.as_nanos()).unwrap_or(u64::MAX));
+        Self { boot_ns, boot_id: boot_id.to_owned() }
+    }
+
+    /// So long after this one.
+    pub(crate) fn later(&self, lasts: Duration) -> Self {
+        Self::after(self.boot_ns, &self.boot_id, lasts)
     }
 
     /// Whether it counts from this boot.

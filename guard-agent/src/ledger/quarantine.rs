@@ -13,6 +13,7 @@ use std::time::Duration;
 /// One quarantine. It holds until it is released or its time is over, through every change of policy, every end
 /// of the agent and every boot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Quarantine {
     /// Its number.
     pub id: i64,
@@ -22,6 +23,7 @@ pub struct Quarantine {
     pub session: Option<u64>,
     /// How much is denied: network, write, exec, full or freeze.
     #[serde(serialize_with = "level_name", deserialize_with = "level_of_name")]
+    #[cfg_attr(test, schemars(with = "String"))]
     pub level: Level,
     /// Since when, RFC 3339 UTC.
     pub since: String,
@@ -42,9 +44,11 @@ pub struct Quarantine {
     /// Why it was released.
     pub release_reason: Option<String>,
     #[serde(skip)]
+    #[cfg_attr(test, schemars(skip))]
     deadline: Option<Deadline>,
     /// The end by the wall clock, nanoseconds since 1970.
     #[serde(skip)]
+    #[cfg_attr(test, schemars(skip))]
     until_ns: Option<i64>,
 }
 

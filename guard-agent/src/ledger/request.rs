@@ -16,6 +16,8 @@ const MAX_OPEN: i64 = 16;
 
 /// What became of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(test, schemars(rename = "LeaseAskedState"))]
 #[serde(rename_all = "lowercase")]
 pub enum RequestState {
     /// It waits for approvers.
@@ -50,6 +52,7 @@ impl RequestState {
 
 /// One person's yes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Approval {
     /// The user who logged in, or the one that runs the tool if nobody did.
     pub person: u32,
@@ -61,6 +64,8 @@ pub struct Approval {
 
 /// A request for a lease.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[cfg_attr(test, schemars(rename = "LeaseAsked"))]
 pub struct Request {
     /// Its number.
     pub id: i64,

@@ -1,4 +1,4 @@
-use super::fact::NewFact;
+use super::fact::{NewFact, Which};
 use super::lease::{At, NewLease};
 use super::*;
 use crate::policy::FactValue;
@@ -44,14 +44,24 @@ fn lease(lasts: u64) -> NewLease<'static> {
 }
 
 fn fact(subject: Option<&'static str>, value: i64, lasts: Option<u64>) -> NewFact<'static> {
+    said_by("edr", subject, value, lasts)
+}
+
+fn said_by(
+    source: &'static str,
+    subject: Option<&'static str>,
+    value: i64,
+    lasts: Option<u64>,
+) -> NewFact<'static> {
     NewFact {
-        subject,
-        name: "trust",
+        which: Which { subject, name: "trust", source },
         value: FactValue::Long(value),
-        source: "edr",
         lasts: lasts.map(Duration::from_secs),
+        age: Duration::ZERO,
     }
 }
+
+const CODERS: Which<'static> = Which { subject: Some("coder"), name: "trust", source: "edr" };
 
 fn question(session: u64) -> NewRequest<'static> {
     NewRequest {
@@ -152,9 +162,79 @@ fn a_fact_replaces_the_one_before_and_can_be_taken_back() {
     assert_eq!((own.end(13 * SECOND, "a"), own.end(5 * SECOND, "b")), (None, None));
     let host = ledger.facts().iter().find(|fact| fact.subject.is_none()).unwrap();
     assert_eq!(host.end(99 * SECOND, "b"), Some(None), "without an end it outlives the boot");
-    assert_eq!(ledger.unset_fact(Some("coder"), "trust", at(6)).unwrap(), Some(third.clone()));
-    assert_eq!(ledger.unset_fact(Some("coder"), "trust", at(6)).unwrap(), None);
-    ledger.restore_fact(Some("coder"), "trust", Some(third)).unwrap();
+    assert_eq!(ledger.unset_fact(CODERS, at(6)).unwrap(), Some(third.clone()));
+    assert_eq!(ledger.unset_fact(CODERS, at(6)).unwrap(), None);
+    ledger.restore_fact(CODERS, Some(third)).unwrap();
+    assert_eq!(directory.open().facts().len(), 2);
+}
+
+#[test]
+fn each_source_has_its_own_word() {
+    let directory = Directory::new();
+    let mut ledger = directory.open();
+    ledger.set_fact(&fact(Some("coder"), 2, None), at(10)).unwrap();
+    ledger.set_fact(&said_by("desk", Some("coder"), 3, None), at(20)).unwrap();
+    let mut ledger = directory.open();
+    assert_eq!(ledger.facts().len(), 2);
+    let trust = |ledger: &Ledger, seconds: u64| {
+        ledger.facts_at("coder", at(seconds).wall).unwrap().posture.get("trust").cloned()
+    };
+    assert_eq!(trust(&ledger, 15), Some(FactValue::Long(2)));
+    assert_eq!(trust(&ledger, 25), None, "they differ");
+    let desk = Which { source: "desk", ..CODERS };
+    assert!(ledger.unset_fact(desk, at(30)).unwrap().is_some_and(|fact| fact.which() == desk));
+    assert_eq!(
+        (ledger.facts().len(), trust(&ledger, 25), trust(&ledger, 35)),
+        (1, None, Some(FactValue::Long(2)))
+    );
+}
+
+#[test]
+fn no_fact_holds_for_longer_than_is_allowed_now() {
+    let directory = Directory::new();
+    let mut ledger = directory.open();
+    let end = |fact: &Fact, longest: Option<u64>, boot: u64| {
+        fact.end_within(longest.map(Duration::from_secs), boot * SECOND, "a")
+    };
+    let endless = ledger.set_fact(&fact(None, 1, None), at(100)).unwrap();
+    assert_eq!(end(&endless, None, 101), Some(None));
+    assert_eq!(end(&endless, Some(60), 101), Some(Some(160 * SECOND)));
+    assert_eq!(end(&endless, Some(60), 160), None);
+    let old = NewFact { age: Duration::from_secs(40), ..fact(None, 1, Some(600)) };
+    let old = ledger.set_fact(&old, at(100)).unwrap();
+    assert_eq!(end(&old, Some(60), 101), Some(Some(120 * SECOND)), "from when it was said");
+    assert_eq!(end(&old, Some(6000), 101), Some(Some(700 * SECOND)));
+    assert_eq!(old.end_within(Some(Duration::from_secs(60)), 50 * SECOND, "b"), None);
+}
+
+#[test]
+fn a_file_of_the_first_format_is_brought_up_to_date() {
+    let directory = Directory::new();
+    let connection = Connection::open(directory.0.join("state.db")).unwrap();
+    connection
+        .execute_batch(
+            "CREATE TABLE lease (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL, subject TEXT NOT NULL,
+                granted TEXT NOT NULL, until TEXT NOT NULL, boot_ns INTEGER NOT NULL, boot_id TEXT NOT NULL,
+                granted_by TEXT NOT NULL, reason TEXT, request INTEGER, ended TEXT, ended_by TEXT);
+             CREATE TABLE fact (subject TEXT NOT NULL, name TEXT NOT NULL, value TEXT NOT NULL, source TEXT NOT NULL,
+                observed TEXT NOT NULL, until TEXT, boot_ns INTEGER, boot_id TEXT, PRIMARY KEY (subject, name)) WITHOUT ROWID;
+             INSERT INTO fact VALUES ('', 'trust', '3', 'edr', '2026-01-02T03:04:05.000000Z', NULL, NULL, NULL);
+             INSERT INTO fact VALUES ('coder', 'trust', '2', 'edr', '2026-01-02T03:04:05.000000Z', 'later', 70000000000, 'a');
+             PRAGMA user_version = 1;",
+        )
+        .unwrap();
+    drop(connection);
+    let ledger = directory.open();
+    let limit = Some(Duration::from_secs(600));
+    let ends: Vec<_> = ledger
+        .facts()
+        .iter()
+        .map(|fact| (fact.value.clone(), fact.end_within(limit, 5 * SECOND, "a")))
+        .collect();
+    // When they were told is not known: what has an end keeps it, what has none does not hold where facts must end.
+    assert_eq!(ends, [(FactValue::Long(3), None), (FactValue::Long(2), Some(Some(70 * SECOND)))]);
+    assert_eq!(ledger.facts()[0].end(5 * SECOND, "a"), Some(None));
+    drop(ledger);
     assert_eq!(directory.open().facts().len(), 2);
 }
 
@@ -165,7 +245,7 @@ fn what_held_can_be_asked_later() {
     ledger.set_fact(&fact(None, 1, None), at(10)).unwrap();
     ledger.set_fact(&fact(Some("coder"), 2, Some(10)), at(20)).unwrap();
     ledger.set_fact(&fact(Some("coder"), 3, None), at(40)).unwrap();
-    ledger.unset_fact(Some("coder"), "trust", at(50)).unwrap();
+    ledger.unset_fact(CODERS, at(50)).unwrap();
     let id = ledger.grant(&lease(30), at(10)).unwrap().id;
     ledger.revoke(id, "uid 0", at(20)).unwrap();
     let trust = |seconds: u64, subject: &str| {

@@ -5,6 +5,9 @@ use std::fmt::Write;
 use guard_common::action::{self, Action, Coverage, GROUPS, Resource, Row};
 use guard_common::class::BUILTINS;
 
+use super::gate::shipped_roles_with;
+use super::verbs::{self, Below};
+
 /// `docs/actions.md`.
 pub fn actions_reference() -> String {
     let mut out = String::from(
@@ -35,11 +38,30 @@ pub fn actions_reference() -> String {
         let parents: Vec<_> = parents.iter().map(|parent| format!("`{parent}`")).collect();
         let _ = writeln!(out, "| `{name}` | {} |", parents.join(" "));
     }
+    own(&mut out);
     out.push_str("\n## Built-in classes\n\nResources that have no path that policy could name.\n\n| entity | holds |\n|---|---|\n");
     for builtin in BUILTINS {
         let _ = writeln!(out, "| `Guard::{}::\"{}\"` | {} |", builtin.entity_type, builtin.id, builtin.holds);
     }
     out
+}
+
+/// What is asked of Guard itself.
+fn own(out: &mut String) {
+    out.push_str(
+        "\n## Guard's own API\n\nDecided in the agent, of the group `guard.*`, which is not part of `*`. [api.md](api.md) is about who asks and how; a bundle's policies can give more, \
+         and a `forbid` takes away from everybody but root.\n\n\
+         | action | is to | on | asked by | from below a labelled process | shipped roles |\n|---|---|---|---|---|---|\n",
+    );
+    for row in verbs::TABLE {
+        let below = match row.below {
+            Below::Allowed => "yes",
+            Below::Refused => "refused",
+        };
+        let roles = shipped_roles_with(row.verb).join(", ");
+        let (on, by) = (verbs::targets(row), verbs::askers(row));
+        let _ = writeln!(out, "| `{}` | {} | {on} | {by} | {below} | {roles} |", row.name, row.says);
+    }
 }
 
 fn on(row: &Row) -> &'static str {

@@ -25,6 +25,8 @@ use crate::bundle::{self, Files, MANIFEST, Opened, Release};
 const MAX_POLICIES: usize = 20_000;
 /// The policies that are part of every generation.
 const BUILTIN: &str = include_str!("builtin.cedar");
+/// The policies about Guard's own API that are part of every effective set; no table is about them.
+pub(super) const ROLES: &str = include_str!("roles.cedar");
 
 /// A parsed and validated bundle.
 #[derive(Debug)]
@@ -47,6 +49,8 @@ pub struct Bundle {
     pub(super) subjects: Vec<SubjectDefinition>,
     /// Policies of the bundle and the built-in ones.
     pub(super) policies: Vec<Policy>,
+    /// What Guard ships about its own API.
+    pub(super) api: Vec<Policy>,
     /// Included templates and the subject each is linked for.
     pub(super) linked: Vec<(Policy, String)>,
     pub(super) approvals: Vec<String>,
@@ -203,7 +207,10 @@ pub fn parse(opened: &Opened) -> Result<Bundle, Diagnostics> {
         policies.extend(parsed.policies);
         templates.extend(parsed.templates);
     }
-    unique(policies.iter().chain(&templates), &mut found);
+    let roles = Source::new("<guard>/roles.cedar", ROLES);
+    let api = policies::parse(&roles, "roles", &mut found).policies;
+    validate(validator.as_ref(), &roles, api.iter(), &mut found);
+    unique(api.iter().chain(&policies).chain(&templates), &mut found);
     // A sealed bundle has copies of the includes it uses: what the agent ships must not change it.
     let shipped = if opened.seal.is_some() { Vec::new() } else { includes::shipped(&mut found) };
     unknown::check(policies.iter().chain(&templates), &subjects, &mut found);
@@ -225,6 +232,7 @@ pub fn parse(opened: &Opened) -> Result<Bundle, Diagnostics> {
         schema: Arc::new(schema.unwrap_or_else(ValidatorSchema::empty)),
         subjects,
         policies,
+        api,
         linked,
         approvals: keys(&mut manifest.approvals.keys()),
         approval_rules,

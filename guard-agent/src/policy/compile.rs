@@ -21,6 +21,7 @@ use super::diagnostics::{Diagnostic, Diagnostics, Severity};
 use super::explanations::{Deciding, Explanations};
 use super::features::Features;
 use super::formula::{AtomId, Formula};
+use super::gate::Gate;
 use super::ids::SubjectIds;
 use super::layout;
 use super::manifest::Unenforceable;
@@ -333,6 +334,7 @@ pub fn compile_seated(
     }
     generation.finish();
     coverage(bundle, host, &mut found);
+    found.extend(Gate::new(bundle).err().iter().flat_map(|errors| errors.iter().cloned()));
     found.extend(shadow.into_iter().flat_map(|shadow| other_roots(bundle, shadow)));
     let mut notes = refuse_if_errors(found)?;
     // Errors first, then warnings and notes; within each in the order of the bundle.
@@ -496,11 +498,5 @@ fn coverage(bundle: &Bundle, host: &Host, found: &mut Vec<Diagnostic>) {
                 ),
             ));
         }
-    }
-    for policy in bundle.policies.iter().filter(|policy| policy.actions == 0) {
-        found.push(policy.note(
-            "not-in-this-version",
-            format!("{} concerns Guard's own API, which this version does not decide by policy", policy.id),
-        ));
     }
 }

@@ -14,6 +14,7 @@ use super::effective::{EffectivePolicy, may_concern};
 use super::network::{self, Range};
 use super::policies::eid;
 use super::rewrite::constant;
+use super::verbs;
 
 impl EffectivePolicy {
     /// Whether its scope leaves room for this subject.
@@ -26,9 +27,10 @@ impl EffectivePolicy {
         if Action::from_name(name).is_some() {
             return action::expand(name).is_some_and(|actions| self.actions & actions != 0);
         }
-        let holds = |uid: &EntityUID| eid(uid) == name || eid(uid) == "guard.*" && name.starts_with("guard.");
+        let holds = |uid: &EntityUID| eid(uid) == name || eid(uid) == verbs::GROUP && verbs::is_own(name);
         match self.policy.action_constraint() {
-            ActionConstraint::Any => true,
+            // An unconstrained permit gives nothing of Guard's own API.
+            ActionConstraint::Any => !self.permit,
             ActionConstraint::Eq(uid) => holds(uid),
             ActionConstraint::In(uids) => uids.iter().any(|uid| holds(uid)),
         }

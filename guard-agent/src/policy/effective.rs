@@ -23,6 +23,7 @@ use super::policies::{Policy, eid};
 use super::rewrite::{Rewrite, Use, constant, rewrite};
 use super::style;
 use super::subjects::SubjectDefinition;
+use super::verbs;
 use super::world::Facts;
 use crate::host::Host;
 
@@ -104,7 +105,7 @@ impl EffectiveSet {
         let naming = Naming::new(host);
         let mut this = Self { policies: Vec::new(), without_value: Vec::new() };
         let mut found = Vec::new();
-        let own = bundle.policies.iter().map(|policy| (policy, None));
+        let own = bundle.policies.iter().chain(&bundle.api).map(|policy| (policy, None));
         let linked = bundle.linked.iter().map(|(policy, subject)| (policy, Some(subject.as_str())));
         for (policy, subject) in own.chain(linked) {
             let job = Job { bundle, naming: &naming, facts, policy, subject };
@@ -191,6 +192,7 @@ pub(super) fn fits(scope: &PrincipalConstraint, bundle: &Bundle, subject: &str) 
         }
         EntityReference::EUID(uid) => {
             group
+                && uid.entity_type().to_string() == "Guard::Group"
                 && bundle
                     .subjects()
                     .any(|known| known.name == subject && known.groups.iter().any(|name| name == eid(uid)))
@@ -202,6 +204,21 @@ pub(super) fn fits(scope: &PrincipalConstraint, bundle: &Bundle, subject: &str) 
         Scope::Eq(reference) => within(reference, false),
         Scope::In(reference) | Scope::IsIn(_, reference) => within(reference, true),
     }
+}
+
+/// Whether the scope of a policy names actions of Guard's own API, which an unconstrained one does not: who writes
+/// `action` alone speaks of what processes do, and gives nobody the agent.
+pub(super) fn names_api(actions: &ActionConstraint) -> bool {
+    match actions {
+        ActionConstraint::Any => false,
+        ActionConstraint::Eq(uid) => verbs::is_own(eid(uid)),
+        ActionConstraint::In(uids) => uids.iter().any(|uid| verbs::is_own(eid(uid))),
+    }
+}
+
+/// Whether a policy counts where one of those actions is decided.
+pub(super) fn counts_for_api(permit: bool, actions: &ActionConstraint) -> bool {
+    names_api(actions) || !permit && matches!(actions, ActionConstraint::Any)
 }
 
 /// One policy on its way into the set.
@@ -374,7 +391,7 @@ impl Rewrite for Job<'_> {
 }
 
 /// The annotations of a policy, with its full name.
-fn annotations(template: &Template, id: &str) -> Annotations {
+pub(super) fn annotations(template: &Template, id: &str) -> Annotations {
     template
         .annotations()
         .map(|(key, value)| {

@@ -188,6 +188,7 @@ pub enum Root {
 
 /// What a subject gets on a kernel that lacks what enforcing its policy takes.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, serde::Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Unenforceable {
     /// What the kernel decides stays decided; the rest is said.
@@ -327,38 +328,12 @@ pub(crate) fn toml<T: serde::de::DeserializeOwned>(
 impl Manifest {
     /// Checks values that the types above leave open.
     pub(super) fn check(&self, source: &Source, found: &mut Vec<Diagnostic>) {
-        let mut require = |ok: bool, at: &Spanned<String>, message: &str, help: &str| {
-            if !ok {
-                found.push(source.error("guard-toml", at.span(), message).help(help));
-            }
-        };
-        let name = self.bundle.name.get_ref();
-        require(
-            !name.is_empty() && !name.contains(char::is_control),
-            &self.bundle.name,
-            "a bundle has a name",
-            "write name = \"my-hosts\"",
-        );
-        for fact in self.facts.values() {
-            if let Some(ttl) = &fact.ttl {
-                require(
-                    is_duration(ttl.get_ref()),
-                    ttl,
-                    "this is not a duration",
-                    "write a number and s, m, h or d: \"5m\"",
-                );
-            }
+        let name = &self.bundle.name;
+        if name.get_ref().is_empty() || name.get_ref().contains(char::is_control) {
+            let error = source.error("guard-toml", name.span(), "a bundle has a name");
+            found.push(error.help("write name = \"my-hosts\""));
         }
-        for (name, fact) in &self.facts {
-            let collector = fact.source.as_ref().and_then(|source| source.strip_prefix("collector:"));
-            if let Some(unknown) = collector.filter(|name| !COLLECTORS.contains(name)) {
-                found.push(source.note(
-                    "not-in-this-version",
-                    name.span(),
-                    format!("not in this version: collector:{unknown}; the fact is absent"),
-                ));
-            }
-        }
+        super::facts::check(&self.facts, source, found);
         if let Some(signer) = self.signers.keys().next() {
             found.push(source.note(
                 "not-in-this-version",
@@ -379,13 +354,6 @@ impl Manifest {
             );
         }
     }
-}
-
-/// What the agent can find out by itself.
-const COLLECTORS: [&str; 3] = ["clock", "lockdown", "secure-boot"];
-
-fn is_duration(text: &str) -> bool {
-    duration(text).is_some()
 }
 
 /// A whole number, not zero, and `s`, `m`, `h` or `d`.

@@ -6,7 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use cedar_policy_core::ast::{
-    Context, Entity, EntityUIDEntry, PolicySet, Request as CedarRequest, RestrictedExpr,
+    Context, Eid, Entity, EntityType, EntityUID, EntityUIDEntry, PolicySet, Request as CedarRequest,
+    RestrictedExpr,
 };
 use cedar_policy_core::authorizer::{Authorizer, Decision};
 use cedar_policy_core::entities::{Entities, NoEntitiesSchema, TCComputation};
@@ -15,11 +16,13 @@ use guard_common::action::Action;
 
 use super::bundle::Bundle;
 use super::diagnostics::{Diagnostic, Diagnostics};
-use super::effective::{EffectiveSet, may_concern};
+use super::effective::{EffectivePolicy, EffectiveSet, counts_for_api, may_concern, subject_uid};
 use super::entity::Covers;
+use super::gate::Session;
 use super::places::own_host;
 use super::request::Request;
 use super::subjects::Mode;
+use super::verbs::{Asker, Verb};
 use super::world::{FactValue, Facts};
 use crate::host::Host;
 
@@ -68,6 +71,7 @@ impl Verdict {
 
 /// What would lift a denial.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Lift {
     /// A lease that would have to live.
     pub lease: Option<String>,
@@ -130,7 +134,7 @@ impl<'a> Oracle<'a> {
         for subject in &bundle.subjects {
             sets.insert(subject.name.clone(), Sets::of(&set, bundle, &subject.name)?);
         }
-        let entities = entities(bundle, &covers)?;
+        let entities = actions_and_subjects(bundle)?;
         let context = context(facts)?;
         let own = OwnRoot::new(bundle, host, facts)?;
         Ok(Self { bundle, set, covers, facts: facts.clone(), context, sets, entities, own })
@@ -205,9 +209,18 @@ impl<'a> Oracle<'a> {
         );
         let none = Answer { allow: false, policies: Vec::new(), errors: Vec::new() };
         let sets = own.map_or(&self.sets, |own| &own.sets);
-        let Some(sets) = sets.get(&request.subject) else {
+        let verb = Verb::from_name(&request.action);
+        let can_ask = verb.is_none_or(|verb| verb.row().askers.contains(&Asker::Subject));
+        let Some(sets) = sets.get(&request.subject).filter(|_| can_ask) else {
             return Ok(Verdict { enforced: none.clone(), candidate: none, monitor: false, quiet: false });
         };
+        // What is asked of Guard itself is decided by fewer policies, and no mode lets it through.
+        let for_api = |policy: &EffectivePolicy| {
+            may_concern(&policy.policy, self.bundle, &request.subject)
+                && counts_for_api(policy.permit, policy.policy.action_constraint())
+        };
+        let api = verb.map(|_| Sets::select(&self.set, for_api)).transpose()?;
+        let sets = api.as_ref().unwrap_or(sets);
         // A subject that is itself the resource is part of the store already.
         let store = if request.resource.entity_type() == "Guard::Subject"
             && self.bundle.subjects.iter().any(|subject| subject.name == resource_name(&resource))
@@ -227,7 +240,7 @@ impl<'a> Oracle<'a> {
             Some(set) => answer(&cedar, set, &store),
             None => enforced.clone(),
         };
-        let monitor = subject.is_some_and(|subject| subject.mode == Mode::Monitor);
+        let monitor = verb.is_none() && subject.is_some_and(|subject| subject.mode == Mode::Monitor);
         let action = request.known_action().map_or(0, Action::bit);
         let quiet = !monitor
             && !enforced.allow
@@ -242,8 +255,12 @@ fn resource_name(resource: &Entity) -> &str {
 
 impl Sets {
     fn of(set: &EffectiveSet, bundle: &Bundle, subject: &str) -> Result<Self, Diagnostic> {
+        Self::select(set, |policy| may_concern(&policy.policy, bundle, subject))
+    }
+
+    fn select(set: &EffectiveSet, wanted: impl Fn(&EffectivePolicy) -> bool) -> Result<Self, Diagnostic> {
         let (mut enforced, mut all, mut monitored) = (PolicySet::new(), PolicySet::new(), false);
-        for policy in set.policies.iter().filter(|policy| may_concern(&policy.policy, bundle, subject)) {
+        for policy in set.policies.iter().filter(|policy| wanted(policy)) {
             let twice = |error: &dyn std::fmt::Display| internal(&error.to_string());
             if policy.monitor {
                 monitored = true;
@@ -266,16 +283,14 @@ fn answer(request: &CedarRequest, set: &PolicySet, entities: &Entities) -> Answe
 }
 
 /// Actions with their groups, and subjects with theirs.
-fn entities(bundle: &Bundle, covers: &Covers<'_>) -> Result<Entities, Diagnostic> {
+pub(super) fn actions_and_subjects(bundle: &Bundle) -> Result<Entities, Diagnostic> {
     let actions = bundle.schema.action_entities().map_err(|error| internal(&error.to_string()))?;
+    let group: EntityType = "Guard::Group".parse().map_err(|_| internal("groups cannot be put to Cedar"))?;
     let mut subjects = Vec::new();
     for subject in &bundle.subjects {
-        let uid = covers
-            .uid("Guard::Subject", &subject.name)
-            .ok_or_else(|| internal("subjects cannot be put to Cedar"))?;
-        let mut entity = Entity::with_uid(uid);
-        for group in subject.groups.iter().filter_map(|group| covers.uid("Guard::Group", group)) {
-            entity.add_parent(group);
+        let mut entity = Entity::with_uid(subject_uid(&subject.name).map_err(|error| *error)?);
+        for name in &subject.groups {
+            entity.add_parent(EntityUID::from_components(group.clone(), Eid::new(name.as_str()), None));
         }
         subjects.push(std::sync::Arc::new(entity));
     }
@@ -287,6 +302,11 @@ fn entities(bundle: &Bundle, covers: &Covers<'_>) -> Result<Entities, Diagnostic
 
 /// `context` of a request: what is not part of the resource.
 fn context(facts: &Facts) -> Result<Context, Diagnostic> {
+    context_of(facts, &Session::default())
+}
+
+/// The same, of a known session.
+pub(super) fn context_of(facts: &Facts, session: &Session) -> Result<Context, Diagnostic> {
     let broken = |error: &dyn std::fmt::Display| internal(&error.to_string());
     let names = |names: &BTreeSet<String>| {
         RestrictedExpr::set(names.iter().map(|name| RestrictedExpr::val(name.as_str())))
@@ -304,9 +324,9 @@ fn context(facts: &Facts) -> Result<Context, Diagnostic> {
         })
         .collect();
     let session = [
-        ("human".into(), RestrictedExpr::val("")),
-        ("id".into(), RestrictedExpr::val("")),
-        ("tty".into(), RestrictedExpr::val(false)),
+        ("human".into(), RestrictedExpr::val(session.human.as_str())),
+        ("id".into(), RestrictedExpr::val(session.id.as_str())),
+        ("tty".into(), RestrictedExpr::val(session.tty)),
     ];
     let fields = [
         ("posture".into(), RestrictedExpr::record(posture).map_err(|error| broken(&error))?),

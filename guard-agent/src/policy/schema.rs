@@ -166,7 +166,8 @@ fn agree(
     }
 }
 
-fn cedar_type(kind: FactType) -> &'static str {
+/// The name of a fact's type in a schema.
+pub(super) fn cedar_type(kind: FactType) -> &'static str {
     match kind {
         FactType::Long => "Long",
         FactType::String => "String",

@@ -19,6 +19,7 @@ pub(crate) const AGENT: &str = "guard-agent";
 
 /// Whether denials are enforced or only reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// Deny.

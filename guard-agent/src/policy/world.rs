@@ -11,6 +11,7 @@ use super::kind::Kind;
 
 /// Value of a posture fact, in JSON the value itself.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(untagged)]
 pub enum FactValue {
     /// `Long`
@@ -19,6 +20,22 @@ pub enum FactValue {
     String(String),
     /// `Bool`
     Bool(bool),
+}
+
+impl FactValue {
+    /// Its type, as a schema calls it.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Long(_) => "Long",
+            Self::String(_) => "String",
+            Self::Bool(_) => "Bool",
+        }
+    }
+
+    /// Whether another value is of the same type.
+    pub fn is_like(&self, other: &Self) -> bool {
+        std::mem::discriminant(self) == std::mem::discriminant(other)
+    }
 }
 
 /// Who is at the other end.

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// How the memory is doing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct StoreStatus {
     /// Kinds of events that are remembered.

@@ -90,12 +90,15 @@ pub(super) const CHAPTER: Chapter = Chapter {
         answered(
             "DP-10",
             "have the agent itself do it, through its socket",
-            "Only an unlabelled root is listened to; the peer's label is asked, not its user alone",
+            "No labelled caller is listened to at the admin socket; its label is asked, not its user and groups alone. A bundle is read as whoever applies it",
             &[
                 "other_users_cannot_use_the_admin_socket",
                 "root_with_a_label_cannot_use_the_admin_socket",
                 "the_client_says_that_its_caller_is_a_subject",
                 "a_caller_that_has_ended_cannot_use_the_admin_socket",
+                "a_labelled_process_gets_nothing_at_the_admin_socket_whatever_group_it_is_in",
+                "whoever_runs_below_a_labelled_process_changes_nothing",
+                "a_member_is_shown_no_file_that_it_cannot_read",
             ],
         ),
     ],

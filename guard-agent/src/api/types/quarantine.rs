@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// Body of `POST /v1/quarantines`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct QuarantineRequest {
     /// The subject; null with `pid`.
@@ -37,6 +38,7 @@ fn yes() -> bool {
 
 /// A process that a quarantine covers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct CoveredProcess {
     /// Its number.
     pub pid: i32,
@@ -50,6 +52,7 @@ pub struct CoveredProcess {
 
 /// What a quarantine covers, as it was when that was looked at.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Covers {
     /// The processes.
     pub processes: Vec<CoveredProcess>,
@@ -60,6 +63,7 @@ pub struct Covers {
 
 /// Answer to `POST /v1/quarantines`, and to a release.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct QuarantineAnswer {
     /// `guard.quarantine/1`.
     pub schema: String,
@@ -82,6 +86,7 @@ impl QuarantineAnswer {
 
 /// Answer to `GET /v1/quarantines`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Quarantines {
     /// `guard.quarantines/1`.
     pub schema: String,
@@ -96,6 +101,7 @@ impl Quarantines {
 
 /// Body of `POST /v1/quarantines/{id}/release`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ReleaseRequest {
     /// Why, at most 1000 bytes.

@@ -164,6 +164,10 @@ fn a_directory_that_would_hang_or_confuse_the_reader_is_refused() {
     std::os::unix::fs::symlink("/dev/zero", directory.0.join("zero.cedar")).unwrap();
     assert!(open(&directory.0).unwrap_err().to_string().contains("zero.cedar: it is not a file"));
     std::fs::remove_file(directory.0.join("zero.cedar")).unwrap();
+    std::os::unix::fs::symlink("/proc/self/maps", directory.0.join("maps.cedar")).unwrap();
+    let error = open(&directory.0).unwrap_err().to_string();
+    assert!(error.contains("maps.cedar: it is not a file") && !error.contains("r-xp"), "{error}");
+    std::fs::remove_file(directory.0.join("maps.cedar")).unwrap();
     std::fs::write(directory.0.join(std::ffi::OsStr::from_bytes(b"\xff.cedar")), CEDAR).unwrap();
     let error = open(&directory.0).unwrap_err().to_string();
     assert!(

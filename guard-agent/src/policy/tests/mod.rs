@@ -2,6 +2,7 @@
 
 mod effective;
 mod errors;
+mod gate;
 mod includes;
 mod oracle;
 mod own_root;
