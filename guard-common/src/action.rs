@@ -237,6 +237,17 @@ pub const QUIET_FILE: u64 = Action::FileRead.bit()
 pub const QUIET_PEER: u64 =
     Action::NetConnect.bit() | Action::NetSend.bit() | Action::UnixConnect.bit() | Action::UnixSend.bit();
 
+/// Actions of which uses can be counted: one hook decides each attempt, and nothing asks for the right again for
+/// what the attempt began, or it does so without counting (connections).
+pub const COUNTABLE: [Action; 6] = [
+    Action::Exec,
+    Action::NetConnect,
+    Action::FileRemove,
+    Action::DirRemove,
+    Action::FileRename,
+    Action::DirRename,
+];
+
 /// Actions that only directories can be asked for.
 pub const ON_DIRECTORIES: u64 =
     Action::DirList.bit() | Action::DirCreate.bit() | Action::DirRemove.bit() | Action::DirRename.bit();

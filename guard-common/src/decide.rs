@@ -43,11 +43,15 @@ pub enum Reason {
     UntrustedFile = 12,
     /// The subject, or the session, is in quarantine.
     Quarantine = 13,
+    /// Only a lease would allow it, and its uses are spent.
+    LeaseSpent = 14,
+    /// Only a lease allows it, and this was one of its uses.
+    LeaseUsed = 15,
 }
 
 impl Reason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::Policy,
         Self::NoGeneration,
         Self::SubjectRemoved,
@@ -62,6 +66,8 @@ impl Reason {
         Self::UnsafeExec,
         Self::UntrustedFile,
         Self::Quarantine,
+        Self::LeaseSpent,
+        Self::LeaseUsed,
     ];
 
     /// The reason with this number, if there is one.
@@ -86,6 +92,8 @@ impl Reason {
             Self::UnsafeExec => "unsafe-exec",
             Self::UntrustedFile => "untrusted-file",
             Self::Quarantine => "quarantine",
+            Self::LeaseSpent => "lease-spent",
+            Self::LeaseUsed => "lease-used",
         }
     }
 
@@ -94,7 +102,13 @@ impl Reason {
     pub fn is_decided(self) -> bool {
         matches!(
             self,
-            Self::Policy | Self::MoreRights | Self::UnsafeExec | Self::UntrustedFile | Self::Quarantine
+            Self::Policy
+                | Self::MoreRights
+                | Self::UnsafeExec
+                | Self::UntrustedFile
+                | Self::Quarantine
+                | Self::LeaseSpent
+                | Self::LeaseUsed
         )
     }
 }
@@ -151,11 +165,16 @@ pub struct Decision {
     pub quiet: u64,
     /// Actions of the query that a shadow bundle decides otherwise.
     pub differs: u64,
+    /// Where uses are counted, of actions that were not asked for as well: [`crate::tables::Masks::counted`].
+    pub counted: u64,
     /// Why.
     pub reason: Reason,
     /// Index of the outcome, which is that of its use word; [`NO_OUTCOME`] if there is none.
     pub outcome: u32,
 }
+
+/// Beside actions: there was no use left. Above their bits.
+pub const SPENT: u64 = 1 << 63;
 
 /// No outcome decided.
 pub const NO_OUTCOME: u32 = u32::MAX;
@@ -171,6 +190,7 @@ impl Decision {
             audit: 0,
             quiet: 0,
             differs: 0,
+            counted: 0,
             reason,
             outcome: NO_OUTCOME,
         }
@@ -206,6 +226,8 @@ impl Decision {
             quiet: self.quiet & (first | LEVEL_BITS),
             audit: 0,
             differs: if (allowed == 0) == (allowed_by_shadow == 0) { 0 } else { first },
+            // Whichever it is, what is asked for is not done yet.
+            counted: 0,
             ..*self
         };
         (if allowed == 0 { first } else { allowed }, decision)
@@ -255,6 +277,20 @@ impl Decision {
             -ECONNREFUSED
         } else {
             -ENOENT
+        }
+    }
+
+    /// Adds what became of counting: the actions that are uses, with [`SPENT`] if there was none left for one of them.
+    #[inline(always)]
+    pub fn count(&mut self, uses: u64) {
+        let actions = uses & !SPENT;
+        if uses & SPENT != 0 {
+            self.reason = Reason::LeaseSpent;
+            self.denied = actions;
+            self.would_deny = 0;
+        } else if actions != 0 {
+            self.reason = Reason::LeaseUsed;
+            self.audit |= actions;
         }
     }
 
@@ -312,6 +348,7 @@ pub fn decide<T: Tables>(tables: &T, query: &Query, now: impl Fn() -> u64) -> De
                 audit: query.required & masks.audit,
                 quiet: (query.required | LEVEL_BITS) & masks.quiet,
                 differs: query.required & masks.differs,
+                counted: masks.counted,
                 reason: Reason::Policy,
                 outcome: index,
             };

@@ -13,7 +13,7 @@ pub const FORMAT: u32 = 2;
 pub const LAYOUT: u32 = 2;
 
 /// Maps that stay when other programs take over.
-pub const KEPT: [&str; 11] = [
+pub const KEPT: [&str; 12] = [
     "COUNTERS",
     "EVENTS",
     "HOST_ROOT",
@@ -25,6 +25,7 @@ pub const KEPT: [&str; 11] = [
     "SEEN",
     "SEQUENCE",
     "SOCKETS",
+    "USES",
 ];
 
 /// Counters that there is room for; a new one takes the next place and changes no layout.

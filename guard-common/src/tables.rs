@@ -7,7 +7,7 @@
 
 use zerocopy::{Immutable, IntoBytes};
 
-use crate::action::TABLE;
+use crate::action::{COUNTABLE, TABLE};
 
 /// Features a decision can depend on besides its class. One bit each in a `u64`.
 pub const MAX_FEATURES: usize = 64;
@@ -142,6 +142,45 @@ pub struct Masks {
     /// Actions that a shadow bundle decides otherwise: allowed ones that it would deny, and denied ones
     /// that it would allow. 0 without a shadow.
     pub differs: u64,
+    /// For each of the [`COUNTABLE`] actions that only a lease allows of which each use is counted, the place of its
+    /// count; see [`place_of`]. 0 where nothing is counted.
+    pub counted: u64,
+}
+
+/// Bits of a place.
+const PLACE_BITS: usize = 10;
+/// Places for counts. Place 0 is nobody's.
+pub const USES_PLACES: u32 = 1 << PLACE_BITS;
+
+const _: () = assert!(COUNTABLE.len() * PLACE_BITS <= 64);
+
+/// The place at which uses of an action are counted, by its index in [`COUNTABLE`]; 0 if they are not.
+#[inline(always)]
+pub const fn place_of(counted: u64, index: usize) -> u32 {
+    (counted >> (index * PLACE_BITS)) as u32 & (USES_PLACES - 1)
+}
+
+/// The same with a place for an action that had none.
+pub const fn with_place(counted: u64, index: usize, place: u32) -> u64 {
+    counted | ((place & (USES_PLACES - 1)) as u64) << (index * PLACE_BITS)
+}
+
+/// The actions of which uses are counted, as bits.
+pub fn counted_actions(counted: u64) -> u64 {
+    let places = COUNTABLE.iter().enumerate();
+    places
+        .filter(|(index, _)| place_of(counted, *index) != 0)
+        .fold(0, |bits, (_, action)| bits | action.bit())
+}
+
+/// Words of the map of uses. A place has two: the number of the lease, and the uses that are left; there is none at 0,
+/// nor below it (two's complement).
+pub const USES_WORDS: usize = 2 * USES_PLACES as usize;
+
+/// Where the uses that are left at a place stand. The number of the lease stands before them.
+#[inline(always)]
+pub const fn uses_left(place: u32) -> u32 {
+    2 * place + 1
 }
 
 /// Set in [`Masks::allow`], above the bits of actions, where the subject is in monitor mode: what is not
@@ -351,7 +390,7 @@ const _: () = {
     assert!(size_of::<SubjectRow>() == 48);
     assert!(size_of::<Timeline>() == 8 * MAX_BOUNDARIES);
     assert!(size_of::<Outcome>() == 16);
-    assert!(size_of::<Masks>() == 48);
+    assert!(size_of::<Masks>() == 56);
     // Elements of kernel arrays are rounded up to eight bytes; these are written side by side.
     assert!(size_of::<Net4>().is_multiple_of(8));
     assert!(size_of::<Net4>() == 8);

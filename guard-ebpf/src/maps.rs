@@ -8,6 +8,7 @@ use guard_common::label::{Label, LabelHead, LabelRequest, Maker, SocketLabel, Un
 use guard_common::path::{Directory, EdgeKey, Node, Pattern};
 use guard_common::tables::{
     AttributeTest, CellWord, Header, Masks, Net4, Net6, Outcome, Ports, SLOTS, SubjectRow, Timeline,
+    USES_WORDS,
 };
 
 /// Flags of the arrays of a generation: any size, and the agent fills and changes them through memory.
@@ -142,6 +143,11 @@ pub static ROOT_COUNTS: Array<u64, 2> = Array::new();
 /// Addresses of the inode of the agent's root, and of its mount namespace, which are the host's; 0 = not known yet.
 #[btf_map]
 pub static HOST_ROOT: Array<u64, 2> = Array::new();
+
+/// How often leases can still be used, by the place that masks name. The agent puts a count there before masks name
+/// it; programs count it down.
+#[btf_map]
+pub static USES: Array<u64, USES_WORDS, { BPF_F_MMAPABLE as usize }> = Array::new();
 
 /// Storage that the kernel keeps with an object and frees with it. aya has no wrapper for it, so the
 /// definition is spelled out: `KIND` is the map type, `V` the value.

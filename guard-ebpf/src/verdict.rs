@@ -1,16 +1,19 @@
 //! From a resource to the number a hook returns.
 
+use crate::atomic;
 use crate::generation::Generation;
+use crate::maps::USES;
 use crate::record::{Report, count, send};
 use crate::resource::Resource;
 use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
-use guard_common::action::EACCES;
+use core::ptr::read_volatile;
+use guard_common::action::{COUNTABLE, EACCES};
 use guard_common::class::Class;
-use guard_common::decide::{self, Decision, NO_OUTCOME, Query, Reason, decide};
+use guard_common::decide::{self, Decision, NO_OUTCOME, Query, Reason, SPENT, decide};
 use guard_common::event::{Counter, Verdict};
 use guard_common::label::Label;
 use guard_common::quarantine::{denied_at, level_in};
-use guard_common::tables::Header;
+use guard_common::tables::{Header, place_of, uses_left};
 
 /// The live generation and its head, or why there is none.
 #[inline(always)]
@@ -80,6 +83,8 @@ pub fn probe(generation: &Generation, label: *mut Label, resource: &Resource, re
 #[inline(always)]
 pub fn of_use(label: *mut Label, generation: &Generation, decision: &mut Decision) {
     decision.audit = 0;
+    // What is used was begun with a use.
+    decision.counted = 0;
     if decision.denied != 0 {
         return;
     }
@@ -223,9 +228,13 @@ pub fn conclude(
     label: *mut Label,
     resource: &Resource,
     required: u64,
-    decision: Decision,
+    mut decision: Decision,
 ) -> i32 {
     count(Counter::Decided);
+    if decision.denied == 0 && decision.counted != 0 {
+        // SAFETY: the function has no requirements.
+        decision.count(unsafe { take_uses(decision.counted, required) });
+    }
     if decision.denied == 0 && decision.outcome != NO_OUTCOME {
         generation.used(decision.outcome, required);
     }
@@ -261,6 +270,40 @@ pub fn conclude(
     let report = Report { verdict, reason: reason as u8, actions, errno: errno.abs(), loosened, shadow };
     send(generation, label, resource, &report);
     errno
+}
+
+/// Takes a use for each of these actions that is counted. Returns those, with [`SPENT`] if there was none left for
+/// one. A global function, so that the verifier does not follow each answer through all that comes after.
+///
+/// # Safety
+/// None is needed.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub unsafe extern "C" fn take_uses(counted: u64, required: u64) -> u64 {
+    let mut uses = 0;
+    let mut index = 0;
+    while index < COUNTABLE.len() {
+        let (action, place) = (COUNTABLE[index].bit(), place_of(counted, index));
+        if required & action != 0 && place != 0 {
+            uses |= action | if take(place) { 0 } else { SPENT };
+        }
+        index += 1;
+    }
+    uses
+}
+
+/// Takes one of the uses that are left at a place, if there is one.
+#[inline(always)]
+fn take(place: u32) -> bool {
+    let Some(left) = USES.get_ptr_mut(uses_left(place)) else { return false };
+    // SAFETY: the pointer comes from a map lookup; while masks name the place, the word is only changed here.
+    unsafe {
+        // Without this the number would go on falling with every attempt.
+        if (read_volatile(left) as i64) < 1 {
+            return false;
+        }
+        atomic::add(left, u64::MAX) as i64 > 0
+    }
 }
 
 /// The number of the reason for a denial: a quarantine counts before everything else. A global function, because

@@ -1,11 +1,17 @@
 //! bpf(2) by hand, for what the tests need beside the daemon: foreign LSM programs, and what maps
 //! exist.
 
+use std::collections::BTreeMap;
+use std::ffi::CString;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
+use guard_agent::kernel::has_ended;
+use guard_common::label::NO_SUBJECT;
 use nix::libc::{self, c_int};
 
 use crate::raw;
@@ -185,26 +191,33 @@ fn attach(hook: &str, program: &[Instruction]) -> Result<Foreign> {
     Ok(Foreign { _link: link })
 }
 
-/// The words of a map that can be mapped, found by its name.
+/// The words of a map that can be mapped, found by its name: the one that was made last, if programs beside
+/// those of the daemon that was started last have such a map as well.
 pub(crate) fn words(name: &str) -> Result<raw::MappedWord> {
-    const OBJ_GET_INFO_BY_FD: c_int = 15;
-    let (mut number, mut names) = (0, Vec::new());
+    let (mut number, mut names, mut last) = (0, Vec::new(), None);
     while let Ok(next) = next_map(number) {
         number = next;
         let Ok(map) = descriptor(MAP_GET_FD_BY_ID, &mut [number, 0, 0]) else { continue };
-        // `struct bpf_map_info`, of which the name begins at byte 24.
-        let mut info = [0u32; 32];
-        let [low, high] = halves(info.as_mut_ptr() as usize);
-        bpf(OBJ_GET_INFO_BY_FD, &mut [map.as_raw_fd() as u32, size_of_val(&info) as u32, low, high])
-            .context("ask about a map")?;
-        let found: Vec<u8> = info[6..10].iter().flat_map(|word| word.to_le_bytes()).collect();
+        // The name begins at byte 24.
+        let found = info(map.as_fd()).context("ask about a map")?;
+        let found: Vec<u8> = found[6..10].iter().flat_map(|word| word.to_le_bytes()).collect();
         let found = String::from_utf8_lossy(&found).trim_end_matches('\0').to_owned();
         if found == name {
-            return raw::MappedWord::new(map.as_fd()).context("map a map");
+            last = Some(map);
         }
         names.push(found);
     }
-    anyhow::bail!("there is no BPF map {name}, only {}", names.join(" "))
+    let last = last.with_context(|| format!("there is no BPF map {name}, only {}", names.join(" ")))?;
+    raw::MappedWord::new(last.as_fd()).context("map a map")
+}
+
+/// What the kernel says of a map: the words of `struct bpf_map_info`.
+fn info(map: BorrowedFd<'_>) -> io::Result<[u32; 32]> {
+    const OBJ_GET_INFO_BY_FD: c_int = 15;
+    let mut info = [0u32; 32];
+    let [low, high] = halves(info.as_mut_ptr() as usize);
+    bpf(OBJ_GET_INFO_BY_FD, &mut [map.as_raw_fd() as u32, size_of_val(&info) as u32, low, high])?;
+    Ok(info)
 }
 
 /// A map that is there while this lives.
@@ -285,4 +298,59 @@ fn function_id(name: &str) -> Result<u32> {
         id += 1;
     }
     anyhow::bail!("this kernel has no function {name}")
+}
+
+/// The labels of processes, in a map that is pinned.
+pub(crate) struct Labels {
+    map: OwnedFd,
+    /// How long a label is.
+    size: usize,
+}
+
+impl Labels {
+    /// Opens them.
+    pub(crate) fn pinned(path: &Path) -> Result<Self> {
+        const OBJ_GET: c_int = 7;
+        let name = CString::new(path.as_os_str().as_bytes()).context("a path")?;
+        let [low, high] = halves(name.as_ptr() as usize);
+        let map = descriptor(OBJ_GET, &mut [low, high, 0, 0])
+            .with_context(|| format!("open {}", path.display()))?;
+        // `value_size`.
+        let size = info(map.as_fd()).context("ask about the labels")?[3] as usize;
+        Ok(Self { map, size })
+    }
+
+    /// The commands of the processes that carry one, by number.
+    pub(crate) fn all(&self) -> Result<BTreeMap<i32, String>> {
+        let mut found = BTreeMap::new();
+        for entry in fs::read_dir("/proc").context("list the processes")?.flatten() {
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
+                continue;
+            };
+            if self.has(pid)? {
+                let command = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
+                found.insert(pid, command.trim_end().to_owned());
+            }
+        }
+        Ok(found)
+    }
+
+    /// Whether a process carries one; who has ended does not.
+    fn has(&self, pid: i32) -> Result<bool> {
+        const LOOKUP: c_int = 1;
+        let Ok(process) = raw::pidfd(pid) else { return Ok(false) };
+        let (key, mut label) = (process.as_raw_fd(), vec![0u32; self.size.div_ceil(4)]);
+        let ([key_low, key_high], [low, high]) =
+            (halves((&raw const key) as usize), halves(label.as_mut_ptr() as usize));
+        // `map_fd`, `key`, `value`, `flags`.
+        let mut attribute = [self.map.as_raw_fd() as u32, 0, key_low, key_high, low, high, 0, 0];
+        match bpf(LOOKUP, &mut attribute) {
+            // What comes first is the subject (`guard_common::label::Label`).
+            Ok(_) => Ok(label[0] != NO_SUBJECT && !has_ended(process.as_fd())?),
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EINVAL | libc::ESRCH)) => {
+                Ok(false)
+            }
+            Err(error) => Err(error).context("read a label"),
+        }
+    }
 }

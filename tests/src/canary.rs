@@ -74,5 +74,5 @@ fn a_hook_that_others_fill_is_named(_: &Case<'_>) -> Result<()> {
     refuses(None, &["hook unix_may_send is full", "bpftool link list"])?;
     // With room again it starts.
     others.truncate(others.len() - 2);
-    Daemon::start("canary", &small(1, &[]))?.stop().map(drop)
+    Daemon::start_apart("canary", &small(1, &[]))?.stop().map(drop)
 }

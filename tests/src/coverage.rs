@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::attempt::{Outcome, attempt};
 use crate::bundle::{Bundle, permit, within};
 use crate::case::Case;
-use crate::daemon::{Daemon, FAULT, configure, spawn};
+use crate::daemon::{Daemon, FAULT, configure_apart, spawn};
 use crate::family::{Part, tests};
 use crate::file::read;
 use crate::layout::{self, ROOT, canary, path};
@@ -58,7 +58,7 @@ fn bundle(unenforceable: &str) -> Bundle {
 }
 
 fn lacking(unenforceable: &str) -> Result<crate::daemon::Starting> {
-    let directory = configure("coverage", &bundle(unenforceable))?;
+    let directory = configure_apart("coverage", &bundle(unenforceable))?;
     fs::write(directory.join(FAULT), format!("hook {HOOK}")).context("leave out a hook")?;
     spawn(&directory)
 }

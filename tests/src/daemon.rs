@@ -1,7 +1,14 @@
 //! The daemon under test, started as a child and waited for until it says it is ready.
+//!
+//! Loading the programs takes nearly all of the time of a start, so daemons share them: they are pinned in
+//! [`PINS`] by the first one and adopted by every later one, whose state directories have the same identity.
+//! What a daemon enforced goes on when it has ended, until the next one, or until the runner of the tests takes
+//! it off. Tests of loading, of what a first start is and of what ends with a daemon have theirs
+//! [`Programs::Apart`].
 
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File};
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -28,6 +35,36 @@ const LOG_LINES: usize = 8;
 /// Where fixtures keep what the daemon reads and writes.
 pub const BASE: &str = "/run/guard-tests";
 
+/// Where the programs are pinned that daemons share. One daemon at a time holds it.
+pub const PINS: &str = "/sys/fs/bpf/guard-tests";
+
+/// The identity of every state directory that goes with [`PINS`].
+const IDENTITY: &str = "9a6f1d0e-52c3-4b7a-8e14-7c0d3b5f2a61";
+
+/// Which programs a fixture's daemon enforces with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Programs {
+    /// Those of the daemons before it, if there were any.
+    Shared,
+    /// Its own, which end with it.
+    Apart,
+}
+
+impl Programs {
+    /// The line about them in the configuration of a fixture, whose state directory gets what they need.
+    pub fn configured(self, directory: &Path) -> Result<String> {
+        match self {
+            Self::Shared => {
+                let state = directory.join("state");
+                DirBuilder::new().recursive(true).mode(0o700).create(&state).context("make the state")?;
+                fs::write(state.join("identity"), IDENTITY).context("write the identity")?;
+                Ok(format!("pins = \"{PINS}\"\n"))
+            }
+            Self::Apart => Ok("pins = \"none\"\n".to_owned()),
+        }
+    }
+}
+
 /// A file of the fixture that names the step which the daemon's debug build makes fail, or leaves out.
 pub const FAULT: &str = "fault";
 
@@ -48,15 +85,22 @@ pub struct Starting {
 
 /// The configuration and the bundle of a fixture, on disk.
 pub fn configure(name: &str, bundle: &Bundle) -> Result<PathBuf> {
+    configure_with(Programs::Shared, name, bundle)
+}
+
+/// The same for a daemon that loads programs of its own.
+pub fn configure_apart(name: &str, bundle: &Bundle) -> Result<PathBuf> {
+    configure_with(Programs::Apart, name, bundle)
+}
+
+fn configure_with(programs: Programs, name: &str, bundle: &Bundle) -> Result<PathBuf> {
     let directory = Path::new(BASE).join(name);
     let _ = fs::remove_dir_all(&directory);
     fs::create_dir_all(&directory).with_context(|| format!("create {}", directory.display()))?;
     bundle.write(&directory.join("bundle"))?;
-    fs::write(
-        directory.join("agent.toml"),
-        "bundle = \"bundle\"\nrun_dir = \"run\"\nstate_dir = \"state\"\npins = \"none\"\n",
-    )
-    .context("write agent.toml")?;
+    let text = "bundle = \"bundle\"\nrun_dir = \"run\"\nstate_dir = \"state\"\n".to_owned();
+    fs::write(directory.join("agent.toml"), text + &programs.configured(&directory)?)
+        .context("write agent.toml")?;
     Ok(directory)
 }
 
@@ -163,6 +207,11 @@ impl Daemon {
     /// Starts on a new directory and waits until ready.
     pub fn start(name: &str, bundle: &Bundle) -> Result<Self> {
         spawn(&configure(name, bundle)?)?.ready()
+    }
+
+    /// The same with programs of its own.
+    pub fn start_apart(name: &str, bundle: &Bundle) -> Result<Self> {
+        spawn(&configure_apart(name, bundle)?)?.ready()
     }
 
     /// Its process.

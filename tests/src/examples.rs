@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use crate::attempt::{Outcome, attempt, eventually};
 use crate::case::Case;
-use crate::daemon::{BASE, Daemon, spawn};
+use crate::daemon::{BASE, Daemon, Programs, spawn};
 use crate::family::{Part, tests};
 use crate::layout;
 use crate::lifecycle::{ends_with, output};
@@ -69,8 +69,9 @@ fn start(example: &str) -> Result<Daemon> {
     fs::create_dir_all(SOCKETS).context("make the directory of sockets")?;
     symlink(SOCKETS, directory.join("run")).context("lead to the sockets")?;
     let text = format!(
-        "bundle = \"{}\"\nrun_dir = \"run\"\nstate_dir = \"state\"\npins = \"none\"\n",
-        policy(example).display()
+        "bundle = \"{}\"\nrun_dir = \"run\"\nstate_dir = \"state\"\n{}",
+        policy(example).display(),
+        Programs::Shared.configured(&directory)?
     );
     fs::write(directory.join("agent.toml"), text).context("write agent.toml")?;
     spawn(&directory)?.ready()

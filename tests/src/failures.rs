@@ -28,7 +28,7 @@ use nix::unistd::{Gid, Uid, mkfifo, setgroups, setresgid, setresuid};
 use crate::attempt::{self, Outcome, attempt};
 use crate::bundle::{Bundle, permit};
 use crate::case::Case;
-use crate::daemon::{Daemon, FAULT, configure, spawn};
+use crate::daemon::{Daemon, FAULT, configure_apart, spawn};
 use crate::events::Event;
 use crate::family::{Part, tests};
 use crate::identity::{fork, in_child};
@@ -92,7 +92,7 @@ fn start() -> Result<Daemon> {
         .toml("[builtin]\nlift = [\"kernel-code\"]\n")
         .subject("agent", "user = \"agent\"")
         .policy("all", permit("all", "agent", &["*"], "!(resource in Guard::Name::\"forbidden\")"));
-    let directory = configure("failures", &bundle)?;
+    let directory = configure_apart("failures", &bundle)?;
     fs::write(directory.join(FAULT), "inject").context("ask for failures")?;
     let daemon = spawn(&directory)?.ready()?;
     Ok(daemon)

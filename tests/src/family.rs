@@ -17,7 +17,8 @@ use crate::{
     image, includes, interpreter, layout, leases, lifecycle, listening, machine, mode, mounts, names,
     network, nspawn, own_tmpfs, packaged, path, pins, podman, process, programs, quickstart, quiet,
     reference, requirements, ring, roles, running, sctp, selector, self_protection, selftest, sending,
-    session, shadow, starters, stdio, store, successor, systemd, unix, unused, users, using, why, windows,
+    session, shadow, shared, starters, stdio, store, successor, systemd, unix, unused, users, uses, using,
+    why, windows,
 };
 
 /// One test: run once without Guard and once under it.
@@ -158,6 +159,7 @@ const FAMILIES: &[Family] = &[
             roles::PART,
             facts::PART,
             using::PART,
+            uses::PART,
             examples::PART,
             windows::PART,
             shadow::PART,
@@ -297,6 +299,7 @@ fn run(family: &Family, tests: &[Test], full: bool, only_controls: bool, report:
         for test in tests {
             let (result, effort) = measured(test, &case);
             report.add(test.name, Verdict::of(result), effort);
+            reset(test.name, report);
         }
         return;
     }
@@ -330,6 +333,15 @@ fn run(family: &Family, tests: &[Test], full: bool, only_controls: bool, report:
     }
     if let Err(error) = daemon.stop() {
         report.add("the_daemon_stops_when_asked", Verdict::Failed(format!("{error:#}")), Effort::default());
+    }
+    reset(family.name, report);
+}
+
+/// Whatever is run next would begin with the policy of what was run last.
+fn reset(after: &str, report: &mut Report) {
+    if let Err(error) = shared::reset() {
+        let reason = format!("after {after}: {error:#}");
+        report.add("nothing_is_enforced_after_a_test", Verdict::Failed(reason), Effort::default());
     }
 }
 

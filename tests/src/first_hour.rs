@@ -63,7 +63,7 @@ fn prepare() -> Result<()> {
 
 fn the_first_hour_shows_what_the_document_shows(_: &Case<'_>) -> Result<()> {
     let name = "first-hour";
-    let mut daemon = Daemon::start(name, &Bundle::new("none"))?;
+    let mut daemon = Daemon::start_apart(name, &Bundle::new("none"))?;
     let socket = Path::new(BASE).join(name).join("run/admin.sock");
     let mut names = Names::default();
     let steps = steps(DOCUMENT);

@@ -182,6 +182,13 @@ fn settled() -> Result<Maps> {
     Ok(maps)
 }
 
+/// A process that reads the first file when it is told to. A puppet whose subject is removed could not even hear
+/// that.
+pub(crate) fn reader() -> Result<Holder> {
+    let uses = || -> std::io::Result<Vec<Use>> { Ok(vec![("read", Box::new(|| read(first())))]) };
+    Holder::start(AGENT, &["read"], uses)
+}
+
 fn numbers_of_subjects_are_never_given_again(_: &Case<'_>) -> Result<()> {
     let one = |version, name: &str| Bundle::new("numbers").version(version).subject(name, "user = \"agent\"");
     let number = |daemon: &Daemon| {
@@ -191,11 +198,11 @@ fn numbers_of_subjects_are_never_given_again(_: &Case<'_>) -> Result<()> {
     let daemon = spawn(&directory)?.ready()?;
     let mut given = vec![number(&daemon)?];
     // A process that carries the first number, and outlives everything that follows.
-    let mut agent = Puppet::start(AGENT)?;
+    let mut agent = reader()?;
     for (version, name) in [(2, "b"), (3, "c")] {
         daemon.apply(&one(version, name).write(&directory.join("next"))?)?;
         given.push(number(&daemon)?);
-        agent.is_refused(&first())?;
+        agent.is_refused("read")?;
     }
     daemon.stop()?;
     // Another daemon on the same state.
@@ -215,9 +222,7 @@ fn numbers_of_subjects_are_never_given_again(_: &Case<'_>) -> Result<()> {
 
 fn a_task_of_a_removed_subject_is_refused_everything(case: &Case<'_>) -> Result<()> {
     let daemon = Daemon::start("removed", &small(1, &[(READ, "first")]))?;
-    // A puppet could not even hear what it is to do.
-    let uses = || -> std::io::Result<Vec<Use>> { Ok(vec![("read", Box::new(|| read(first())))]) };
-    let mut holder = Holder::start(AGENT, &["read"], uses)?;
+    let mut holder = reader()?;
     holder.works("read")?;
     let mark = daemon.events.mark()?;
     // What the next policy permits everybody counts for no subject that it does not know.

@@ -18,12 +18,11 @@ use serde_json::{Value, json};
 use crate::attempt::{Outcome, attempt, eventually};
 use crate::bundle::{Bundle, permit, within};
 use crate::case::Case;
-use crate::daemon::{BASE, Daemon};
+use crate::daemon::{BASE, Daemon, configure, spawn};
 use crate::family::{Part, tests};
 use crate::http;
 use crate::layout::path;
 use crate::lifecycle::{apply, ends_with, output, prepare};
-use crate::pins::Fixture;
 use crate::puppet::Puppet;
 use crate::raw;
 use crate::users::AGENT;
@@ -91,8 +90,8 @@ fn grant(daemon: &Daemon, length: &str) -> Result<i64> {
 }
 
 fn a_lease_admits_until_its_end_with_the_agent_dead(_: &Case<'_>) -> Result<()> {
-    let fixture = Fixture::new("leases-dead", &bundle(1, BY_ROOT))?;
-    let daemon = fixture.start()?;
+    let directory = configure("leases-dead", &bundle(1, BY_ROOT))?;
+    let daemon = spawn(&directory)?.ready()?;
     let mut puppet = Puppet::start(AGENT)?;
     puppet.is_refused(&file())?;
     const LASTS: Duration = Duration::from_secs(10);
@@ -120,7 +119,7 @@ fn a_lease_admits_until_its_end_with_the_agent_dead(_: &Case<'_>) -> Result<()> 
     println!("  {admitted} reads admitted, then {refused} refused");
     ensure!(admitted > 0, "nothing was admitted");
     // The next agent does not revive it.
-    let daemon = fixture.start()?;
+    let daemon = spawn(&directory)?.ready()?;
     puppet.is_refused(&file()).context("under the next agent")?;
     let listed = output(&mut daemon.control(&["lease", "list"]))?;
     ensure!(String::from_utf8_lossy(&listed.stdout).contains("no leases"), "it is listed: {listed:?}");
@@ -129,8 +128,8 @@ fn a_lease_admits_until_its_end_with_the_agent_dead(_: &Case<'_>) -> Result<()> 
 }
 
 fn a_lease_is_revoked_at_once_and_what_was_decided_survives_a_kill(case: &Case<'_>) -> Result<()> {
-    let directory = crate::daemon::configure("leases-kill", &bundle(1, BY_ROOT))?;
-    let daemon = crate::daemon::spawn(&directory)?.ready()?;
+    let directory = configure("leases-kill", &bundle(1, BY_ROOT))?;
+    let daemon = spawn(&directory)?.ready()?;
     let mut puppet = Puppet::start(AGENT)?;
     let rounds = if case.full { 200 } else { 20 };
     for _ in 0..rounds {
@@ -156,7 +155,7 @@ fn a_lease_is_revoked_at_once_and_what_was_decided_survives_a_kill(case: &Case<'
     puppet.is_allowed(&file()).context("under the next policy")?;
     drop(daemon);
     puppet.end()?;
-    let daemon = crate::daemon::spawn(&directory)?.ready()?;
+    let daemon = spawn(&directory)?.ready()?;
     let mut puppet = Puppet::start(AGENT)?;
     puppet.is_allowed(&file()).context("under the next agent")?;
     ends_with(&output(&mut daemon.control(&["lease", "renew", &one.to_string(), "--for", "5m"]))?, 0)?;
@@ -166,7 +165,7 @@ fn a_lease_is_revoked_at_once_and_what_was_decided_survives_a_kill(case: &Case<'
     drop(daemon);
     puppet.end()?;
     // What was revoked stays so through a kill as well.
-    let daemon = crate::daemon::spawn(&directory)?.ready()?;
+    let daemon = spawn(&directory)?.ready()?;
     let mut puppet = Puppet::start(AGENT)?;
     puppet.is_refused(&file()).context("after a kill")?;
     let all = output(&mut daemon.control(&["lease", "list", "--all", "--json"]))?;
@@ -209,11 +208,10 @@ fn who_may_not_approve_grants_nothing(_: &Case<'_>) -> Result<()> {
     puppet.is_refused(&file())?;
     grant(&daemon, "1m")?;
     puppet.is_allowed(&file())?;
-    // What is declared with uses cannot be granted, because nobody would count them.
-    let uses = "change = { approvers = [\"user:root\"], max = \"1h\", uses = 1, count = \"exec\" }";
-    ends_with(&apply(&daemon, &bundle(3, uses), "uses")?, 0)?;
-    let counted = output(&mut daemon.control(&["lease", "grant", "change", "--subject", "agent"]))?;
-    ensure!(String::from_utf8_lossy(&counted.stderr).contains("cannot count"), "{counted:?}");
+    // What is used again by every read cannot be counted.
+    let uses = "change = { approvers = [\"user:root\"], max = \"1h\", uses = 1, count = \"file.read\" }";
+    let counted = apply(&daemon, &bundle(3, uses), "uses")?;
+    ensure!(String::from_utf8_lossy(&counted.stderr).contains("cannot be counted"), "{counted:?}");
     ends_with(&output(&mut daemon.control(&["lease", "revoke", "999"]))?, 1)?;
     puppet.end()?;
     daemon.stop().map(drop)
@@ -365,8 +363,8 @@ fn a_subject_asks_and_people_answer(_: &Case<'_>) -> Result<()> {
 }
 
 fn a_fact_counts_until_it_ends_or_is_taken_back(_: &Case<'_>) -> Result<()> {
-    let directory = crate::daemon::configure("facts", &bundle(1, BY_ROOT))?;
-    let daemon = crate::daemon::spawn(&directory)?.ready()?;
+    let directory = configure("facts", &bundle(1, BY_ROOT))?;
+    let daemon = spawn(&directory)?.ready()?;
     let second = path("flip/second");
     let mut puppet = Puppet::start(AGENT)?;
     puppet.is_refused(&second).context("while it is absent")?;
@@ -394,7 +392,7 @@ fn a_fact_counts_until_it_ends_or_is_taken_back(_: &Case<'_>) -> Result<()> {
     drop(daemon);
     puppet.end()?;
 
-    let daemon = crate::daemon::spawn(&directory)?.ready()?;
+    let daemon = spawn(&directory)?.ready()?;
     let mut puppet = Puppet::start(AGENT)?;
     puppet.is_allowed(&second).context("under the next agent")?;
     // A short one ends by itself, with the agent stopped.

@@ -15,7 +15,7 @@ use serde_json::Value;
 use crate::attempt::{Outcome, attempt, eventually};
 use crate::bundle::{Bundle, permit};
 use crate::case::Case;
-use crate::daemon::{Daemon, FAULT, configure, spawn};
+use crate::daemon::{Daemon, FAULT, PINS as SHARED, configure, configure_apart, spawn};
 use crate::family::{Part, tests};
 use crate::layout::{ROOT, canary, path};
 use crate::lifecycle::{ends_with, output};
@@ -50,18 +50,27 @@ fn notes() -> PathBuf {
     path("open/notes")
 }
 
-/// A fixture whose agent pins its programs. Nothing is pinned any more when it is dropped.
-pub(crate) struct Fixture(PathBuf);
+/// A fixture whose agent pins its programs.
+pub(crate) struct Fixture {
+    directory: PathBuf,
+    /// Whether in [`PINS`], where nothing is pinned any more when this is dropped; else where daemons share them.
+    apart: bool,
+}
 
 impl Fixture {
     pub(crate) fn new(name: &str, bundle: &Bundle) -> Result<Self> {
-        let this = Self(configure(name, bundle)?);
+        let this = Self { directory: configure_apart(name, bundle)?, apart: true };
         this.pins(PINS)?;
         Ok(this)
     }
 
+    /// One that adopts what other daemons have pinned, if they did, and leaves it to the next one.
+    fn sharing(name: &str, bundle: &Bundle) -> Result<Self> {
+        Ok(Self { directory: configure(name, bundle)?, apart: false })
+    }
+
     fn config(&self) -> PathBuf {
-        self.0.join("agent.toml")
+        self.directory.join("agent.toml")
     }
 
     fn pins(&self, pins: &str) -> Result<()> {
@@ -70,21 +79,21 @@ impl Fixture {
     }
 
     pub(crate) fn start(&self) -> Result<Daemon> {
-        spawn(&self.0)?.ready()
+        spawn(&self.directory)?.ready()
     }
 
     /// Starts an agent that is killed at a step. With `next`, its programs are those of another version.
     fn killed_at(&self, step: &str, next: bool) -> Result<()> {
         let next = if next { "same object\n" } else { "" };
-        fs::write(self.0.join(FAULT), format!("{next}kill {step}\n")).context("name the step")?;
-        let (status, log) = spawn(&self.0)?.refused()?;
+        fs::write(self.directory.join(FAULT), format!("{next}kill {step}\n")).context("name the step")?;
+        let (status, log) = spawn(&self.directory)?.refused()?;
         ensure!(status.signal() == Some(libc::SIGKILL), "{step} was not reached: {status}: {log}");
         Ok(())
     }
 
     /// Starts an agent of another version, or one that is of the first one again.
     pub(crate) fn upgraded(&self, next: bool) -> Result<Daemon> {
-        let fault = self.0.join(FAULT);
+        let fault = self.directory.join(FAULT);
         if next {
             fs::write(&fault, "same object\n").context("name the object")?;
         }
@@ -101,7 +110,9 @@ impl Fixture {
 
 impl Drop for Fixture {
     fn drop(&mut self) {
-        let _ = self.disarm("the end of a test");
+        if self.apart {
+            let _ = self.disarm("the end of a test");
+        }
     }
 }
 
@@ -160,7 +171,7 @@ fn enforcement_goes_on_without_the_agent_until_it_is_disarmed(_: &Case<'_>) -> R
     let status = daemon.stop()?;
     ensure!(status.success(), "the agent ended with {status}");
     enforces(&mut puppet).context("after a stop")?;
-    let log = fs::read_to_string(fixture.0.join("log")).context("read the log")?;
+    let log = fs::read_to_string(fixture.directory.join("log")).context("read the log")?;
     ensure!(log.contains("guardctl disarm"), "it does not say that enforcement stays: {log}");
 
     // Only who says why ends it.
@@ -197,7 +208,7 @@ fn enforcement_goes_on_without_the_agent_until_it_is_disarmed(_: &Case<'_>) -> R
 
 fn no_process_of_a_fork_storm_escapes_while_agents_die_and_take_over(case: &Case<'_>) -> Result<()> {
     let (rounds, refusals) = if case.full { (5, 2_000) } else { (1, 100) };
-    let fixture = Fixture::new("pins-storm", &bundle())?;
+    let fixture = Fixture::sharing("pins-storm", &bundle())?;
     let daemon = fixture.start()?;
     let storm = Storm::start()?;
     storm.enforced();
@@ -276,7 +287,7 @@ fn what_belongs_to_another_agent_is_not_taken_over(_: &Case<'_>) -> Result<()> {
     let daemon = fixture.start()?;
     let mut puppet = Puppet::start(AGENT)?;
     // Two at the same time, each with directories of its own.
-    let other = configure("pins-other", &bundle())?;
+    let other = configure_apart("pins-other", &bundle())?;
     let config = fs::read_to_string(fixture.config()).context("read agent.toml")?;
     fs::write(other.join("agent.toml"), &config).context("write agent.toml")?;
     let (status, log) = spawn(&other)?.refused()?;
@@ -292,13 +303,15 @@ fn what_belongs_to_another_agent_is_not_taken_over(_: &Case<'_>) -> Result<()> {
     enforces(&mut puppet).context("after the agent of another state")?;
     // A directory that cannot hold pins.
     fixture.pins("/tmp/pins")?;
-    let (status, log) = spawn(&fixture.0)?.refused()?;
+    let (status, log) = spawn(&fixture.directory)?.refused()?;
     ensure!(!status.success() && log.contains("mount -t bpf"), "{status}: {log}");
     fixture.pins(PINS)?;
     // Pins that somebody took away are made good by what is loaded anew.
-    fs::remove_file(Path::new(PINS).join("current/links/file_open")).context("remove a pin")?;
+    for program in ["file_open", "file_permission"] {
+        fs::remove_file(Path::new(PINS).join("current/links").join(program)).context("remove a pin")?;
+    }
     // The control. Removing the last pin does not wait for the program to be detached.
-    eventually("the file is read without that program", || Ok(puppet.read(&secret())? == Outcome::Worked))?;
+    eventually("the file is read without these programs", || Ok(puppet.read(&secret())? == Outcome::Worked))?;
     let daemon = fixture.start()?;
     enforces(&mut puppet).context("once it was made good")?;
     drop(daemon);
@@ -375,7 +388,7 @@ fn a_subject_that_may_mount_everything_unmounts_no_pin(_: &Case<'_>) -> Result<(
     let bundle = Bundle::new("pins")
         .subject("self-root", "user = \"self-root\"")
         .policy("all", permit("everything", "self-root", &["*"], "true"));
-    let fixture = Fixture::new("pins-mounts", &bundle)?;
+    let fixture = Fixture::sharing("pins-mounts", &bundle)?;
     let daemon = fixture.start()?;
     let refused = |what: &str, action: &dyn Fn() -> std::io::Result<()>| -> Result<()> {
         let outcome = attempt(who, action)?;
@@ -388,7 +401,7 @@ fn a_subject_that_may_mount_everything_unmounts_no_pin(_: &Case<'_>) -> Result<(
     refused("the host's", &|| detach(Path::new("/sys/fs/bpf")))?;
     refused("the host's, with all that is above", &|| detach(Path::new("/sys")))?;
     refused("a shared copy of it", &|| elsewhere(&inner, MsFlags::MS_SHARED))?;
-    ensure!(Path::new(PINS).join("current").exists(), "the pins are gone");
+    ensure!(Path::new(SHARED).join("current").exists(), "the pins are gone");
     // The twins: a copy that nobody shares, and a tree without one.
     let private = attempt(who, || elsewhere(&inner, MsFlags::MS_PRIVATE))?;
     ensure!(private == Outcome::Worked, "a private copy: {private:?}");

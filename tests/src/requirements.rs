@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::bundle::Bundle;
 use crate::case::Case;
-use crate::daemon::{FAULT, configure, spawn_in};
+use crate::daemon::{FAULT, configure_apart, spawn_in};
 use crate::family::{Part, tests};
 use crate::lifecycle::{output, prepare};
 
@@ -42,7 +42,7 @@ pub(crate) const WITHOUT_BPF_LSM: Part = Part {
 /// The daemon, started through `host`, must end without ever having been ready, and say all of
 /// `wanted` and that nothing is enforced. `fault` is a step for it to leave out.
 pub(crate) fn daemon_refuses(host: &[&str], fault: Option<&str>, wanted: &[&str]) -> Result<()> {
-    let directory = configure("refuses", &Bundle::new("refuses").subject("agent", "user = \"agent\""))?;
+    let directory = configure_apart("refuses", &Bundle::new("refuses").subject("agent", "user = \"agent\""))?;
     if let Some(fault) = fault {
         fs::write(directory.join(FAULT), fault).context("name what to leave out")?;
     }

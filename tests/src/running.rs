@@ -11,7 +11,7 @@ use nix::unistd::ForkResult;
 
 use crate::bundle::{Bundle, permit, within};
 use crate::case::Case;
-use crate::daemon::{Daemon, configure, spawn};
+use crate::daemon::{Daemon, configure_apart, spawn};
 use crate::family::{Part, tests};
 use crate::file::read;
 use crate::layout::{self, ROOT, canary, path};
@@ -61,7 +61,7 @@ fn a_process_that_runs_already_is_labelled_before_the_agent_is_ready(_: &Case<'_
     for puppet in &mut agents {
         puppet.is_allowed(&secret).context("without Guard")?;
     }
-    let daemon = Daemon::start("running", &bundle())?;
+    let daemon = Daemon::start_apart("running", &bundle())?;
     for puppet in &mut agents {
         puppet.is_refused(&secret)?;
         puppet.is_allowed(&notes)?;
@@ -106,7 +106,7 @@ fn a_selected_executable_that_runs_already_is_labelled_with_its_children(_: &Cas
         Waiting::start("read-in-waiting-child", canary(ROOT))?,
     ];
     let allowed = Waiting::start("read-when-told", path("open/notes"))?;
-    let daemon = Daemon::start("running", &bundle())?;
+    let daemon = Daemon::start_apart("running", &bundle())?;
     for waiting in refused {
         let result = waiting.go_on()?.map_err(|error| error.raw_os_error());
         ensure!(result == Err(Some(nix::libc::EACCES)), "the tool should be refused: {result:?}");
@@ -123,7 +123,7 @@ const READY: u64 = 1;
 const OVER: u64 = 2;
 
 fn a_fork_storm_during_the_start_leaves_nobody_unlabelled(case: &Case<'_>) -> Result<()> {
-    under_a_storm(case, || spawn(&configure("storm", &bundle())?)?.ready())
+    under_a_storm(case, || spawn(&configure_apart("storm", &bundle())?)?.ready())
 }
 
 fn a_fork_storm_while_a_policy_adds_a_subject_leaves_nobody_unlabelled(case: &Case<'_>) -> Result<()> {

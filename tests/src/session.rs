@@ -17,7 +17,7 @@ use serde_json::Value;
 use crate::attempt::{Outcome, attempt, start};
 use crate::bundle::{Bundle, one_of, permit, within};
 use crate::case::{Case, refusal};
-use crate::daemon::{BASE, Daemon, configure, spawn};
+use crate::daemon::{BASE, Daemon, configure_apart, spawn};
 use crate::family::{Part, tests};
 use crate::file::read;
 use crate::identity::{helper, run_helper};
@@ -489,7 +489,7 @@ fn alone(version: u64) -> Result<Bundle> {
 }
 
 fn a_session_is_what_it_was_when_the_agent_starts_again(_: &Case<'_>) -> Result<()> {
-    let directory = configure("sessions", &alone(1)?)?;
+    let directory = configure_apart("sessions", &alone(1)?)?;
     let daemon = spawn(&directory)?.ready()?;
     let one = tree(FREE, "one");
     let set = format!("tree={}", one.display());

@@ -19,7 +19,7 @@ use nix::unistd::{ForkResult, Gid, Pid, Uid, setresgid, setresuid};
 use crate::attempt::{Outcome, attempt};
 use crate::bundle::{Bundle, ORDINARY, one_of, permit, within};
 use crate::case::{Case, Refusal, refusal};
-use crate::daemon::{BASE, configure, spawn};
+use crate::daemon::{BASE, configure, configure_apart, spawn};
 use crate::exec::run_in_child;
 use crate::family::{Part, tests};
 use crate::file::read;
@@ -501,7 +501,7 @@ fn below(name: &str, file: &Path) -> Result<Waiting> {
 }
 
 fn a_successor_is_one_when_the_agent_starts_again(_: &Case<'_>) -> Result<()> {
-    let directory = configure("successors", &of_fixture(Bundle::new("alone"), "successors")?)?;
+    let directory = configure_apart("successors", &of_fixture(Bundle::new("alone"), "successors")?)?;
     let daemon = spawn(&directory)?.ready()?;
     let narrow = [below("narrow", &more())?, below("narrow", &notes())?];
     let wide = [below("wide", &secret())?, below("wide", &more())?];

@@ -20,11 +20,10 @@ use serde_json::{Value, json};
 use crate::attempt::{self, Outcome, Running};
 use crate::bundle::{Bundle, permit, within};
 use crate::case::Case;
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, configure, spawn};
 use crate::family::{Part, tests};
 use crate::layout::{self, path};
 use crate::lifecycle::{ends_with, output, prepare};
-use crate::pins::Fixture;
 use crate::users::{AGENT, Identity};
 
 pub(crate) const PART: Part = Part {
@@ -47,7 +46,7 @@ pub(crate) const PART: Part = Part {
 };
 
 const BY_ROOT: &str = "change = { approvers = [\"user:root\"], max = \"1h\" }";
-const TCP: u16 = 7101;
+pub(crate) const TCP: u16 = 7101;
 const UDP: u16 = 7102;
 
 fn file() -> PathBuf {
@@ -359,7 +358,7 @@ fn every_use_of_an_open_file_ends_with_its_lease(_: &Case<'_>) -> Result<()> {
 }
 
 /// Serves whoever connects, from the first call on: what comes is sent back.
-fn echo_tcp() -> Result<()> {
+pub(crate) fn echo_tcp() -> Result<()> {
     static LISTENER: OnceLock<()> = OnceLock::new();
     if LISTENER.get().is_some() {
         return Ok(());
@@ -474,8 +473,7 @@ fn any_port() -> String {
 
 fn a_file_is_used_until_the_deadline_with_the_agent_dead(_: &Case<'_>) -> Result<()> {
     scene()?;
-    let fixture = Fixture::new("using-dead", &bundle(1))?;
-    let daemon = fixture.start()?;
+    let daemon = Daemon::start("using-dead", &bundle(1))?;
     const LASTS: Duration = Duration::from_secs(5);
     let before = Instant::now();
     grant(&daemon, LASTS.as_secs())?;
@@ -686,8 +684,8 @@ fn a_quarantine_stops_what_runs_and_what_waits(_: &Case<'_>) -> Result<()> {
 
 fn a_quarantine_holds_through_policies_kills_and_new_processes(_: &Case<'_>) -> Result<()> {
     scene()?;
-    let fixture = Fixture::new("quarantine-holds", &bundle(1))?;
-    let daemon = fixture.start()?;
+    let directory = configure("quarantine-holds", &bundle(1))?;
+    let daemon = spawn(&directory)?.ready()?;
     let open = || -> io::Result<Vec<Use>> { Ok(vec![("exec", Box::new(executes))]) };
     let mut old = Holder::start(AGENT, &["exec"], open)?;
     old.works("exec")?;
@@ -703,7 +701,7 @@ fn a_quarantine_holds_through_policies_kills_and_new_processes(_: &Case<'_>) -> 
     old.is_refused("exec").context("in monitor mode")?;
     drop(daemon);
     old.is_refused("exec").context("with the agent dead")?;
-    let daemon = fixture.start()?;
+    let daemon = spawn(&directory)?.ready()?;
     old.is_refused("exec").context("under the next agent")?;
     let listed = output(&mut daemon.control(&["quarantine", "list"]))?;
     ensure!(String::from_utf8_lossy(&listed.stdout).contains("agent  exec"), "{listed:?}");

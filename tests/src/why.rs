@@ -14,6 +14,7 @@ use crate::case::Case;
 use crate::daemon::Daemon;
 use crate::family::{Part, tests};
 use crate::file::read;
+use crate::generations::reader;
 use crate::layout::path;
 use crate::lifecycle::{apply, ends_with, output, prepare};
 use crate::puppet::Puppet;
@@ -174,18 +175,18 @@ fn what_another_check_refused_is_not_us(_: &Case<'_>) -> Result<()> {
 
 fn a_removed_subject_is_explained_in_words(_: &Case<'_>) -> Result<()> {
     let daemon = Daemon::start("why-removed", &bundle(1))?;
-    let mut puppet = Puppet::start(AGENT)?;
-    puppet.is_allowed(&file("first"))?;
+    let mut reader = reader()?;
+    reader.works("read")?;
     let without = Bundle::new("small").version(2).subject("other", "user = \"ci\"");
     ends_with(&apply(&daemon, &without, "without")?, 0)?;
-    puppet.is_refused(&file("first"))?;
+    reader.is_refused("read")?;
     let mut screen = String::new();
     eventually("it is remembered", || {
         screen = text(&why(&daemon, &["--last"])?);
         Ok(screen.contains("subject-removed"))
     })?;
     ensure!(screen.contains("did not define the subject of this process any more"), "{screen}");
-    puppet.end()?;
+    reader.end()?;
     daemon.stop().map(drop)
 }
 

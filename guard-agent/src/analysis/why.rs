@@ -72,6 +72,10 @@ pub fn internal_reason(reason: &str) -> Option<&'static str> {
             "the subject, or the session, is in quarantine, which counts before every policy: `guardctl quarantine list` \
              says since when and why, and a responder lifts it with `guardctl release`"
         }
+        Reason::LeaseSpent => {
+            "only a lease of which every use is counted would allow it, and its uses are spent; ask for another one"
+        }
+        Reason::LeaseUsed => "only a lease allowed it, and this was one of the uses that it has",
         Reason::OutcomesChanging => {
             "what the subject may do was replaced again and again while it was looked up"
         }

@@ -8,7 +8,7 @@ use super::server::{self, failure, internal, invalid};
 use super::types::{
     ApproveRequest, DenyRequest, LeaseAnswer, LeaseRequest, Leases, RenewRequest, RequestAnswer, Requests,
 };
-use crate::daemon::{By, LeaseError, Shared};
+use crate::daemon::{ApartError, By, LeaseError, Shared};
 use crate::policy::On;
 use crate::policy::verbs::Verb;
 use axum::extract::{Path, State};
@@ -50,9 +50,13 @@ pub(super) fn refused(error: &LeaseError) -> Response {
     let (status, code) = match error {
         LeaseError::Access(error) => return access::refused(error),
         LeaseError::NoSubject(_) => (StatusCode::UNPROCESSABLE_ENTITY, "unknown-subject"),
-        LeaseError::NoLease(..) | LeaseError::Useless { .. } | LeaseError::Uses(_) => {
+        LeaseError::NoSession | LeaseError::Session(ApartError::NoSession(..)) => {
+            (StatusCode::UNPROCESSABLE_ENTITY, "unknown-subject")
+        }
+        LeaseError::NoLease(..) | LeaseError::Useless { .. } => {
             (StatusCode::UNPROCESSABLE_ENTITY, "unknown-lease")
         }
+        LeaseError::Beside { .. } => (StatusCode::CONFLICT, "decided"),
         LeaseError::NoFact(..)
         | LeaseError::Type { .. }
         | LeaseError::Source { .. }
@@ -60,7 +64,9 @@ pub(super) fn refused(error: &LeaseError) -> Response {
         | LeaseError::LongText { .. }
         | LeaseError::Collected(_)
         | LeaseError::Provided(_) => (StatusCode::UNPROCESSABLE_ENTITY, "unknown-fact"),
-        LeaseError::TooLong { .. } | LeaseError::Absurd(_) => (StatusCode::UNPROCESSABLE_ENTITY, "too-long"),
+        LeaseError::TooLong { .. } | LeaseError::Absurd(_) | LeaseError::Uses { .. } => {
+            (StatusCode::UNPROCESSABLE_ENTITY, "too-long")
+        }
         LeaseError::NotApprover { .. }
         | LeaseError::Requester(_)
         | LeaseError::Labelled(_)
@@ -69,10 +75,12 @@ pub(super) fn refused(error: &LeaseError) -> Response {
         | LeaseError::Unknown(_) => (StatusCode::FORBIDDEN, "not-permitted"),
         LeaseError::Nothing(_) => (StatusCode::NOT_FOUND, "not-found"),
         LeaseError::Decided { .. } => (StatusCode::CONFLICT, "decided"),
-        LeaseError::HeldBack | LeaseError::TooMany | LeaseError::Sources { .. } | LeaseError::Flood(_) => {
-            (StatusCode::TOO_MANY_REQUESTS, "too-many")
-        }
-        LeaseError::Ledger(_) | LeaseError::Kernel(_) => return internal(error),
+        LeaseError::HeldBack
+        | LeaseError::TooMany
+        | LeaseError::NoPlace
+        | LeaseError::Sources { .. }
+        | LeaseError::Flood(_) => (StatusCode::TOO_MANY_REQUESTS, "too-many"),
+        LeaseError::Ledger(_) | LeaseError::Kernel(_) | LeaseError::Session(_) => return internal(error),
     };
     failure(status, code, error.to_string())
 }

@@ -63,7 +63,7 @@ async fn ask(request: Request<Incoming>, shared: Shared, caller: Caller) -> Resp
         return invalid("a request has a reason, of at most 1000 bytes");
     }
     let ask = move || {
-        let request = shared.ask(&caller, &asked.lease, asked.seconds, &asked.reason)?;
+        let request = shared.ask(&caller, &asked)?;
         Ok(request_answer(request))
     };
     blocking(ask).await.into_response()

@@ -6,7 +6,7 @@ use super::policy::MAX_REASON;
 use super::route::{Answer, Routes};
 use super::server::{self, failure, internal, invalid};
 use super::types::{QuarantineAnswer, QuarantineRequest, Quarantines, ReleaseRequest};
-use crate::daemon::{QuarantineError, Shared};
+use crate::daemon::{ApartError, QuarantineError, Shared};
 use crate::policy::On;
 use crate::policy::verbs::Verb;
 use axum::extract::{Path, State};
@@ -40,27 +40,27 @@ async fn blocking<T: Send + 'static>(
 fn refused(error: &QuarantineError) -> Response {
     let (status, code) = match error {
         QuarantineError::Access(error) => return access::refused(error),
-        QuarantineError::NoSubject(_) | QuarantineError::NoSession(..) | QuarantineError::NoLabel(_) => {
-            (StatusCode::UNPROCESSABLE_ENTITY, "unknown-subject")
-        }
+        QuarantineError::NoSubject(_)
+        | QuarantineError::Session(ApartError::NoSession(..))
+        | QuarantineError::NoLabel(_) => (StatusCode::UNPROCESSABLE_ENTITY, "unknown-subject"),
         QuarantineError::NoLevel(_) | QuarantineError::NotLower { .. } | QuarantineError::Target => {
             (StatusCode::UNPROCESSABLE_ENTITY, "unknown-level")
         }
         QuarantineError::Nothing(_) => (StatusCode::NOT_FOUND, "not-found"),
         QuarantineError::Caller(_) => (StatusCode::FORBIDDEN, "not-permitted"),
-        QuarantineError::Ledger(_) | QuarantineError::Kernel(_) | QuarantineError::Row(_) => {
+        QuarantineError::Ledger(_) | QuarantineError::Kernel(_) | QuarantineError::Session(_) => {
             return internal(error);
         }
     };
     failure(status, code, error.to_string())
 }
 
-/// Whether a reason is one.
-fn check_reason(text: &str) -> Result<(), Response> {
-    if text.trim().is_empty() {
-        return Err(invalid("say why"));
+/// What is wrong with a reason.
+fn wrong_with(reason: &str) -> Option<Response> {
+    if reason.trim().is_empty() {
+        return Some(invalid("say why"));
     }
-    if text.len() > MAX_REASON { Err(invalid("a reason has at most 1000 bytes")) } else { Ok(()) }
+    (reason.len() > MAX_REASON).then(|| invalid("a reason has at most 1000 bytes"))
 }
 
 async fn list(State(shared): State<Shared>, Parameters(query): Parameters<All>) -> Answer<Quarantines> {
@@ -76,7 +76,9 @@ async fn quarantine(
     asking: Asking,
     Body(request): Body<QuarantineRequest>,
 ) -> Answer<QuarantineAnswer> {
-    check_reason(&request.reason)?;
+    if let Some(wrong) = wrong_with(&request.reason) {
+        return Err(wrong);
+    }
     let quarantine = move || {
         let target = shared.quarantine_target(&request)?;
         let by = asking.on(&On::Subject(target.subject.clone()))?;
@@ -91,7 +93,9 @@ async fn release(
     Path(id): Path<i64>,
     Body(request): Body<ReleaseRequest>,
 ) -> Answer<QuarantineAnswer> {
-    check_reason(&request.reason)?;
+    if let Some(wrong) = wrong_with(&request.reason) {
+        return Err(wrong);
+    }
     let release = move || {
         let by = asking.on(&On::Subject(shared.found_quarantine(id)?.subject))?;
         shared.release_quarantine(id, &request, &by.person)

@@ -714,9 +714,15 @@ pub struct LeaseRequest {
     pub name: String,
     /// To whom.
     pub subject: String,
+    /// To one session of the subject only; null: to all of it.
+    #[serde(default)]
+    pub session: Option<u64>,
     /// For how long, in seconds; null: as long as it may last.
     #[serde(default)]
     pub seconds: Option<u64>,
+    /// How often it can be used; null: as often as the lease allows.
+    #[serde(default)]
+    pub uses: Option<u32>,
     /// Why.
     #[serde(default)]
     pub reason: Option<String>,
@@ -773,6 +779,12 @@ pub struct AskRequest {
     /// For how long, in seconds; null: as long as it may last.
     #[serde(default)]
     pub seconds: Option<u64>,
+    /// How often it is to be usable; null: as often as the lease allows.
+    #[serde(default)]
+    pub uses: Option<u32>,
+    /// For this session only.
+    #[serde(default)]
+    pub only_session: bool,
     /// Why.
     pub reason: String,
 }

@@ -17,9 +17,12 @@ pub(super) enum LeaseCommand {
         /// The lease, an approval that the bundle declares.
         #[arg(value_name = "LEASE")]
         name: String,
-        /// To whom.
-        #[arg(long, value_name = "SUBJECT")]
+        /// To whom: a subject, or one session of it.
+        #[arg(long, value_name = "SUBJECT[/SESSION]")]
         subject: String,
+        /// How often it can be used. Without it, as often as it may.
+        #[arg(long, value_name = "N")]
+        uses: Option<u32>,
         /// For how long: a number and s, m, h or d. Without it, as long as it may last.
         #[arg(long = "for", value_name = "DURATION")]
         length: Option<String>,
@@ -75,9 +78,10 @@ impl LeaseCommand {
     pub(super) async fn run(self, client: &Client, screen: &Screen) -> Result<Exit, CliError> {
         let json = self.json();
         let (answer, text) = match self {
-            Self::Grant { name, subject, length, reason, .. } => {
+            Self::Grant { name, subject, uses, length, reason, .. } => {
                 let seconds = seconds(length.as_deref())?;
-                let body = LeaseRequest { name, subject, seconds, reason };
+                let (subject, session) = holder(subject)?;
+                let body = LeaseRequest { name, subject, session, seconds, uses, reason };
                 one(client.post("/v1/leases", encode(&body)?).await?, "granted")?
             }
             Self::Renew { id, length, .. } => {
@@ -121,14 +125,28 @@ fn describe(lease: &Lease) -> String {
         ),
         _ => String::new(),
     };
+    let session = lease.session.map(|session| format!("/{session}")).unwrap_or_default();
+    let uses = match (lease.uses, lease.left) {
+        (Some(uses), Some(left)) => format!("  {left} of {uses} uses left"),
+        (Some(uses), None) => format!("  {uses} uses"),
+        _ => String::new(),
+    };
     format!(
-        "{:>4}  {} for {} until {} UTC  by {}{reason}{ended}",
+        "{:>4}  {} for {}{session} until {} UTC{uses}  by {}{reason}{ended}",
         lease.id,
         line(&lease.name),
         line(&lease.subject),
         line(&time::people(&lease.until)),
         line(&lease.by)
     )
+}
+
+/// A subject and a session from `SUBJECT[/SESSION]`.
+pub(super) fn holder(text: String) -> Result<(String, Option<u64>), CliError> {
+    let Some((subject, session)) = text.split_once('/') else { return Ok((text, None)) };
+    let number = session.parse().ok().filter(|number| *number != 0);
+    let wrong = || CliError::invalid(format!("{session:?} is no session: `guardctl sessions` lists them"));
+    Ok((subject.to_owned(), Some(number.ok_or_else(wrong)?)))
 }
 
 /// A duration in seconds.

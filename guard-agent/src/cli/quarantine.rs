@@ -1,7 +1,7 @@
 //! `guardctl quarantine` and `guardctl release`.
 
 use super::client::Client;
-use super::lease::{decode, encode, seconds};
+use super::lease::{decode, encode, holder, seconds};
 use super::screen::{Screen, confirm};
 use super::{CliError, Exit};
 use crate::api::types::{Covers, QuarantineAnswer, QuarantineRequest, Quarantines, ReleaseRequest};
@@ -87,7 +87,7 @@ impl QuarantineArgs {
             return list(client, screen, all, json).await;
         }
         let (subject, session) = match &self.target {
-            Some(target) => split(target)?,
+            Some(target) => holder(target.clone()).map(|(subject, session)| (Some(subject), session))?,
             None => (None, None),
         };
         let mut request = QuarantineRequest {
@@ -160,14 +160,6 @@ async fn list(client: &Client, screen: &Screen, all: bool, json: bool) -> Result
         screen.answer(&if lines.is_empty() { "no quarantines".to_owned() } else { lines.join("\n") })?;
     }
     Ok(Exit::Yes)
-}
-
-/// The subject and the session of `SUBJECT[/SESSION]`.
-fn split(target: &str) -> Result<(Option<String>, Option<u64>), CliError> {
-    let Some((subject, session)) = target.split_once('/') else { return Ok((Some(target.to_owned()), None)) };
-    let session = session.parse().ok().filter(|session| *session != 0);
-    let wrong = || CliError::invalid(format!("{target:?} is not SUBJECT/SESSION, such as ai-coder/12"));
-    Ok((Some(subject.to_owned()), Some(session.ok_or_else(wrong)?)))
 }
 
 /// What it would cover.

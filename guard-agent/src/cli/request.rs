@@ -24,6 +24,12 @@ pub(super) enum RequestCommand {
         /// For how long: a number and s, m, h or d. Without it, as long as it may last.
         #[arg(long = "for", value_name = "DURATION")]
         length: Option<String>,
+        /// How often it is to be usable. Without it, as often as the lease allows.
+        #[arg(long, value_name = "N")]
+        uses: Option<u32>,
+        /// For this session only, and not for all of the subject.
+        #[arg(long)]
+        only_session: bool,
         /// Wait until it is decided; ends with 1 if the answer is no.
         #[arg(long)]
         wait: bool,
@@ -90,8 +96,9 @@ impl RequestCommand {
         let asks = matches!(self, Self::Create { .. });
         let client = Client::new(socket.unwrap_or_else(|| if asks { OWN_SOCKET } else { SOCKET }.into()));
         let answer = match self {
-            Self::Create { name, reason, length, wait, .. } => {
-                let body = AskRequest { lease: name, seconds: seconds(length.as_deref())?, reason };
+            Self::Create { name, reason, length, uses, only_session, wait, .. } => {
+                let seconds = seconds(length.as_deref())?;
+                let body = AskRequest { lease: name, seconds, uses, only_session, reason };
                 let mut answer = client.post("/v1/requests", encode(&body)?).await?;
                 let mut request = decode::<RequestAnswer>(&answer)?.request;
                 while wait && request.state == RequestState::Open {
@@ -149,11 +156,13 @@ async fn approve(client: &Client, screen: &Screen, id: i64, yes: bool) -> Result
 /// What is known comes first, what the subject says comes last, quoted.
 fn describe(request: &Request) -> String {
     let session = if request.session == 0 { String::new() } else { format!("/{}", request.session) };
+    let uses = request.uses.map(|uses| format!(", {uses} uses")).unwrap_or_default();
+    let only = if request.only_session { ", for this session only" } else { "" };
     let human = request.human.map_or("nobody".to_owned(), |human| format!("uid {human}"));
     let mut lines = vec![
         format!("request {}  {}", request.id, state(request)),
-        format!("  lease    {} for {} s", line(&request.lease), request.seconds),
-        format!("  subject  {}{session}", line(&request.subject)),
+        format!("  lease    {} for {} s{uses}", line(&request.lease), request.seconds),
+        format!("  subject  {}{session}{only}", line(&request.subject)),
         format!(
             "  process  {} {}, uid {}",
             request.pid,
@@ -196,6 +205,8 @@ mod tests {
             subject: "ai-coder".into(),
             session: 3,
             seconds: 600,
+            uses: None,
+            only_session: false,
             reason: "fine\n  approved 2026-01-01 by root".into(),
             created: "2026-01-02T03:04:05.000000Z".into(),
             uid: 1000,

@@ -111,7 +111,16 @@ pub(super) fn prove(
     loop {
         // Room for its events: others may have filled the ring, and may fill it again meanwhile.
         reports.read(events);
-        for (action, errno) in OPERATIONS.iter().zip(canary.round().map_err(child_error)?) {
+        let answers = match canary.round() {
+            Ok(answers) => answers,
+            Err(error) => {
+                // Whoever is refused everything cannot answer either: the kernel says why.
+                reports.read(events);
+                reports.missing()?;
+                return Err(child_error(error));
+            }
+        };
+        for (action, errno) in OPERATIONS.iter().zip(answers) {
             // Until 6.1 the kernel may not hand out the label where forks abound: no answer yet.
             if errno != EACCES && errno != EAGAIN {
                 return Err(CanaryError::NotDenied { action: action.row().name, errno, expected: EACCES });

@@ -23,7 +23,7 @@ use crate::bundle::{Denied, Refusal, Shelf, ShelfError, Standing, Trust, TrustCo
 use crate::coverage;
 use crate::events::{BundleRecord, time};
 use crate::host::Host;
-use crate::kernel::{Kernel, KernelError};
+use crate::kernel::{Kernel, KernelError, Uses};
 use crate::ledger::{Ledger, LedgerError};
 use crate::policy::{
     self, Bundle, Compiled, Diagnostics, ExecSuccessor, Facts, Seat, SubjectIds, Unenforceable,
@@ -160,6 +160,8 @@ pub struct Engine {
     pub(super) resumed: Vec<(i32, LabelRequest)>,
     /// What was granted, what is asked for, and what is known of subjects.
     pub(super) ledger: Ledger,
+    /// How often what was granted can still be used.
+    pub(super) uses: Uses,
     /// How often facts are said.
     pub(super) pace: Paces,
     /// What the agent's own threads have found out of the host.
@@ -187,9 +189,10 @@ impl Engine {
         trust: TrustConfig,
         store: Arc<Store>,
         (names, found): (Watch, Found),
-    ) -> Self {
+    ) -> Result<Self, KernelError> {
         let Stored { ids, ids_file, shelf, modes, sessions, disarms, ledger } = stored;
-        Self {
+        let engine = Self {
+            uses: kernel.uses()?,
             kernel,
             ids,
             ids_file,
@@ -212,7 +215,9 @@ impl Engine {
             stale: None,
             unwatched: None,
             unlabelled: None,
-        }
+        };
+        engine.settle_uses();
+        Ok(engine)
     }
 
     /// Names of the subjects by number.

@@ -3,17 +3,19 @@
 //! What is refused or ended is written down first too, so that no crash gives it back.
 
 use super::access::AccessError;
+use super::apart::ApartError;
 use super::engine::Engine;
 use super::facts::Known;
 use super::modes::{Modes, Now};
 use super::serve::Shared;
 use super::windows::{self, Openings};
-use crate::api::types::LeaseRequest;
-use crate::kernel::KernelError;
+use crate::api::types::{AskRequest, LeaseRequest};
+use crate::kernel::{KernelError, Uses};
 use crate::ledger::{At, Created, Lease, LedgerError, NewLease, NewRequest, Request, RequestState};
 use crate::policy::verbs::Verb;
-use crate::policy::{ApprovalRule, Approver, On, Posture, Until};
+use crate::policy::{ApprovalRule, Approver, Counted, MAX_USES, On, Posture, Until};
 use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
+use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::time::Duration;
 
@@ -62,9 +64,35 @@ pub enum LeaseError {
         /// Seconds.
         max: u64,
     },
-    /// Uses are not counted.
-    #[error("{0} has a number of uses, which this version cannot count: it cannot be granted")]
-    Uses(String),
+    /// It is to be used more often than it may.
+    #[error("{lease} can be used at most {max} times, and at least once")]
+    Uses {
+        /// The lease.
+        lease: String,
+        /// How often.
+        max: u32,
+    },
+    /// There is one already, and one of them is counted.
+    #[error(
+        "lease {id} is {lease} for {subject} already: a lease of which uses are counted cannot be beside another one by the same name; revoke that one or wait for its end"
+    )]
+    Beside {
+        /// The lease that there is.
+        id: i64,
+        /// Its name.
+        lease: String,
+        /// Its subject.
+        subject: String,
+    },
+    /// The kernel has no place for another count.
+    #[error("there are too many leases of which uses are counted: wait until some have ended")]
+    NoPlace,
+    /// There is no such session, or it cannot be told from its subject.
+    #[error("{0}")]
+    Session(#[from] ApartError),
+    /// What is asked for is for a session, and there is none.
+    #[error("you are in no session, so nothing can be granted to your session alone")]
+    NoSession,
     /// The caller is no approver.
     #[error("you ({who}) may not approve {lease}: {allowed}")]
     NotApprover {
@@ -189,11 +217,15 @@ pub(super) fn posture(
     now: &Now,
 ) -> Posture {
     let mut posture = windows::posture(modes, subject, windows, now);
-    for lease in known.ledger.leases().iter().filter(|lease| lease.subject == subject) {
+    for lease in known.ledger.leases().iter().filter(|lease| lease.is_of(subject, session)) {
         let Some(end) = lease.end(now.boot, &now.boot_id) else { continue };
         // Of two by one name the later end counts.
         let kept = posture.leases.entry(lease.name.clone()).or_insert(Until { value: (), end: Some(end) });
         kept.end = kept.end.max(Some(end));
+        if let Some(place) = lease.place {
+            let actions = known.bundle.approval_rules().get(&lease.name).map_or(0, |rule| rule.counts);
+            posture.counted.insert(lease.name.clone(), Counted { actions, place });
+        }
     }
     posture.facts = known.facts(subject, now);
     let covering = known.ledger.quarantines().iter().filter(|one| one.covers(subject, session));
@@ -222,10 +254,61 @@ impl Engine {
         if !self.rows_of(subject).iter().any(|row| live.compiled.asks_for_lease(*row, lease)) {
             return Err(LeaseError::Useless { subject: subject.to_owned(), lease: lease.to_owned() });
         }
-        if rule.uses.is_some() {
-            return Err(LeaseError::Uses(lease.to_owned()));
-        }
         Ok(rule.clone())
+    }
+
+    /// How often a lease is to be usable, and where that is counted; nothing if it is not. A lease whose uses are spent
+    /// makes room.
+    fn count_of(
+        &mut self,
+        rule: &ApprovalRule,
+        (lease, asked): (&str, Option<u32>),
+        (subject, session): (&str, Option<u64>),
+        now: &Now,
+    ) -> Result<Option<(u32, u32)>, LeaseError> {
+        let max = rule.uses.unwrap_or(MAX_USES);
+        if asked.is_some_and(|asked| !(1..=max).contains(&asked)) {
+            return Err(LeaseError::Uses { lease: lease.to_owned(), max });
+        }
+        let uses = asked.or(rule.uses);
+        let lives = |one: &&Lease| one.end(now.boot, &now.boot_id).is_some();
+        let same = |one: &&Lease| one.name == lease && one.meets(subject, session);
+        let beside: Vec<Lease> = self.ledger.leases().iter().filter(lives).filter(same).cloned().collect();
+        for one in beside.iter().filter(|one| uses.is_some() || one.uses.is_some()) {
+            if self.left(one) != Some(0) {
+                let (lease, subject) = (one.name.clone(), one.subject.clone());
+                return Err(LeaseError::Beside { id: one.id, lease, subject });
+            }
+            self.ledger.revoke(one.id, "the agent: its uses were spent, and there is a new one", at(now))?;
+        }
+        let Some(uses) = uses else { return Ok(None) };
+        let taken: BTreeSet<u32> =
+            self.ledger.leases().iter().filter(lives).filter_map(|one| one.place).collect();
+        let place = Uses::places().find(|place| !taken.contains(place)).ok_or(LeaseError::NoPlace)?;
+        Ok(Some((uses, place)))
+    }
+
+    /// How many uses of a lease are left; nothing if they are not counted.
+    fn left(&self, lease: &Lease) -> Option<u32> {
+        // A count that is not there is one that other programs kept: nobody knows what was left.
+        lease.place.map(|place| self.uses.left(place, lease.id.cast_unsigned()).unwrap_or(0))
+    }
+
+    /// Puts the counts right that programs before these kept.
+    pub(super) fn settle_uses(&self) {
+        for lease in self.ledger.leases() {
+            if let Some(place) = lease.place
+                && self.uses.left(place, lease.id.cast_unsigned()).is_none()
+            {
+                self.uses.put(place, lease.id.cast_unsigned(), 0);
+            }
+        }
+    }
+
+    /// A lease with the uses that are left.
+    fn shown(&self, mut lease: Lease) -> Lease {
+        lease.left = self.left(&lease);
+        lease
     }
 
     /// The rows of a subject: its own, and those of its sessions.
@@ -260,10 +343,17 @@ impl Engine {
         }
         let lasts = length(&rule, &request.name, request.seconds)?;
         let now = Now::read();
+        if let Some(session) = request.session {
+            self.tell_apart(&request.subject, session)?;
+        }
+        let holder = (request.subject.as_str(), request.session);
+        let uses = self.count_of(&rule, (&request.name, request.uses), holder, &now)?;
         let new = NewLease {
             name: &request.name,
             subject: &request.subject,
+            session: request.session,
             lasts,
+            uses,
             by: &person.text,
             reason: request.reason.as_deref(),
             request: None,
@@ -274,6 +364,10 @@ impl Engine {
 
     /// Tells the kernel of a lease that was recorded, or takes it back.
     fn made_so(&mut self, lease: Lease) -> Result<Lease, LeaseError> {
+        // Before any masks name the place.
+        if let Some((place, uses)) = lease.place.zip(lease.uses) {
+            self.uses.put(place, lease.id.cast_unsigned(), uses);
+        }
         if let Err(error) = self.tell_subjects(Some(&lease.subject)) {
             let now = Now::read();
             if let Err(error) =
@@ -283,7 +377,7 @@ impl Engine {
             }
             return Err(error.into());
         }
-        Ok(lease)
+        Ok(self.shown(lease))
     }
 
     fn renew(&mut self, id: i64, seconds: Option<u64>, person: &Person) -> Result<Lease, LeaseError> {
@@ -298,7 +392,7 @@ impl Engine {
         let renewed = self.ledger.renew(id, lasts, at(&now))?;
         let renewed = renewed.ok_or_else(|| LeaseError::Nothing(format!("lease {id}")))?;
         self.tell_subjects(Some(&renewed.subject))?;
-        Ok(renewed)
+        Ok(self.shown(renewed))
     }
 
     fn live_lease(&self, id: i64, now: &Now) -> Result<Lease, LeaseError> {
@@ -328,12 +422,19 @@ impl Engine {
             return Ok(request);
         }
         let lasts = length(&rule, &request.lease, Some(request.seconds))?;
+        let session = Some(request.session).filter(|_| request.only_session);
+        if let Some(session) = session {
+            self.tell_apart(&request.subject, session)?;
+        }
+        let uses = self.count_of(&rule, (&request.lease, request.uses), (&request.subject, session), &now)?;
         let everybody: Vec<&str> = request.approvals.iter().map(|one| one.by.as_str()).collect();
         let by = everybody.join(" and ");
         let new = NewLease {
             name: &request.lease,
             subject: &request.subject,
+            session,
             lasts,
+            uses,
             by: &by,
             reason: Some(&request.reason),
             request: Some(id),
@@ -369,12 +470,21 @@ impl Engine {
     fn ask(&mut self, asked: &Asking) -> Result<Request, LeaseError> {
         let rule = self.rule(&asked.subject, &asked.lease)?;
         let lasts = length(&rule, &asked.lease, asked.seconds)?;
+        if asked.only_session && asked.session == 0 {
+            return Err(LeaseError::NoSession);
+        }
+        let max = rule.uses.unwrap_or(MAX_USES);
+        if asked.uses.is_some_and(|uses| !(1..=max).contains(&uses)) {
+            return Err(LeaseError::Uses { lease: asked.lease.clone(), max });
+        }
         let human = self.sessions.get(asked.session).and_then(|session| session.human).or(asked.human);
         let new = NewRequest {
             lease: &asked.lease,
             subject: &asked.subject,
             session: asked.session,
             lasts,
+            uses: asked.uses,
+            only_session: asked.only_session,
             reason: &asked.reason,
             uid: asked.uid,
             human,
@@ -396,6 +506,8 @@ pub(super) struct Asking {
     pub(super) session: u64,
     lease: String,
     seconds: Option<u64>,
+    uses: Option<u32>,
+    only_session: bool,
     reason: String,
     uid: u32,
     human: Option<u32>,
@@ -557,11 +669,12 @@ impl Shared {
     pub fn leases(&self, all: bool) -> Result<Vec<Lease>, LeaseError> {
         let engine = self.engine();
         if all {
-            return Ok(engine.ledger.all_leases(LISTED)?);
+            let all = engine.ledger.all_leases(LISTED)?.into_iter();
+            return Ok(all.map(|lease| engine.shown(lease)).collect());
         }
         let now = Now::read();
         let live = engine.ledger.leases().iter().filter(|lease| lease.end(now.boot, &now.boot_id).is_some());
-        Ok(live.cloned().collect())
+        Ok(live.map(|lease| engine.shown(lease.clone())).collect())
     }
 
     /// The requests that wait, or the last ones that there were.
@@ -612,17 +725,18 @@ impl Shared {
     ///
     /// # Errors
     /// If it carries none, the lease would change nothing for it, or it asks too often.
-    pub fn ask(
-        &self,
-        caller: &super::Caller,
-        lease: &str,
-        seconds: Option<u64>,
-        reason: &str,
-    ) -> Result<Request, LeaseError> {
+    pub fn ask(&self, caller: &super::Caller, asked: &AskRequest) -> Result<Request, LeaseError> {
         let asking = self.asking(caller)?;
-        let on = On::Approval(lease.to_owned());
+        let on = On::Approval(asked.lease.clone());
         self.subject_may(&asking.subject, asking.session, Verb::Request, &on)?;
-        let asking = Asking { lease: lease.to_owned(), seconds, reason: reason.to_owned(), ..asking };
+        let asking = Asking {
+            lease: asked.lease.clone(),
+            seconds: asked.seconds,
+            uses: asked.uses,
+            only_session: asked.only_session,
+            reason: asked.reason.clone(),
+            ..asking
+        };
         let request = self.change_ledger(None, |engine| engine.ask(&asking))?;
         tracing::info!(request.id, request.lease, request.subject, request.session, "a lease is asked for");
         Ok(request)
@@ -665,6 +779,8 @@ impl Shared {
             session,
             lease: String::new(),
             seconds: None,
+            uses: None,
+            only_session: false,
             reason: String::new(),
             uid: caller.uid,
             human: super::adopt::human(pid),

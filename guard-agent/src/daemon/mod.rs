@@ -2,6 +2,7 @@
 
 mod access;
 mod adopt;
+mod apart;
 mod canary;
 mod candidate;
 mod change;
@@ -44,6 +45,7 @@ pub(crate) use access::this_process;
 pub use access::{AccessError, By, Who};
 pub(crate) use adopt::terminal_of;
 pub use adopt::{AdoptError, Caller};
+pub use apart::ApartError;
 pub use canary::child as canary_child;
 pub use disarms::{Disarm, record as record_disarm};
 pub use engine::{ApplyError, Engine};

@@ -5,7 +5,8 @@
 //! whoever waits inside a call is woken, so that the call is decided again.
 
 use super::access::AccessError;
-use super::engine::{ApplyError, Engine};
+use super::apart::ApartError;
+use super::engine::Engine;
 use super::evidence;
 use super::interrupt;
 use super::leases::{LeaseError, Person, at};
@@ -15,7 +16,6 @@ use super::windows;
 use crate::api::types::{CoveredProcess, Covers, QuarantineAnswer, QuarantineRequest, ReleaseRequest};
 use crate::kernel::KernelError;
 use crate::ledger::{LedgerError, NewQuarantine, Quarantine};
-use guard_common::label::LabelRequest;
 use guard_common::quarantine::Level;
 use std::collections::BTreeSet;
 use std::fs;
@@ -23,8 +23,6 @@ use std::time::{Duration, Instant};
 
 /// So many are listed.
 const LISTED: u32 = 1000;
-/// Passes over the processes of a session until all decide by its own row.
-const MAX_PASSES: usize = 1000;
 
 /// Why nothing is in quarantine, or released.
 #[derive(Debug, thiserror::Error)]
@@ -32,9 +30,9 @@ pub enum QuarantineError {
     /// The live bundle has no such subject.
     #[error("the live bundle has no subject {0}: `guardctl status` lists them")]
     NoSubject(String),
-    /// There is no such session.
-    #[error("{0} has no session {1} that lasts: `guardctl sessions` lists them")]
-    NoSession(String, u64),
+    /// There is no such session, or it cannot be told from its subject.
+    #[error("{0}")]
+    Session(#[from] ApartError),
     /// The process is not subject to policy.
     #[error("process {0} carries no label: only subjects and their sessions can be put in quarantine")]
     NoLabel(i32),
@@ -61,9 +59,6 @@ pub enum QuarantineError {
     /// Policy does not permit it.
     #[error("{0}")]
     Access(#[from] AccessError),
-    /// The session cannot be told from its subject.
-    #[error("the session cannot be told from others of its subject: {0}")]
-    Row(Box<ApplyError>),
     /// It could not be recorded.
     #[error("{0}")]
     Ledger(#[from] LedgerError),
@@ -95,42 +90,10 @@ impl Engine {
         if !subjects.into_iter().any(|known| known.name == target.subject) {
             return Err(QuarantineError::NoSubject(target.subject.clone()));
         }
-        let lasts = |id| self.sessions.open().any(|open| open.id == id && open.subject == target.subject);
         match target.session {
-            Some(id) if !lasts(id) => Err(QuarantineError::NoSession(target.subject.clone(), id)),
-            _ => Ok(()),
+            Some(id) => Ok(self.is_session(&target.subject, id)?),
+            None => Ok(()),
         }
-    }
-
-    /// Makes a session decide by a row of its own, if it does not yet.
-    fn tell_apart(&mut self, target: &Target) -> Result<(), QuarantineError> {
-        let Some(id) = target.session else { return Ok(()) };
-        if self.sessions.row(id).is_none() {
-            let mut ids = self.ids.clone();
-            let row = |error: std::io::Error| QuarantineError::Row(Box::new(ApplyError::Host(error)));
-            self.sessions.seat(id, &mut ids).map_err(row)?;
-            self.number(ids).map_err(|error| QuarantineError::Row(Box::new(error)))?;
-            self.recompile().map_err(|error| QuarantineError::Row(Box::new(error)))?;
-        }
-        let (Some(row), Some(subject)) = (self.sessions.row(id), self.ids.get(&target.subject)) else {
-            return Err(QuarantineError::NoSession(target.subject.clone(), id));
-        };
-        let labels = self.kernel.label_reader()?;
-        for _ in 0..MAX_PASSES {
-            let all = labels.all()?.into_iter();
-            let its = all.filter(|(_, of, session)| *of == subject && *session == id);
-            let requests: Vec<(i32, LabelRequest)> = its
-                .filter_map(|(pid, ..)| {
-                    let (_, start_ticks) = super::labelling::stat(pid)?;
-                    let request = LabelRequest::attach(start_ticks, subject).with_session(id);
-                    Some((pid, LabelRequest { row, replaces: subject, ..request }))
-                })
-                .collect();
-            if self.kernel.label_requested(&requests)? == 0 {
-                break;
-            }
-        }
-        Ok(())
     }
 
     /// Tells the kernel what counts of everybody whom a quarantine covers or covered.
@@ -148,7 +111,9 @@ impl Engine {
 
     fn confine(&mut self, target: &Target, order: &Order<'_>) -> Result<Quarantine, QuarantineError> {
         self.is_known(target)?;
-        self.tell_apart(target)?;
+        if let Some(id) = target.session {
+            self.tell_apart(&target.subject, id)?;
+        }
         let now = Now::read();
         let new = NewQuarantine {
             subject: &target.subject,

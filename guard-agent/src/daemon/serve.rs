@@ -148,6 +148,12 @@ impl Shared {
         left
     }
 
+    /// Writes what is still to be remembered. Threads that follow the host hold the store until the process ends,
+    /// so nobody drops it.
+    pub(super) fn remember(&self) {
+        self.store.finish();
+    }
+
     /// Where the programs are pinned, if they stay when the daemon ends.
     pub(super) fn pinned(&self) -> Option<PathBuf> {
         self.engine().kernel.pinned().map(Path::to_owned)

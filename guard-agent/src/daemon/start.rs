@@ -227,6 +227,7 @@ async fn enforce(config: &Config) -> Result<(), StartError> {
     if let Err(error) = pump.await.map_err(io::Error::other).and_then(|result| result) {
         tracing::error!("the last events were not read: {error}");
     }
+    tokio::task::block_in_place(|| shared.remember());
     Ok(())
 }
 
@@ -272,7 +273,7 @@ fn prepare(config: &Config, names: names::Watch, found: Found) -> Result<Prepare
     let seen = kernel.seen()?;
     let store = Store::start(&config.state_dir, Limits::default())
         .map_err(|source| StartError::Runtime { action: "cannot start the store", source })?;
-    let mut engine = Engine::new(kernel, stored, config.trust.clone(), Arc::new(store), (names, found));
+    let mut engine = Engine::new(kernel, stored, config.trust.clone(), Arc::new(store), (names, found))?;
     if let Some(kept) = &start.kept {
         tracing::warn!("{}", kept.why);
     }

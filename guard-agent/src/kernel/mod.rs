@@ -26,6 +26,7 @@ mod selectors;
 mod slot;
 mod symbols;
 mod takeover;
+mod uses;
 
 pub use as_user::as_user;
 pub use clock::{ClockWatch, clock_is_synchronised};
@@ -37,3 +38,4 @@ pub use labels::{LabelReader, has_ended, peer_groups, peer_process, send_signal}
 pub use load::{Kernel, ProgramInfo};
 pub use pins::{PinError, Pins, disarm, is_armed};
 pub use probe::probe;
+pub use uses::Uses;

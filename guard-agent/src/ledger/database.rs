@@ -10,7 +10,7 @@ const FORMAT: i64 = 2;
 /// How long one connection waits for another one's lock.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What makes format 2 of format 1, with [`QUARANTINE`]: each source's word on a fact is a row of its own, with the instant at which it
+/// What makes format 2 of format 1, with [`SINCE_1`]: each source's word on a fact is a row of its own, with the instant at which it
 /// was said.
 const FROM_1: &str = "
 ALTER TABLE fact RENAME TO fact_1;
@@ -102,8 +102,13 @@ CREATE INDEX past_fact_of ON past_fact (subject, ended);
 CREATE INDEX lease_of ON lease (subject, until);
 ";
 
-/// What format 1 has not.
-const QUARANTINE: &str = "
+/// What format 1 has not: quarantines, leases of one session, and uses.
+const SINCE_1: &str = "
+ALTER TABLE lease ADD COLUMN session INTEGER NOT NULL DEFAULT 0;  -- 0: the whole subject
+ALTER TABLE lease ADD COLUMN uses INTEGER;                        -- null: they are not counted
+ALTER TABLE lease ADD COLUMN place INTEGER;                       -- where the kernel counts them
+ALTER TABLE request ADD COLUMN uses INTEGER;
+ALTER TABLE request ADD COLUMN only_session INTEGER NOT NULL DEFAULT 0;
 CREATE TABLE quarantine (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     subject TEXT NOT NULL,
@@ -181,8 +186,8 @@ pub(super) fn open(path: &Path) -> Result<Connection, LedgerError> {
     let (mut connection, format) = begin().map_err(|error| failed(error.into()))?;
     let steps: &[&str] = match format {
         FORMAT => return Ok(connection),
-        1 => &[FROM_1, QUARANTINE],
-        0 => &[TABLES, QUARANTINE],
+        1 => &[FROM_1, SINCE_1],
+        0 => &[TABLES, SINCE_1],
         found => return Err(LedgerError::Format { path: path.to_owned(), found }),
     };
     let mut make = || -> rusqlite::Result<()> {

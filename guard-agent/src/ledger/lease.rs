@@ -17,6 +17,12 @@ pub struct Lease {
     pub name: String,
     /// Whose it is.
     pub subject: String,
+    /// The one session of the subject that has it; null: all of the subject.
+    pub session: Option<u64>,
+    /// How often it can be used; null: uses are not counted.
+    pub uses: Option<u32>,
+    /// How many of these uses are left.
+    pub left: Option<u32>,
     /// When it was granted, RFC 3339 UTC.
     pub granted: String,
     /// When it ends by itself, RFC 3339 UTC as the clock was set then.
@@ -31,11 +37,26 @@ pub struct Lease {
     pub ended: Option<String>,
     /// By whom.
     pub ended_by: Option<String>,
+    /// Where the kernel counts uses.
+    #[serde(skip)]
+    #[cfg_attr(test, schemars(skip))]
+    pub(crate) place: Option<u32>,
     #[serde(skip)]
     pub(super) deadline: Deadline,
 }
 
 impl Lease {
+    /// Whether it is the holder's of a row: a subject, or one of its sessions (0: no particular one).
+    pub(crate) fn is_of(&self, subject: &str, session: u64) -> bool {
+        self.subject == subject && self.session.is_none_or(|only| only == session)
+    }
+
+    /// Whether some holder could have this one and a lease for that one.
+    pub(crate) fn meets(&self, subject: &str, session: Option<u64>) -> bool {
+        let same = |own: u64| session.is_none_or(|session| session == own);
+        self.subject == subject && self.session.is_none_or(same)
+    }
+
     /// Its end on this boot's clock; nothing if it has ended.
     pub(crate) fn end(&self, now: Instant, boot_id: &str) -> Option<Instant> {
         self.deadline.end(now, boot_id).filter(|_| self.ended.is_none())
@@ -46,7 +67,10 @@ impl Lease {
 pub(crate) struct NewLease<'a> {
     pub(crate) name: &'a str,
     pub(crate) subject: &'a str,
+    pub(crate) session: Option<u64>,
     pub(crate) lasts: Duration,
+    /// How often it can be used, and where that is counted.
+    pub(crate) uses: Option<(u32, u32)>,
     pub(crate) by: &'a str,
     pub(crate) reason: Option<&'a str>,
     pub(crate) request: Option<i64>,
@@ -61,8 +85,8 @@ pub(crate) struct At<'a> {
     pub(crate) boot_id: &'a str,
 }
 
-const COLUMNS: &str =
-    "id, name, subject, granted, until, boot_ns, boot_id, granted_by, reason, request, ended, ended_by";
+const COLUMNS: &str = "id, name, subject, granted, until, boot_ns, boot_id, granted_by, reason, request, ended, ended_by, \
+     session, uses, place";
 
 impl Ledger {
     /// All leases that were not ended before their time and have not been found over, oldest first.
@@ -94,8 +118,8 @@ impl Ledger {
         let (granted, until) = (rfc3339(at.wall), rfc3339(at.wall.saturating_add(length)));
         self.connection
             .execute(
-                "INSERT INTO lease (name, subject, granted, until, boot_ns, boot_id, granted_by, reason, request)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+                "INSERT INTO lease (name, subject, granted, until, boot_ns, boot_id, granted_by, reason, request, \
+                 session, uses, place) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
                 params![
                     new.name,
                     new.subject,
@@ -105,7 +129,10 @@ impl Ledger {
                     deadline.boot_id,
                     new.by,
                     new.reason,
-                    new.request
+                    new.request,
+                    new.session.unwrap_or(0).cast_signed(),
+                    new.uses.map(|(uses, _)| uses),
+                    new.uses.map(|(_, place)| place),
                 ],
             )
             .map_err(self.failed("record a lease"))?;
@@ -113,6 +140,10 @@ impl Ledger {
             id: self.connection.last_insert_rowid(),
             name: new.name.to_owned(),
             subject: new.subject.to_owned(),
+            session: new.session,
+            uses: new.uses.map(|(uses, _)| uses),
+            left: None,
+            place: new.uses.map(|(_, place)| place),
             granted,
             until,
             by: new.by.to_owned(),
@@ -164,7 +195,12 @@ impl Ledger {
 }
 
 fn lease(row: &Row<'_>) -> rusqlite::Result<Lease> {
+    let session = row.get::<_, i64>(12)?.cast_unsigned();
     Ok(Lease {
+        session: Some(session).filter(|session| *session != 0),
+        uses: row.get(13)?,
+        left: None,
+        place: row.get(14)?,
         id: row.get(0)?,
         name: row.get(1)?,
         subject: row.get(2)?,

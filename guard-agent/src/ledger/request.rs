@@ -77,6 +77,10 @@ pub struct Request {
     pub session: u64,
     /// For how long.
     pub seconds: u64,
+    /// How often it is to be usable; null: as often as the lease allows.
+    pub uses: Option<u32>,
+    /// Whether it is for this session only.
+    pub only_session: bool,
     /// Why, in the words of whoever asks. Not to be trusted.
     pub reason: String,
     /// When, RFC 3339 UTC.
@@ -109,6 +113,8 @@ pub(crate) struct NewRequest<'a> {
     pub(crate) subject: &'a str,
     pub(crate) session: u64,
     pub(crate) lasts: Duration,
+    pub(crate) uses: Option<u32>,
+    pub(crate) only_session: bool,
     pub(crate) reason: &'a str,
     pub(crate) uid: u32,
     pub(crate) human: Option<u32>,
@@ -126,7 +132,8 @@ pub(crate) enum Created {
     TooMany,
 }
 
-const COLUMNS: &str = "id, lease, subject, session, seconds, reason, created, uid, human, pid, exe, state, decided, decided_by, note, granted";
+const COLUMNS: &str = "id, lease, subject, session, seconds, reason, created, uid, human, pid, exe, state, decided, decided_by, note, granted, \
+     uses, only_session";
 
 impl Ledger {
     /// Records a request. It is on the disk when this returns.
@@ -158,8 +165,8 @@ impl Ledger {
                 return Ok(Err(Created::TooMany));
             }
             self.connection.execute(
-                "INSERT INTO request (lease, subject, session, seconds, reason, created, created_ns, uid, human, pid, exe, state)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, 'open')",
+                "INSERT INTO request (lease, subject, session, seconds, reason, created, created_ns, uid, human, pid, exe, state, \
+                 uses, only_session) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, 'open', ?12, ?13)",
                 params![
                     new.lease,
                     new.subject,
@@ -171,7 +178,9 @@ impl Ledger {
                     new.uid,
                     new.human,
                     new.pid,
-                    new.exe
+                    new.exe,
+                    new.uses,
+                    new.only_session,
                 ],
             )?;
             Ok(Ok(self.connection.last_insert_rowid()))
@@ -318,5 +327,7 @@ fn request(row: &Row<'_>) -> rusqlite::Result<Request> {
         decided_by: row.get(13)?,
         note: row.get(14)?,
         granted: row.get(15)?,
+        uses: row.get(16)?,
+        only_session: row.get(17)?,
     })
 }

@@ -36,6 +36,8 @@ fn lease(lasts: u64) -> NewLease<'static> {
     NewLease {
         name: "change",
         subject: "coder",
+        session: None,
+        uses: None,
         lasts: Duration::from_secs(lasts),
         by: "uid 0",
         reason: Some("INC-1"),
@@ -69,6 +71,8 @@ fn question(session: u64) -> NewRequest<'static> {
         subject: "coder",
         session,
         lasts: Duration::from_secs(60),
+        uses: None,
+        only_session: false,
         reason: "please",
         uid: 1000,
         human: Some(1000),
@@ -216,6 +220,10 @@ fn a_file_of_the_first_format_is_brought_up_to_date() {
             "CREATE TABLE lease (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL, subject TEXT NOT NULL,
                 granted TEXT NOT NULL, until TEXT NOT NULL, boot_ns INTEGER NOT NULL, boot_id TEXT NOT NULL,
                 granted_by TEXT NOT NULL, reason TEXT, request INTEGER, ended TEXT, ended_by TEXT);
+             CREATE TABLE request (id INTEGER PRIMARY KEY AUTOINCREMENT, lease TEXT NOT NULL, subject TEXT NOT NULL,
+                session INTEGER NOT NULL, seconds INTEGER NOT NULL, reason TEXT NOT NULL, created TEXT NOT NULL,
+                created_ns INTEGER NOT NULL, uid INTEGER NOT NULL, human INTEGER, pid INTEGER NOT NULL, exe TEXT,
+                state TEXT NOT NULL, decided TEXT, decided_ns INTEGER, decided_by TEXT, note TEXT, granted INTEGER);
              CREATE TABLE fact (subject TEXT NOT NULL, name TEXT NOT NULL, value TEXT NOT NULL, source TEXT NOT NULL,
                 observed TEXT NOT NULL, until TEXT, boot_ns INTEGER, boot_id TEXT, PRIMARY KEY (subject, name)) WITHOUT ROWID;
              INSERT INTO fact VALUES ('', 'trust', '3', 'edr', '2026-01-02T03:04:05.000000Z', NULL, NULL, NULL);

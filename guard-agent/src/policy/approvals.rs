@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use guard_common::action::{Action, COUNTABLE, expand, names};
 use toml::{Spanned, Value};
 
 use super::diagnostics::{Diagnostic, Source};
@@ -45,13 +46,17 @@ pub struct ApprovalRule {
     pub needed: usize,
     /// Whether whoever asks, or the session runs for, may not.
     pub not_requester: bool,
-    /// How often it can be used, if that is limited.
+    /// How often it can be used at most, if that is limited.
     pub uses: Option<u32>,
+    /// The actions of which each is a use, where uses are counted.
+    pub counts: u64,
 }
 
 /// The rules, by name of the lease.
 pub type ApprovalRules = BTreeMap<String, ApprovalRule>;
 
+/// More uses than that need no count.
+pub const MAX_USES: u32 = 1_000_000;
 /// More approvers than that nobody finds.
 const MAX_NEEDED: i64 = 10;
 
@@ -86,7 +91,13 @@ pub(super) fn read(table: &Table<Approval>, toml: &Source, found: &mut Vec<Diagn
                 );
             }
         }
+        if let Some(uses) = approval.uses.as_ref().filter(|uses| !(1..=MAX_USES).contains(uses.get_ref())) {
+            let message = "this is no number of uses";
+            let help = "write how often it can be used, from 1 to 1000000";
+            found.push(toml.error("guard-toml", uses.span(), message).help(help));
+        }
         let mut needed = 1;
+        let mut counts = Action::Exec.bit();
         if let Some(count) = &approval.count {
             let mut wrong = |message: &str, help: &str| {
                 found.push(toml.error("guard-toml", count.span(), message).help(help));
@@ -95,7 +106,15 @@ pub(super) fn read(table: &Table<Approval>, toml: &Source, found: &mut Vec<Diagn
                 Value::Integer(number) if (1..=MAX_NEEDED).contains(number) => {
                     needed = usize::try_from(*number).unwrap_or(1);
                 }
-                Value::String(action) if guard_common::action::Action::from_name(action).is_some() => {}
+                Value::String(name) if Action::from_name(name).is_some() => {
+                    counts = expand(name).unwrap_or(0);
+                    let countable = COUNTABLE.iter().fold(0, |bits, action| bits | action.bit());
+                    if counts & !countable != 0 {
+                        let all: Vec<&str> = names(countable).collect();
+                        let help = format!("it can be one of {}", all.join(", "));
+                        wrong("uses of this action cannot be counted", &help);
+                    }
+                }
                 Value::String(_) => wrong("this is not an action", "docs/actions.md lists them"),
                 _ => wrong(
                     "this is neither an action nor a number of approvers",
@@ -110,7 +129,8 @@ pub(super) fn read(table: &Table<Approval>, toml: &Source, found: &mut Vec<Diagn
                 max: max.unwrap_or_default(),
                 needed,
                 not_requester: !approval.not.is_empty(),
-                uses: approval.uses,
+                uses: approval.uses.as_ref().map(|uses| *uses.get_ref()),
+                counts,
             },
         );
     }

@@ -97,7 +97,7 @@ pub(super) struct Window {
 pub(super) struct Approval {
     pub(super) approvers: Vec<Spanned<String>>,
     pub(super) max: Spanned<String>,
-    pub(super) uses: Option<u32>,
+    pub(super) uses: Option<Spanned<u32>>,
     pub(super) count: Option<Spanned<toml::Value>>,
     #[serde(default)]
     pub(super) not: Vec<Spanned<String>>,

@@ -70,7 +70,7 @@ mod written;
 mod tests;
 
 pub use actions::actions_reference;
-pub use approvals::{ApprovalRule, ApprovalRules, Approver};
+pub use approvals::{ApprovalRule, ApprovalRules, Approver, MAX_USES};
 pub use bundle::{Bundle, load, parse};
 pub use collectors::{COLLECTOR, Collector, PROVIDER};
 pub use compile::{
@@ -90,7 +90,7 @@ pub(crate) use manifest::toml;
 pub use manifest::{Container, Engine, FailMode, Root, SelectorDefinition, Unenforceable, duration};
 pub use naming::resolved;
 pub use oracle::{Answer, Lift, Oracle, Verdict};
-pub use posture::{Instant, Opening, Posture, Until};
+pub use posture::{Counted, Instant, Opening, Posture, Until};
 pub use report::{
     action_names, action_names_among, actions_text, check_report, selectors_text, successors_text,
 };

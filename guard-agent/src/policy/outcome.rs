@@ -110,6 +110,7 @@ impl Answers {
             audit: self.audit & allow,
             quiet: self.quiet & !allow,
             differs: shadow.map_or(0, |mode| allow ^ in_mode(mode, self.shadow)),
+            counted: 0,
         }
     }
 }
@@ -125,6 +126,7 @@ pub(super) fn both(a: Masks, b: Masks) -> Masks {
         audit: (a.audit | b.audit) & allow,
         quiet: (a.allow | a.quiet) & (b.allow | b.quiet) & !allow,
         differs: allow ^ (a.allow ^ a.differs) & (b.allow ^ b.differs),
+        counted: 0,
     }
 }
 

@@ -7,8 +7,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use guard_common::action::COUNTABLE;
 use guard_common::quarantine::{LEVEL_BITS, LEVEL_SHIFT, Level, level_in};
-use guard_common::tables::{MAX_BOUNDARIES, MONITORED, Masks};
+use guard_common::tables::{MAX_BOUNDARIES, MONITORED, Masks, counted_actions, place_of, with_place};
 
 use super::condition::Test;
 use super::formula::{AtomId, Atoms};
@@ -44,6 +45,15 @@ pub struct Opening {
     pub closes: Instant,
 }
 
+/// What of a lease is counted, and where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counted {
+    /// The actions of which each is a use.
+    pub actions: u64,
+    /// The place of the count in the kernel, from 1.
+    pub place: u32,
+}
+
 /// Everything besides the bundle that decides what one subject may do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Posture {
@@ -51,6 +61,8 @@ pub struct Posture {
     pub facts: BTreeMap<String, Until<FactValue>>,
     /// Live leases.
     pub leases: BTreeMap<String, Until<()>>,
+    /// Those of them of which each use is counted.
+    pub counted: BTreeMap<String, Counted>,
     /// When windows are open, as far ahead as is known.
     pub windows: BTreeMap<String, Vec<Opening>>,
     /// Another mode than the bundle's.
@@ -62,6 +74,8 @@ pub struct Posture {
 /// The state at one instant.
 struct State {
     facts: Facts,
+    /// The leases that are counted.
+    counted: BTreeMap<String, Counted>,
     /// Instead of a bundle's mode.
     mode: Option<Mode>,
     /// The level of quarantine.
@@ -93,7 +107,12 @@ impl Posture {
         let posture = self.facts.iter().filter(|(_, fact)| fact.holds(now));
         let leases = self.leases.iter().filter(|(_, lease)| lease.holds(now));
         let windows = self.windows.iter().filter(|(_, openings)| open(openings));
+        let counted = self
+            .counted
+            .iter()
+            .filter(|(name, _)| self.leases.get(*name).is_some_and(|lease| lease.holds(now)));
         State {
+            counted: counted.map(|(name, counted)| (name.clone(), *counted)).collect(),
             facts: Facts {
                 posture: posture.map(|(name, fact)| (name.clone(), fact.value.clone())).collect(),
                 leases: leases.map(|(name, _)| name.clone()).collect(),
@@ -214,17 +233,72 @@ impl Program {
     }
 
     fn masks(&self, state: &State) -> Vec<Masks> {
+        let mut masks = self.masks_of(&state.facts, state.mode);
+        if !state.counted.is_empty() {
+            let mut facts = state.facts.clone();
+            facts.leases.retain(|name| !state.counted.contains_key(name));
+            let without = self.masks_of(&facts, state.mode);
+            // What only one of them allows counts for that one.
+            let places = state.counted.iter().map(|(name, counted)| {
+                let mut only = facts.clone();
+                only.leases.insert(name.clone());
+                (*counted, self.masks_of(&only, state.mode))
+            });
+            let places: Vec<(Counted, Vec<Masks>)> = places.collect();
+            for (row, (masks, without)) in masks.iter_mut().zip(without).enumerate() {
+                count(masks, without, places.iter().map(|(counted, only)| (*counted, only[row])));
+            }
+        }
+        masks.into_iter().map(|masks| at_level(masks, state.level)).collect()
+    }
+
+    /// The masks that follow from facts, whatever is counted and whoever is in quarantine.
+    fn masks_of(&self, facts: &Facts, mode: Option<Mode>) -> Vec<Masks> {
         // A mode that is set for a while outlives a change of the bundle, so it counts for both.
-        let mode = state.mode.unwrap_or(self.mode);
-        let shadow = self.shadow.map(|shadow| state.mode.unwrap_or(shadow));
-        let holds = |id: AtomId| self.tests.get(&id).is_some_and(|test| test.holds(&state.facts));
+        let shadow = self.shadow.map(|shadow| mode.unwrap_or(shadow));
+        let mode = mode.unwrap_or(self.mode);
+        let holds = |id: AtomId| self.tests.get(&id).is_some_and(|test| test.holds(facts));
         self.tables
             .iter()
             .flat_map(|table| table.block(&holds))
             .chain(self.unknown.block(&holds))
-            .map(|answers| at_level(answers.masks(mode, shadow), state.level))
+            .map(|answers| answers.masks(mode, shadow))
             .collect()
     }
+}
+
+/// Marks what leases allow of which uses are counted. `only` says what each of them allows by itself, `without` what is
+/// allowed with none of them. What takes several of these leases at once is not allowed.
+fn count(masks: &mut Masks, without: Masks, only: impl Iterator<Item = (Counted, Masks)>) {
+    let gained = masks.allow & !without.allow;
+    let (mut free, mut counted) = (0, 0);
+    for (lease, by_it) in only {
+        let own = gained & by_it.allow;
+        free |= own & !lease.actions;
+        for (index, action) in COUNTABLE.iter().enumerate() {
+            if own & lease.actions & action.bit() != 0 && place_of(counted, index) == 0 {
+                counted = with_place(counted, index, lease.place);
+            }
+        }
+    }
+    forbid(masks, gained & !free & !counted_actions(counted));
+    masks.counted = counted_within(counted, !free);
+}
+
+/// The places of these actions.
+fn counted_within(counted: u64, actions: u64) -> u64 {
+    COUNTABLE
+        .iter()
+        .enumerate()
+        .filter(|(_, action)| actions & action.bit() != 0)
+        .fold(0, |left, (index, _)| with_place(left, index, place_of(counted, index)))
+}
+
+/// Takes actions from what is allowed.
+fn forbid(masks: &mut Masks, actions: u64) {
+    masks.allow &= !actions;
+    masks.would_deny &= !actions;
+    masks.audit &= !actions;
 }
 
 /// Masks with what a quarantine denies taken away: no mode and no policy in monitor mode changes that.
@@ -238,6 +312,7 @@ fn at_level(masks: Masks, level: Option<Level>) -> Masks {
         audit: masks.audit & left,
         quiet: masks.quiet & left & !LEVEL_BITS | (level as u64) << LEVEL_SHIFT,
         differs: masks.differs & left,
+        counted: counted_within(masks.counted, left),
     }
 }
 
@@ -245,5 +320,15 @@ fn at_level(masks: Masks, level: Option<Level>) -> Masks {
 fn stricter(a: Masks, b: Masks) -> Masks {
     let level = level_in(a.quiet).max(level_in(b.quiet));
     let masks = both(a, b);
-    Masks { quiet: masks.quiet & !LEVEL_BITS | level << LEVEL_SHIFT, ..masks }
+    let mut masks = Masks { quiet: masks.quiet & !LEVEL_BITS | level << LEVEL_SHIFT, ..masks };
+    // What one of them counts is counted; at two places it cannot be.
+    let allow = masks.allow;
+    for (index, action) in COUNTABLE.iter().enumerate().filter(|(_, action)| allow & action.bit() != 0) {
+        match (place_of(a.counted, index), place_of(b.counted, index)) {
+            (0, place) | (place, 0) => masks.counted = with_place(masks.counted, index, place),
+            (one, other) if one == other => masks.counted = with_place(masks.counted, index, one),
+            _ => forbid(&mut masks, action.bit()),
+        }
+    }
+    masks
 }

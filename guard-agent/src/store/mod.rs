@@ -44,7 +44,7 @@ pub use used::{Used, UsedSince};
 use crate::events::{BundleRecord, Missing};
 use pending::Queue;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 /// Name of the file in the state directory.
@@ -55,7 +55,7 @@ pub const FILE: &str = "events.db";
 pub struct Store {
     path: PathBuf,
     queue: Arc<Queue>,
-    thread: Option<JoinHandle<()>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Store {
@@ -69,7 +69,7 @@ impl Store {
         let queue = Arc::new(Queue::default());
         let writer = writer::Writer::new(path.clone(), limits, Arc::clone(&queue));
         let thread = std::thread::Builder::new().name("store".to_owned()).spawn(move || writer.run())?;
-        Ok(Self { path, queue, thread: Some(thread) })
+        Ok(Self { path, queue, thread: Mutex::new(Some(thread)) })
     }
 
     /// Says which bundle a generation decides by, and which shadow stands beside it. To be called before
@@ -137,13 +137,21 @@ impl Store {
     }
 }
 
-impl Drop for Store {
-    fn drop(&mut self) {
+impl Store {
+    /// Writes what is pending and ends the writing thread, for a process that ends while others hold this.
+    pub fn finish(&self) {
         self.queue.stop();
-        if let Some(thread) = self.thread.take()
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread
             && thread.join().is_err()
         {
             tracing::error!("the store's thread ended early: the last events were not stored");
         }
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.finish();
     }
 }

@@ -73,7 +73,7 @@ fn run(args: &Args) -> Result<()> {
     let without = measure("no agent", FREE, args.operations, None)?;
     for (index, literals) in args.literals.iter().enumerate() {
         let bundle = bundle(*literals);
-        let daemon = Daemon::start("bench", &bundle)?;
+        let daemon = Daemon::start_apart("bench", &bundle)?;
         if index == 0 {
             measure("unlabelled task", FREE, args.operations, Some(without))?;
         }

@@ -82,7 +82,7 @@ fn run(args: &Args) -> Result<bool> {
         }
     }
     // A user that nobody is.
-    let daemon = Daemon::start("interference", &bundle(1, "user = \"agent\""))?;
+    let daemon = Daemon::start_apart("interference", &bundle(1, "user = \"agent\""))?;
     let (mark, mut events) = (daemon.events.mark()?, daemon.events.accounted()?);
     let beside = round("with Guard attached")?;
     let selected =

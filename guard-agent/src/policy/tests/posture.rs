@@ -4,19 +4,26 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::tables::SubjectOutcomes;
+use guard_common::decide::{Reason, SPENT};
 use guard_common::quarantine::{Level, level_in};
-use guard_common::tables::{ALL_ACTIONS, MAX_BOUNDARIES};
+use guard_common::tables::{ALL_ACTIONS, MAX_BOUNDARIES, Masks, counted_actions, place_of, with_place};
+use std::collections::BTreeMap;
+
+/// Of the actions of which uses can be counted.
+const EXEC: usize = 0;
 
 const DECLARED: &str = "[facts]\ntrust = { type = \"long\" }\nsite = { type = \"string\" }\nquiet = { type = \"bool\" }\n\
-    [approvals]\na = { approvers = [\"group:x\"], max = \"1h\" }\nb = { approvers = [\"group:x\"], max = \"1h\" }\n\
+    [approvals]\na = { approvers = [\"group:x\"], max = \"1h\" }\nb = { approvers = [\"group:x\"], max = \"1h\" }\nc = { approvers = [\"group:x\"], max = \"1h\" }\n\
     [windows]\nw = { days = [\"mon\"], from = \"10:00\", to = \"12:00\", zone = \"UTC\" }\n\
     freeze = { days = [\"fri\"], from = \"10:00\", to = \"12:00\", zone = \"UTC\" }\n\
     [subjects.web]\nselector = { user = \"web\" }\ngoverns = [\"*\"]\n";
 
 /// Grants and refusals that come and go.
 const POLICIES: &str = r#"
-    @id("lease") permit (principal, action == Guard::Action::"file.read", resource in Guard::Dir::"/srv")
+    @id("lease") permit (principal, action in [Guard::Action::"file.read", Guard::Action::"exec"], resource in Guard::Dir::"/srv")
     when { context.leases.contains("a") };
+    @id("removal") permit (principal, action == Guard::Action::"file.remove", resource in Guard::Dir::"/srv")
+    when { context.leases.contains("c") };
     @id("window") permit (principal, action == Guard::Action::"file.write", resource in Guard::Dir::"/srv")
     when { context.windows.contains("w") && resource.owner == 1000 };
     @id("trusted") permit (principal, action == Guard::Action::"dir.list", resource)
@@ -158,6 +165,50 @@ fn a_quarantine_counts_before_policy_mode_and_permits_in_monitor_mode_and_ends_a
     }
 }
 
+#[test]
+fn what_only_a_counted_lease_allows_is_counted() {
+    let place = |decision: &Decision| place_of(decision.counted, EXEC);
+    let mut compiled = changing();
+    let lease = |actions, place| [("a".to_owned(), Counted { actions, place })].into();
+    let leases: BTreeMap<_, _> = [("a".to_owned(), until((), Some(100)))].into();
+    let exec = Action::Exec.bit();
+    let posture = Posture { leases: leases.clone(), counted: lease(exec, 7), ..Posture::default() };
+    let outcomes = compiled.outcomes(web(&compiled), &posture, 0).unwrap();
+    assert!(compiled.generation.set_outcomes(web(&compiled), &outcomes));
+    let decision = at(&compiled, "exec", "/srv/y", 99);
+    assert_eq!((decision.denied, place(&decision)), (0, 7));
+    assert_eq!(place(&at(&compiled, "exec", "/srv/y", 100)), 0, "nothing is left to count");
+    assert_eq!(place(&at(&compiled, "exec", "/etc/y", 99)), 0);
+    // What the lease allows besides lasts as long as it does.
+    assert_eq!(at(&compiled, "file.read", "/srv/y", 99).denied, 0);
+    // What is allowed anyway needs no use, and neither does monitor mode.
+    let monitored = Posture { mode: Some(until(Mode::Monitor, None)), ..posture };
+    let outcomes = compiled.outcomes(web(&compiled), &monitored, 0).unwrap();
+    assert!(outcomes.masks.iter().all(|masks| masks.counted == 0));
+    // Two leases count two actions of one resource.
+    let both: BTreeMap<_, _> = ["a", "c"].map(|name| (name.to_owned(), until((), Some(100)))).into();
+    let counted = [("a", exec, 7), ("c", Action::FileRemove.bit(), 9)]
+        .map(|(name, actions, place)| (name.to_owned(), Counted { actions, place }));
+    let posture = Posture { leases: both, counted: counted.into(), ..Posture::default() };
+    let outcomes = compiled.outcomes(web(&compiled), &posture, 0).unwrap();
+    assert!(compiled.generation.set_outcomes(web(&compiled), &outcomes));
+    let decision = at(&compiled, "file.remove", "/srv/y", 99);
+    assert_eq!((decision.denied, place(&decision), place_of(decision.counted, 2)), (0, 7, 9));
+}
+
+#[test]
+fn a_use_is_taken_or_the_action_is_denied() {
+    let decision = Decision::deny_all(0, Reason::Policy);
+    let (mut none, mut taken, mut spent) = (decision, decision, decision);
+    none.count(0);
+    taken.count(5);
+    spent.count(5 | SPENT);
+    assert_eq!(none, decision);
+    assert_eq!((taken.denied, taken.audit, taken.reason), (0, 5, Reason::LeaseUsed));
+    assert_eq!((spent.denied, spent.reason), (5, Reason::LeaseSpent));
+    assert_eq!(Decision { counted: with_place(0, 2, 3), ..decision }.either(1, 4).1.counted, 0);
+}
+
 fn end() -> impl Strategy<Value = Option<Instant>> {
     prop::option::weighted(0.8, 1u64..20)
 }
@@ -171,6 +222,11 @@ prop_compose! {
         freeze in prop::collection::vec((0u64..20, 1u64..5), 0..4),
         mode in prop::option::of((prop::sample::select(vec![Mode::Enforce, Mode::Monitor]), end())),
         quarantines in prop::collection::vec((prop::sample::select(Level::ALL.to_vec()), end()), 0..3),
+        counted in prop::collection::btree_map(
+            prop::sample::select(vec!["a", "b"]),
+            (prop::sample::select(vec![Action::Exec.bit(), ALL_ACTIONS]), 1u32..3),
+            0..3,
+        ),
     ) -> Posture {
         let lease = |name: &str, end: Option<Option<Instant>>| end.map(|end| (name.to_owned(), until((), end)));
         let openings = |list: Vec<(u64, u64)>| {
@@ -182,6 +238,10 @@ prop_compose! {
             windows: [("w".to_owned(), openings(w)), ("freeze".to_owned(), openings(freeze))].into(),
             mode: mode.map(|(mode, end)| until(mode, end)),
             quarantines: quarantines.into_iter().map(|(level, end)| until(level, end)).collect(),
+            counted: counted
+                .into_iter()
+                .map(|(name, (actions, place))| (name.to_owned(), Counted { actions, place }))
+                .collect(),
         }
     }
 }
@@ -203,6 +263,8 @@ proptest! {
             let stored = &outcomes.masks[segment * rows..(segment + 1) * rows];
             for (stored, truth) in stored.iter().zip(&truth.masks[..rows]) {
                 prop_assert_eq!(stored.allow & !truth.allow, 0, "at {}", instant);
+                let free = |masks: &Masks| masks.allow & !counted_actions(masks.counted);
+                prop_assert_eq!(free(stored) & !free(truth), 0, "at {}", instant);
                 if segment < MAX_BOUNDARIES || outcomes.replan.is_none() {
                     prop_assert_eq!(stored, truth, "at {}", instant);
                 }
