@@ -140,16 +140,15 @@ fn map(file: u64, protection: u64, private: bool, label: *mut Label) -> Result<i
         }
     }
     let Some((dentry, inode)) = named(file)? else { return Ok(0) };
-    if executes {
-        let answer = ask(label, question::open(file, dentry, inode, Action::ExecMap.bit()))?;
-        if answer != 0 {
-            return Ok(answer);
-        }
-    }
     let written = if writes && !private { Action::FileWrite.bit() } else { 0 };
     let question = question::open(file, dentry, inode, Action::FileRead.bit() | written);
     let about = if stdio::holds(label, file, written != 0)? { HELD } else { question.about };
-    ask_use(label, Question { about, ..question })
+    // First, because what is told of the open is told once if nothing else comes between.
+    let answer = ask_use(label, Question { about, ..question })?;
+    if answer != 0 || !executes {
+        return Ok(answer);
+    }
+    ask(label, question::open(file, dentry, inode, Action::ExecMap.bit()))
 }
 
 /// Memory that becomes executable, or shared with a file and writable, after it was mapped.

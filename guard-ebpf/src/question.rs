@@ -18,7 +18,7 @@ use crate::own_tmpfs;
 use crate::path;
 use crate::resource::Resource;
 use crate::task::current;
-use crate::verdict::{conclude, of_use, query};
+use crate::verdict::{conclude, of_open, of_use, query};
 use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
 use guard_common::action::{Action, EACCES, ON_DIRECTORIES};
 use guard_common::class::{ANONYMOUS_MEMORY, OWN_ANONYMOUS, OWN_CGROUP, OWN_PROC, OWN_TMPFS, STDIO, UNKNOWN};
@@ -317,6 +317,7 @@ pub unsafe extern "C" fn decide_question(label: *mut Label, index: u32) -> i32 {
         let required = required(label, question);
         (required, all.within(required))
     };
+    of_open(label, &generation, &decision);
     conclude(&generation, label, &resource, required, decision)
 }
 

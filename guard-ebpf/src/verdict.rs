@@ -90,9 +90,7 @@ pub fn of_use(label: *mut Label, generation: &Generation, decision: &mut Decisio
     }
     decision.differs = 0;
     if decision.would_deny != 0 {
-        // 2^64 divided by the golden ratio spreads the two numbers over all bits.
-        let of = (generation.number << 32 ^ decision.outcome as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let told = of ^ decision.would_deny;
+        let told = told(generation, decision);
         // SAFETY: the label of the running task.
         unsafe {
             if (*label).reported == told {
@@ -101,6 +99,23 @@ pub fn of_use(label: *mut Label, generation: &Generation, decision: &mut Decisio
             (*label).reported = told;
         }
     }
+}
+
+/// Notes what is told of an open, so that the use that follows it does not tell the same.
+#[inline(always)]
+pub fn of_open(label: *mut Label, generation: &Generation, decision: &Decision) {
+    if decision.denied == 0 && decision.would_deny != 0 {
+        // SAFETY: the label of the running task.
+        unsafe { (*label).reported = told(generation, decision) };
+    }
+}
+
+/// What would be denied, by which outcome of which generation.
+#[inline(always)]
+fn told(generation: &Generation, decision: &Decision) -> u64 {
+    // 2^64 divided by the golden ratio spreads the two numbers over all bits.
+    let of = (generation.number << 32 ^ decision.outcome as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    of ^ decision.would_deny
 }
 
 /// Decides the use of something of which nothing but its class counts.

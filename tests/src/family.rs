@@ -12,10 +12,10 @@ use crate::daemon::Daemon;
 use crate::report::{Effort, Report, Verdict};
 use crate::threats::Entry;
 use crate::{
-    admin, attributes, caches, canary, checks, coverage, credentials, deputies, doors, escape, exactness,
-    examples, exec, facts, failures, families, file, first_hour, flood, generations, hostile, identity,
-    image, includes, interpreter, layout, leases, lifecycle, listening, machine, mode, mounts, names,
-    network, nspawn, own_tmpfs, packaged, path, pins, podman, process, programs, quickstart, quiet,
+    admin, adoption, attributes, caches, canary, checks, coverage, credentials, deputies, doors, escape,
+    exactness, examples, exec, facts, failures, families, file, first_hour, flood, generations, hostile,
+    identity, image, includes, interpreter, layout, leases, lifecycle, listening, machine, mode, mounts,
+    names, network, nspawn, own_tmpfs, packaged, path, podman, process, programs, quickstart, quiet,
     reference, requirements, ring, roles, running, sctp, selector, self_protection, selftest, sending,
     session, shadow, shared, starters, stdio, store, successor, systemd, unix, unused, users, uses, using,
     why, windows,
@@ -154,7 +154,7 @@ const FAMILIES: &[Family] = &[
             store::PART,
             why::PART,
             mode::PART,
-            pins::PART,
+            adoption::PART,
             leases::PART,
             roles::PART,
             facts::PART,

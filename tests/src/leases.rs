@@ -33,8 +33,8 @@ pub(crate) const PART: Part = Part {
     prepare,
     tests: tests!(
         others: [
-            a_lease_admits_until_its_end_with_the_agent_dead,
-            a_lease_is_revoked_at_once_and_what_was_decided_survives_a_kill,
+            a_lease_admits_until_its_deadline_with_the_agent_dead,
+            a_revocation_counts_at_once_and_what_was_decided_survives_a_kill,
             who_may_not_approve_grants_nothing,
             whoever_runs_below_a_labelled_process_grants_nothing,
             a_subject_asks_and_people_answer,
@@ -89,7 +89,7 @@ fn grant(daemon: &Daemon, length: &str) -> Result<i64> {
     lease["id"].as_i64().with_context(|| format!("no number: {lease}"))
 }
 
-fn a_lease_admits_until_its_end_with_the_agent_dead(_: &Case<'_>) -> Result<()> {
+fn a_lease_admits_until_its_deadline_with_the_agent_dead(_: &Case<'_>) -> Result<()> {
     let directory = configure("leases-dead", &bundle(1, BY_ROOT))?;
     let daemon = spawn(&directory)?.ready()?;
     let mut puppet = Puppet::start(AGENT)?;
@@ -127,7 +127,7 @@ fn a_lease_admits_until_its_end_with_the_agent_dead(_: &Case<'_>) -> Result<()> 
     puppet.end()
 }
 
-fn a_lease_is_revoked_at_once_and_what_was_decided_survives_a_kill(case: &Case<'_>) -> Result<()> {
+fn a_revocation_counts_at_once_and_what_was_decided_survives_a_kill(case: &Case<'_>) -> Result<()> {
     let directory = configure("leases-kill", &bundle(1, BY_ROOT))?;
     let daemon = spawn(&directory)?.ready()?;
     let mut puppet = Puppet::start(AGENT)?;

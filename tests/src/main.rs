@@ -14,6 +14,7 @@ use clap::{Parser, Subcommand};
 use guard_tests::{attempt, bundle, daemon, elf, events, http, layout, raw, users};
 
 mod admin;
+mod adoption;
 mod attributes;
 mod boxes;
 mod bpf;
@@ -56,7 +57,6 @@ mod nspawn;
 mod own_tmpfs;
 mod packaged;
 mod path;
-mod pins;
 mod podman;
 mod process;
 mod programs;

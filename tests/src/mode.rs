@@ -26,7 +26,7 @@ pub(crate) const PART: Part = Part {
     prepare,
     tests: tests!(
         others: [
-            a_mode_ends_at_its_instant_for_its_subject_only,
+            a_mode_ends_at_its_deadline_for_its_subject_only,
             setting_the_clock_moves_no_end_of_a_mode,
             a_mode_outlives_a_new_bundle_a_kill_and_a_restart,
             what_denies_less_wants_a_reason_and_a_yes,
@@ -70,7 +70,7 @@ fn status(daemon: &Daemon) -> Result<Value> {
     agent.cloned().context("the subject")
 }
 
-fn a_mode_ends_at_its_instant_for_its_subject_only(_: &Case<'_>) -> Result<()> {
+fn a_mode_ends_at_its_deadline_for_its_subject_only(_: &Case<'_>) -> Result<()> {
     let daemon = Daemon::start("mode-ends", &bundle(1, "enforce"))?;
     let mut puppet = Puppet::start(AGENT)?;
     let mut other = Puppet::start(CI)?;

@@ -14,6 +14,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
+use crate::adoption::Fixture;
 use crate::attempt::{Outcome, attempt, start};
 use crate::bundle::{Bundle, one_of, permit, within};
 use crate::case::{Case, refusal};
@@ -23,7 +24,6 @@ use crate::file::read;
 use crate::identity::{helper, run_helper};
 use crate::layout::{self, ROOT, canary, path};
 use crate::lifecycle::{ends_with, output};
-use crate::pins::Fixture;
 use crate::step;
 use crate::users::{AGENT, CI, FREE, Identity, WEBSRV};
 

@@ -12,6 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::errno::Errno;
 use serde_json::Value;
 
+use crate::adoption::Fixture;
 use crate::attempt::{Outcome, attempt};
 use crate::bundle::{Bundle, permit, within};
 use crate::case::Case;
@@ -19,7 +20,6 @@ use crate::daemon::Daemon;
 use crate::family::{Part, tests};
 use crate::layout::{self, path};
 use crate::lifecycle::{ends_with, output, prepare as prepare_host};
-use crate::pins::Fixture;
 use crate::users::AGENT;
 use crate::using::{TCP, echo_tcp};
 use crate::{elf, raw};

@@ -25,7 +25,7 @@ pub(crate) const PART: Part = Part {
     prepare,
     tests: tests!(
         others: [
-            a_window_opens_and_closes_on_time_with_the_agent_stopped,
+            a_window_opens_and_closes_at_its_deadline_with_the_agent_stopped,
             windows_are_closed_until_the_clock_is_right_and_when_it_is_set,
         ],
     ),
@@ -61,7 +61,7 @@ fn clock(seconds: u64) -> String {
 /// What the two clocks can be apart by, which are not read at once.
 const READING: Duration = Duration::from_millis(50);
 
-fn a_window_opens_and_closes_on_time_with_the_agent_stopped(_: &Case<'_>) -> Result<()> {
+fn a_window_opens_and_closes_at_its_deadline_with_the_agent_stopped(_: &Case<'_>) -> Result<()> {
     let every = "days = [\"mon\", \"tue\", \"wed\", \"thu\", \"fri\", \"sat\", \"sun\"]";
     let never = format!("{every}, from = \"00:00\", to = \"00:01\"");
     let daemon = Daemon::start("windows", &bundle(1, &never))?;

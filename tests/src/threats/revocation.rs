@@ -42,7 +42,7 @@ pub(super) const CHAPTER: Chapter = Chapter {
             "Instants are of a clock that nobody sets, compared in the kernel; what ends does so with the agent stopped",
             &[
                 "setting_the_clock_moves_no_end_of_a_mode",
-                "a_mode_ends_at_its_instant_for_its_subject_only",
+                "a_mode_ends_at_its_deadline_for_its_subject_only",
                 "a_mode_set_for_a_time_ends_by_itself_with_the_agent_stopped",
                 "a_mode_outlives_a_new_bundle_a_kill_and_a_restart",
             ],

@@ -24,7 +24,7 @@ use crate::running::{self, Storm};
 use crate::users::{AGENT, DAC_OVERRIDE, FREE, Identity, SYS_ADMIN};
 
 pub(crate) const PART: Part = Part {
-    name: "pins",
+    name: "adoption",
     bundle: Ok,
     prepare: running::prepare,
     tests: tests!(
