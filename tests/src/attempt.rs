@@ -21,7 +21,7 @@ use crate::raw;
 use crate::users::Identity;
 
 /// How long an attempt may take, in a guest that is emulated and busy.
-const DEADLINE: Duration = Duration::from_secs(120);
+const DEADLINE: Duration = Duration::from_secs(300);
 
 /// How an attempt ended.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -24,8 +24,9 @@ use crate::bundle::Bundle;
 use crate::events::Events;
 use crate::http;
 
-/// Loading, verifying and attaching under emulation, on the slowest series.
-const START: Duration = Duration::from_secs(180);
+/// Loading, verifying and attaching under emulation, on the slowest series and beside other guests. Whoever waits so
+/// long waits for nothing.
+const START: Duration = Duration::from_secs(600);
 /// The daemon has nothing to do when it stops but to close its files.
 const STOP: Duration = Duration::from_secs(120);
 

@@ -81,7 +81,7 @@ impl Set {
             Self::Plain | Self::Alone(_) if full => 150,
             Self::Plain | Self::Alone(_) => 80,
             Self::Systemd => 60,
-            _ => 20,
+            _ => 40,
         };
         Duration::from_secs(minutes * 60)
     }
