@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use nix::errno::Errno;
@@ -18,7 +19,7 @@ use crate::family::{Part, tests};
 use crate::layout::{self, path};
 use crate::lifecycle::{apply, ends_with, output, prepare};
 use crate::puppet::Puppet;
-use crate::users::AGENT;
+use crate::users::{AGENT, CI};
 
 pub(crate) const PART: Part = Part {
     name: "facts",
@@ -32,6 +33,7 @@ pub(crate) const PART: Part = Part {
             a_fact_of_another_type_or_source_than_the_live_bundle_wants_does_not_count,
             a_fact_that_is_said_without_end_is_absent_and_holds_up_nobody,
             facts_are_followed_as_they_change,
+            a_fact_without_an_end_counts_until_its_deadline_with_the_agent_dead,
         ],
     ),
 };
@@ -65,6 +67,58 @@ fn trusting(version: u64, source: &str) -> Bundle {
         &format!("trust = {{ type = \"long\"{source} }}"),
         "context.posture has trust && context.posture.trust >= 3",
     )
+}
+
+fn a_fact_without_an_end_counts_until_its_deadline_with_the_agent_dead(case: &Case<'_>) -> Result<()> {
+    const STALE: Duration = Duration::from_secs(8);
+    let trusted = format!("{} && context.posture has trust && context.posture.trust >= 3", within(&[file()]));
+    let bundle = Bundle::new("stale")
+        .toml("[facts]\ntrust = { type = \"long\" }\n")
+        .subject("agent", "user = \"agent\"")
+        .toml("max_staleness = \"8s\"\n")
+        .subject("ci", "user = \"ci\"")
+        .toml("max_staleness = \"8s\"\nfail_mode = \"keep\"\n")
+        .policy("agent", permit("agent", "agent", &["file.read"], &trusted))
+        .policy("ci", permit("ci", "ci", &["file.read"], &trusted));
+    let directory = configure("facts-stale", &bundle)?;
+    let daemon = spawn(&directory)?.ready()?;
+    let (mut agent, mut ci) = (Puppet::start(AGENT)?, Puppet::start(CI)?);
+    agent.is_refused(&file())?;
+    ends_with(&output(&mut daemon.control(&["posture", "set", "trust=3", "--source", "edr"]))?, 0)?;
+    // The agent vouches for it for longer than it would count without.
+    let begun = Instant::now();
+    let mut vouched = 0u64;
+    while begun.elapsed() < 2 * STALE {
+        agent.is_allowed(&file()).with_context(|| format!("after {:?}", begun.elapsed()))?;
+        vouched += 1;
+    }
+    ci.is_allowed(&file())?;
+    drop(daemon);
+    let dead = Instant::now();
+    let wanted = if case.full { 100_000 } else { 1000 };
+    let (mut admitted, mut refused, mut last) = (0u64, 0u64, Duration::ZERO);
+    while refused < wanted {
+        let at = dead.elapsed();
+        match agent.read(&file())? {
+            Outcome::Worked => {
+                ensure!(refused == 0 && at < STALE, "admitted {at:?} after the agent's end");
+                (admitted, last) = (admitted + 1, at);
+            }
+            Outcome::Failed(Errno::EACCES) => refused += 1,
+            other => anyhow::bail!("neither: {other:?}"),
+        }
+    }
+    println!(
+        "  {vouched} reads with an agent, {admitted} without one until {last:?}, then {refused} refused"
+    );
+    case.tried(vouched + admitted + refused);
+    ensure!(admitted > 0, "nothing was admitted");
+    ci.is_allowed(&file()).context("a subject that keeps what was known")?;
+    let daemon = spawn(&directory)?.ready()?;
+    agent.is_allowed(&file()).context("once an agent vouches again")?;
+    agent.end()?;
+    ci.end()?;
+    daemon.stop().map(drop)
 }
 
 /// Starts a daemon with more in its configuration.

@@ -11,7 +11,7 @@ use super::pace::Pace;
 use super::serve::Shared;
 use crate::api::types::FactRequest;
 use crate::ledger::{Fact, Ledger, NewFact, Which};
-use crate::policy::{Bundle, COLLECTOR, FactValue, Instant, LONGEST_FACT, PROVIDER, Until};
+use crate::policy::{Bundle, COLLECTOR, FactValue, Instant, LONGEST_FACT, PROVIDER, Stale, Until};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -102,11 +102,24 @@ impl Known<'_> {
         all
     }
 
-    /// The next instant at which a lease or a fact ends.
+    /// When facts without an end are stale to a subject, if nobody vouches for them before.
+    pub(super) fn stale(&self, subject: &str, now: &Now) -> Option<Stale> {
+        let definition = self.bundle.subjects().find(|known| known.name == subject)?;
+        let at = now.boot.saturating_add(nanoseconds(definition.max_staleness?));
+        Some(Stale { at, fail: definition.fail_mode })
+    }
+
+    /// The next instant at which the agent vouches for facts without an end: in time for a busy one.
+    fn next_vouching(&self, now: &Now) -> Option<Instant> {
+        let shortest = self.bundle.subjects().filter_map(|known| known.max_staleness).min()?;
+        Some(now.boot.saturating_add(nanoseconds(shortest) / 2))
+    }
+
+    /// The next instant at which a lease or a fact ends, or has to be vouched for.
     pub(super) fn next_end(&self, now: &Now) -> Option<Instant> {
         let leases = self.ledger.leases().iter().filter_map(|lease| lease.end(now.boot, &now.boot_id));
         let facts = self.ledger.facts().iter().filter_map(|fact| self.end(fact, now).ok().flatten());
-        leases.chain(facts).min()
+        leases.chain(facts).chain(self.next_vouching(now)).min()
     }
 
     /// Until when what a source says would count if no other said anything.
@@ -128,6 +141,10 @@ impl Known<'_> {
         let otherwise = others.find(|other| other.value != fact.value && self.end(other, now).is_ok());
         otherwise.map_or(Ok(()), |other| Err(Unfit::Disputed(other.source.clone())))
     }
+}
+
+fn nanoseconds(length: Duration) -> u64 {
+    u64::try_from(length.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// What all say, for as long as one of them says it; nothing if they differ.

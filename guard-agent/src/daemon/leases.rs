@@ -228,6 +228,7 @@ pub(super) fn posture(
         }
     }
     posture.facts = known.facts(subject, now);
+    posture.stale = known.stale(subject, now);
     let covering = known.ledger.quarantines().iter().filter(|one| one.covers(subject, session));
     posture.quarantines = covering
         .filter_map(|one| Some(Until { value: one.level, end: one.end(now.wall, now.boot, &now.boot_id)? }))
@@ -282,8 +283,9 @@ impl Engine {
             self.ledger.revoke(one.id, "the agent: its uses were spent, and there is a new one", at(now))?;
         }
         let Some(uses) = uses else { return Ok(None) };
-        let taken: BTreeSet<u32> =
-            self.ledger.leases().iter().filter(lives).filter_map(|one| one.place).collect();
+        // Masks name the places of those that made room until others take their place.
+        let live = self.ledger.leases().iter().filter(lives);
+        let taken: BTreeSet<u32> = live.chain(&beside).filter_map(|one| one.place).collect();
         let place = Uses::places().find(|place| !taken.contains(place)).ok_or(LeaseError::NoPlace)?;
         Ok(Some((uses, place)))
     }
@@ -296,7 +298,10 @@ impl Engine {
 
     /// Puts the counts right that programs before these kept.
     pub(super) fn settle_uses(&self) {
-        for lease in self.ledger.leases() {
+        let now = Now::read();
+        // A place may have been another one's before.
+        let lives = |lease: &&Lease| lease.end(now.boot, &now.boot_id).is_some();
+        for lease in self.ledger.leases().iter().filter(lives) {
             if let Some(place) = lease.place
                 && self.uses.left(place, lease.id.cast_unsigned()).is_none()
             {

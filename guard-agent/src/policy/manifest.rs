@@ -130,6 +130,7 @@ pub(super) struct Subject {
     #[serde(default)]
     pub(super) groups: Vec<Spanned<String>>,
     pub(super) governs: Option<Vec<Spanned<String>>>,
+    pub(super) max_staleness: Option<Spanned<String>>,
     pub(super) fail_mode: Option<Spanned<FailMode>>,
     pub(super) unenforceable: Option<Unenforceable>,
     #[serde(default)]
@@ -162,16 +163,17 @@ pub(super) struct Successor {
     pub(super) secureexec: Option<Spanned<bool>>,
 }
 
-/// What a subject gets when its posture is stale.
+/// What facts without an end are to a subject once no agent has vouched for them for too long. What has an end ends
+/// then, whatever this says.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum FailMode {
-    /// Facts that expired count as absent.
+    /// They count as absent.
     #[default]
     Deny,
-    /// The last known facts stay in force.
+    /// They go on counting.
     Keep,
-    /// Denials become reports.
+    /// They go on counting, and what only they allow is reported.
     Audit,
 }
 

@@ -90,7 +90,7 @@ pub(crate) use manifest::toml;
 pub use manifest::{Container, Engine, FailMode, Root, SelectorDefinition, Unenforceable, duration};
 pub use naming::resolved;
 pub use oracle::{Answer, Lift, Oracle, Verdict};
-pub use posture::{Counted, Instant, Opening, Posture, Until};
+pub use posture::{Counted, Instant, Opening, Posture, Stale, Until};
 pub use report::{
     action_names, action_names_among, actions_text, check_report, selectors_text, successors_text,
 };

@@ -9,10 +9,13 @@ use std::sync::Arc;
 
 use guard_common::action::COUNTABLE;
 use guard_common::quarantine::{LEVEL_BITS, LEVEL_SHIFT, Level, level_in};
-use guard_common::tables::{MAX_BOUNDARIES, MONITORED, Masks, counted_actions, place_of, with_place};
+use guard_common::tables::{
+    ALL_ACTIONS, MAX_BOUNDARIES, MONITORED, Masks, counted_actions, place_of, with_place,
+};
 
 use super::condition::Test;
 use super::formula::{AtomId, Atoms};
+use super::manifest::FailMode;
 use super::outcome::{Table, Unclassified, both};
 use super::subjects::Mode;
 use super::world::{FactValue, Facts};
@@ -69,6 +72,17 @@ pub struct Posture {
     pub mode: Option<Until<Mode>>,
     /// Quarantines: the highest level of those that hold counts, before everything else.
     pub quarantines: Vec<Until<Level>>,
+    /// When facts without an end become stale, if they do.
+    pub stale: Option<Stale>,
+}
+
+/// From when on nobody vouches for facts without an end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stale {
+    /// The first instant.
+    pub at: Instant,
+    /// What they are then.
+    pub fail: FailMode,
 }
 
 /// The state at one instant.
@@ -80,6 +94,8 @@ struct State {
     mode: Option<Mode>,
     /// The level of quarantine.
     level: Option<Level>,
+    /// Stale facts that count all the same, and what they allow is to be reported.
+    stale: BTreeSet<String>,
 }
 
 impl Posture {
@@ -104,7 +120,11 @@ impl Posture {
         let open = |openings: &[Opening]| {
             openings.iter().any(|opening| opening.opens <= now && now < opening.closes)
         };
-        let posture = self.facts.iter().filter(|(_, fact)| fact.holds(now));
+        let stale = self.stale.filter(|stale| stale.at <= now).map(|stale| stale.fail);
+        let is_stale = |fact: &Until<FactValue>| fact.end.is_none() && stale.is_some();
+        let dropped = |fact: &Until<FactValue>| is_stale(fact) && stale == Some(FailMode::Deny);
+        let audited = |fact: &Until<FactValue>| is_stale(fact) && stale == Some(FailMode::Audit);
+        let posture = self.facts.iter().filter(|(_, fact)| fact.holds(now) && !dropped(fact));
         let leases = self.leases.iter().filter(|(_, lease)| lease.holds(now));
         let windows = self.windows.iter().filter(|(_, openings)| open(openings));
         let counted = self
@@ -121,6 +141,12 @@ impl Posture {
             },
             mode: self.mode.as_ref().filter(|mode| mode.holds(now)).map(|mode| mode.value),
             level: self.quarantines.iter().filter(|one| one.holds(now)).map(|one| one.value).max(),
+            stale: self
+                .facts
+                .iter()
+                .filter(|(_, fact)| audited(fact))
+                .map(|(name, _)| name.clone())
+                .collect(),
         }
     }
 
@@ -153,12 +179,17 @@ impl Posture {
                 })
             })
             .flat_map(|(_, openings)| openings.iter().flat_map(|opening| [opening.opens, opening.closes]));
+        let vouched =
+            |name: &String, fact: &Until<FactValue>| fact.end.is_none() && about(&|test| test.fact(name));
+        let stale = self.stale.filter(|stale| stale.fail != FailMode::Keep);
+        let stale = stale.filter(|_| self.facts.iter().any(|(name, fact)| vouched(name, fact)));
         let mode = self.mode.iter().filter_map(|mode| mode.end);
         let quarantines = self.quarantines.iter().filter_map(|one| one.end);
         facts
             .chain(leases)
             .chain(windows)
             .chain(mode)
+            .chain(stale.map(|stale| stale.at))
             .chain(quarantines)
             .filter(|end| *end > now && *end != Instant::MAX)
             .collect()
@@ -247,6 +278,14 @@ impl Program {
             let places: Vec<(Counted, Vec<Masks>)> = places.collect();
             for (row, (masks, without)) in masks.iter_mut().zip(without).enumerate() {
                 count(masks, without, places.iter().map(|(counted, only)| (*counted, only[row])));
+            }
+        }
+        if !state.stale.is_empty() {
+            let mut facts = state.facts.clone();
+            facts.posture.retain(|name, _| !state.stale.contains(name));
+            let without = self.masks_of(&facts, state.mode);
+            for (masks, without) in masks.iter_mut().zip(without) {
+                masks.audit |= masks.allow & !without.allow & ALL_ACTIONS;
             }
         }
         masks.into_iter().map(|masks| at_level(masks, state.level)).collect()

@@ -1,14 +1,15 @@
 //! Subjects of `guard.toml`: checked, and stripped of what this version cannot honour.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
+use std::time::Duration;
 
 use guard_common::action::{self, Action};
 use guard_common::tables::ALL_ACTIONS;
 use toml::Spanned;
 
 use super::diagnostics::{Diagnostic, Source};
-use super::manifest::{FailMode, Manifest, Root, SelectorDefinition, Subject, Unenforceable};
+use super::manifest::{FailMode, Manifest, Root, SelectorDefinition, Subject, Unenforceable, duration};
 use super::sessions::{Adopter, Variable};
 use super::successors::{self, SuccessorDefinition};
 
@@ -49,7 +50,9 @@ pub struct SubjectDefinition {
     pub groups: Vec<String>,
     /// Bits of the actions it governs.
     pub governs: u64,
-    /// What it gets when its posture is stale.
+    /// How long facts without an end count with no agent that vouches for them; nothing: for ever.
+    pub max_staleness: Option<Duration>,
+    /// What they are after that.
     pub fail_mode: FailMode,
     /// What it gets where this kernel cannot enforce what it governs.
     pub unenforceable: Unenforceable,
@@ -96,6 +99,27 @@ impl SubjectDefinition {
     pub fn is_denied(&self, undecided: u64) -> bool {
         self.unenforceable == Unenforceable::Deny && self.unenforceable(undecided) != 0
     }
+}
+
+/// The shortest and the longest `max_staleness`: an agent that is busy must get to vouch for facts in time.
+const STALENESS: RangeInclusive<Duration> = Duration::from_secs(5)..=Duration::from_secs(7 * 24 * 60 * 60);
+
+/// How long facts without an end count with no agent.
+fn staleness(subject: &Subject, source: &Source, found: &mut Vec<Diagnostic>) -> Option<Duration> {
+    let Some(text) = &subject.max_staleness else {
+        if let Some(mode) = subject.fail_mode.as_ref().filter(|mode| *mode.get_ref() != FailMode::Deny) {
+            let message = "without max_staleness facts never become stale, so this has no effect";
+            found.push(source.note("fail-mode", mode.span(), message));
+        }
+        return None;
+    };
+    let length = duration(text.get_ref()).filter(|length| STALENESS.contains(length));
+    if length.is_none() {
+        let message = "this is no length of time that is possible here";
+        let help = "write a number and s, m, h or d, from \"5s\" to \"7d\"";
+        found.push(source.error("staleness", text.span(), message).help(help));
+    }
+    length
 }
 
 /// Reads `[modes]` and `[subjects]`.
@@ -206,18 +230,11 @@ fn one(
     if !selectors.iter().any(SelectorDefinition::attaches) {
         no_selector(manifest, source, name, found);
     }
-    let fail_mode = subject.fail_mode.as_ref().filter(|mode| *mode.get_ref() != FailMode::Deny);
-    for (present, what) in [
-        (
-            fail_mode.map(Spanned::span),
-            "fail_mode; a fact that has ended is absent, and absent facts are denied",
-        ),
-        (subject.hide.as_ref().map(Spanned::span), "hide; what is denied answers EACCES"),
-    ] {
-        if let Some(span) = present {
-            found.push(source.note("not-in-this-version", span, format!("not in this version: {what}")));
-        }
+    if let Some(span) = subject.hide.as_ref().map(Spanned::span) {
+        let message = "not in this version: hide; what is denied answers EACCES";
+        found.push(source.note("not-in-this-version", span, message));
     }
+    let max_staleness = staleness(subject, source, found);
     let entered = subject.successors.iter().flat_map(|table| table.get_ref());
     let successors: Vec<SuccessorDefinition> = entered
         .filter_map(|(successor, how)| successors::read(manifest, source, (name, successor), how, found))
@@ -249,6 +266,7 @@ fn one(
         root: subject.root,
         groups: subject.groups.iter().map(|group| group.get_ref().clone()).collect(),
         governs,
+        max_staleness,
         fail_mode: subject.fail_mode.as_ref().map(|mode| *mode.get_ref()).unwrap_or_default(),
         unenforceable: subject.unenforceable.unwrap_or_default(),
         include: subject.include.iter().map(|include| include.get_ref().clone()).collect(),

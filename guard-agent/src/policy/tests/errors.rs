@@ -24,7 +24,7 @@ fn brief(text: &str) -> String {
 fn an_unknown_key_is_underlined() {
     assert_eq!(
         errors(&toml("seletor = { user = \"web\" }\ngoverns = [\"*\"]")),
-        "error[unknown-key]: unknown key `seletor`, expected one of `selector`, `also`, `owner`, `groups`, `governs`, `fail_mode`, `unenforceable`, \
+        "error[unknown-key]: unknown key `seletor`, expected one of `selector`, `also`, `owner`, `groups`, `governs`, `max_staleness`, `fail_mode`, `unenforceable`, \
          `include`, `root`, `session`, `successors`, `hide`\n --> guard.toml:6:1\n  |\n6 | seletor = { user = \"web\" }\n  | ^^^^^^^\n"
     );
 }
@@ -223,15 +223,21 @@ fn subjects_and_groups_that_nothing_defines_are_named() {
 
 #[test]
 fn what_is_accepted_without_effect_is_noted() {
-    let rest = "selector = { user = \"web\" }\ngoverns = [\"*\"]\nfail_mode = \"keep\"\n\
+    let rest = "selector = { user = \"web\" }\ngoverns = [\"*\"]\nhide = []\nfail_mode = \"keep\"\n\
         [signers]\nrelease = { key = \"keys/release.pub\", digests = \"release.sha256\" }";
     let notes = load(&toml(rest).0).unwrap().notes;
-    for wanted in ["web: not in this version: fail_mode;", "not in this version: signers;"] {
+    for wanted in
+        ["web: not in this version: hide;", "web: without max_staleness", "not in this version: signers;"]
+    {
         assert!(notes.iter().any(|note| note.message.starts_with(wanted)), "{wanted} {notes:?}");
     }
     let deny =
         load(&toml("selector = { user = \"web\" }\ngoverns = [\"*\"]\nfail_mode = \"deny\"").0).unwrap();
-    assert!(deny.notes.iter().all(|note| !note.message.contains("fail_mode")));
+    assert!(deny.notes.iter().all(|note| !note.message.contains("max_staleness")));
+    for wrong in ["4s", "8d", "soon", "-1m"] {
+        let text = format!("selector = {{ user = \"web\" }}\ngoverns = [\"*\"]\nmax_staleness = \"{wrong}\"");
+        assert!(load(&toml(&text).0).is_err(), "{wrong}");
+    }
 }
 
 #[test]

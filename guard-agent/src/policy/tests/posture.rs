@@ -209,6 +209,28 @@ fn a_use_is_taken_or_the_action_is_denied() {
     assert_eq!(Decision { counted: with_place(0, 2, 3), ..decision }.either(1, 4).1.counted, 0);
 }
 
+#[test]
+fn facts_without_an_end_become_stale_if_nobody_vouches_for_them() {
+    let mut compiled = changing();
+    let list = Action::DirList.bit();
+    let mut decided = |end, fail, instant| {
+        let trust = ("trust".to_owned(), until(FactValue::Long(3), end));
+        let stale = Some(Stale { at: 100, fail });
+        let posture = Posture { facts: [trust].into(), stale, ..Posture::default() };
+        let outcomes = compiled.outcomes(web(&compiled), &posture, 0).unwrap();
+        assert!(compiled.generation.set_outcomes(web(&compiled), &outcomes));
+        let decision = at(&compiled, "dir.list", "/srv/y", instant);
+        (decision.denied, decision.audit, outcomes.boundaries)
+    };
+    assert_eq!(decided(None, FailMode::Deny, 99), (0, 0, vec![100]));
+    assert_eq!(decided(None, FailMode::Deny, 100), (list, 0, vec![100]));
+    assert_eq!(decided(None, FailMode::Keep, 100), (0, 0, vec![]));
+    assert_eq!(decided(None, FailMode::Audit, 100), (0, list, vec![100]));
+    // What has an end ends then, and not before.
+    assert_eq!(decided(Some(200), FailMode::Deny, 100), (0, 0, vec![200]));
+    assert_eq!(decided(Some(200), FailMode::Keep, 200), (list, 0, vec![200]));
+}
+
 fn end() -> impl Strategy<Value = Option<Instant>> {
     prop::option::weighted(0.8, 1u64..20)
 }
@@ -227,6 +249,7 @@ prop_compose! {
             (prop::sample::select(vec![Action::Exec.bit(), ALL_ACTIONS]), 1u32..3),
             0..3,
         ),
+        stale in prop::option::of((1u64..20, prop::sample::select(vec![FailMode::Deny, FailMode::Keep, FailMode::Audit]))),
     ) -> Posture {
         let lease = |name: &str, end: Option<Option<Instant>>| end.map(|end| (name.to_owned(), until((), end)));
         let openings = |list: Vec<(u64, u64)>| {
@@ -238,6 +261,7 @@ prop_compose! {
             windows: [("w".to_owned(), openings(w)), ("freeze".to_owned(), openings(freeze))].into(),
             mode: mode.map(|(mode, end)| until(mode, end)),
             quarantines: quarantines.into_iter().map(|(level, end)| until(level, end)).collect(),
+            stale: stale.map(|(at, fail)| Stale { at, fail }),
             counted: counted
                 .into_iter()
                 .map(|(name, (actions, place))| (name.to_owned(), Counted { actions, place }))
