@@ -3,6 +3,7 @@
 use crate::bundle::TrustConfig;
 use crate::collect::network::Networks;
 use crate::collect::provider::{self, Providers};
+use crate::rescue::Rescue;
 use crate::roles::Roles;
 use serde::{Deserialize, Deserializer};
 use std::path::{Path, PathBuf};
@@ -31,6 +32,9 @@ pub struct Config {
     /// Who may ask for what, besides root.
     #[serde(default)]
     pub roles: Roles,
+    /// What quarantines never cover.
+    #[serde(default)]
+    pub rescue: Rescue,
     /// Networks that this host can be in, by how they look from inside.
     #[serde(default)]
     pub networks: Networks,
@@ -106,6 +110,7 @@ impl Config {
                 return Err(format!("[networks.{name}]: write gateway, gateway_mac or prefix"));
             }
         }
+        self.rescue.check()?;
         provider::check(&self.providers)
     }
 

@@ -20,6 +20,7 @@ pub mod kernel;
 pub mod ledger;
 pub mod onboard;
 pub mod policy;
+pub mod rescue;
 pub mod roles;
 pub mod store;
 pub mod tables;

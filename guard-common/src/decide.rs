@@ -2,7 +2,7 @@
 
 use crate::action::{Action, EACCES, ECONNREFUSED, ENOENT, EPERM, EXDEV, QUIET_PEER};
 use crate::class::Class;
-use crate::quarantine::{LEVEL_BITS, level_in};
+use crate::quarantine::{BAR_SHIFT, BOTH_LEVELS, LEVEL_BITS, denied_at, level_in};
 use crate::tables::{
     Control, MAX_BOUNDARIES, MAX_OUTCOME_FEATURES, Masks, Net4, Net6, Outcome, Ports, SUBJECT_LIVE,
     SubjectRow, Timeline,
@@ -196,6 +196,22 @@ impl Decision {
         }
     }
 
+    /// The same with what a quarantine at the level with this number denies, whatever policy says. `required` is what
+    /// was asked for.
+    #[inline(always)]
+    pub fn at_level(self, level: u64, required: u64) -> Self {
+        let denied = denied_at(level);
+        Self {
+            denied: self.denied | required & denied,
+            would_deny: self.would_deny & !denied,
+            would_allow: self.would_allow & !denied,
+            audit: self.audit & !denied,
+            quiet: self.quiet & !denied | (level & 7) << BAR_SHIFT,
+            differs: self.differs & !denied,
+            ..self
+        }
+    }
+
     /// What is said of these actions only.
     #[inline(always)]
     pub fn within(&self, required: u64) -> Self {
@@ -204,7 +220,7 @@ impl Decision {
             would_deny: self.would_deny & required,
             would_allow: self.would_allow & required,
             audit: self.audit & required,
-            quiet: self.quiet & (required | LEVEL_BITS),
+            quiet: self.quiet & (required | BOTH_LEVELS),
             differs: self.differs & required,
             ..*self
         }
@@ -223,7 +239,7 @@ impl Decision {
             denied: if allowed == 0 { first } else { 0 },
             would_deny: if allowed != 0 && candidate == 0 { first } else { 0 },
             would_allow: if allowed == 0 && candidate != 0 { first } else { 0 },
-            quiet: self.quiet & (first | LEVEL_BITS),
+            quiet: self.quiet & (first | BOTH_LEVELS),
             audit: 0,
             differs: if (allowed == 0) == (allowed_by_shadow == 0) { 0 } else { first },
             // Whichever it is, what is asked for is not done yet.
@@ -611,6 +627,20 @@ mod tests {
         assert!(!decision(0b11, 0, 0b10).is_loosened());
         assert!(!decision(0b10, 0b01, 0b10).is_loosened());
         assert!(!decision(0, 0, 0).is_loosened());
+    }
+
+    #[test]
+    fn a_quarantine_counts_before_what_was_decided() {
+        use crate::action::Action;
+        use crate::quarantine::{Level, denied_by};
+        let (net, read) = (Action::NetSend.bit(), Action::FileRead.bit());
+        let all = net | read;
+        let free = Decision { denied: read, would_deny: net, quiet: all, ..Decision::deny_all(0, Reason::Policy) };
+        assert_eq!(free.at_level(0, all), free, "no level changes nothing");
+        let barred = free.at_level(Level::Network as u64, all);
+        assert_eq!((barred.denied, barred.would_deny, denied_by(barred.quiet) & all), (all, 0, net));
+        assert_eq!(barred.within(read).denied, read);
+        assert_eq!(free.at_level(Level::Full as u64, net).denied, all, "what was denied stays so");
     }
 
     #[test]

@@ -136,9 +136,11 @@ pub enum Counter {
     NotNoted = 11,
     /// Labels that were taken over from other programs, or again because those changed them meanwhile.
     Inherited = 12,
+    /// Tasks that a quarantine came to cover, or no longer covers, found by an iterator.
+    Covered = 13,
 }
 
 /// Number of counters.
-pub const COUNTERS: u32 = 13;
+pub const COUNTERS: u32 = 14;
 
 const _: () = assert!(size_of::<Event>() == 144 + PATH_MAX + PATH_SLACK);

@@ -6,7 +6,7 @@
 
 /// What stands where in the directory of pins, [`KEPT`], and [`crate::label::LabelHead`]. Raised when one of
 /// them changes; programs of another number are not taken over.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 
 /// How the values of [`KEPT`] are laid out, of events as well. Raised when one of these types changes; the maps
 /// of another number are not taken over, but labels are.

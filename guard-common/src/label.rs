@@ -12,6 +12,9 @@ pub const NO_SUBJECT: u32 = 0;
 pub const CANARY_SUBJECT: u32 = 1;
 /// The built-in subject that stands for the agent's own process where others act on it. No task carries it.
 pub const AGENT_SUBJECT: u32 = 2;
+/// The built-in subject of a process that is in quarantine and nobody's otherwise: it is allowed everything that the
+/// quarantine does not deny.
+pub const QUARANTINE_SUBJECT: u32 = 3;
 /// First subject id given to subjects that policy names. Ids are never reused.
 pub const FIRST_SUBJECT: u32 = 16;
 
@@ -37,8 +40,9 @@ pub struct Label {
     /// The row of a generation's subjects that decides: the subject's own number, or the one of a
     /// session whose variables are literals of its own.
     pub row: u32,
-    /// Slot of the tables of `generation`.
-    pub slot: u32,
+    /// The quarantines that cover it and are bound to no subject, one bit each, or [`crate::quarantine::RESCUED`].
+    /// Counts for a label without a subject only as the latter.
+    pub barred: u32,
     /// What was open as descriptors 0 to 2 when the label was attached.
     pub stdio: [Held; STDIO_FILES],
     /// What the last use was reported as that policy would deny and did not: the same once more is not told
@@ -47,8 +51,8 @@ pub struct Label {
     /// 1 from the request of the agent that attached the label until the task executes something: whoever asked
     /// for it still talks to the agent.
     pub asked: u32,
-    /// Keeps the layout free of hidden padding.
-    pub reserved: u32,
+    /// Slot of the tables of `generation`.
+    pub slot: u32,
     /// Number of the generation that the hook that runs asks, from description to decision.
     pub generation: u64,
     /// The process that is decided about, where it is not the running one; else zeros.
@@ -79,8 +83,8 @@ pub struct LabelHead {
     pub root: OwnRoot,
     /// [`Label::row`].
     pub row: u32,
-    /// Keeps the layout free of hidden padding.
-    pub reserved: u32,
+    /// [`Label::barred`].
+    pub barred: u32,
     /// [`Label::stdio`].
     pub stdio: [Held; STDIO_FILES],
 }
@@ -180,8 +184,8 @@ pub struct LabelRequest {
     /// The subject that the process must carry, and which ends with this; [`NO_SUBJECT`] for a process
     /// that must carry none.
     pub replaces: u32,
-    /// Keeps the layout free of hidden padding.
-    pub reserved: u32,
+    /// The quarantines that are to cover it, see [`Label::barred`]. Nothing but these counts for `cover_running`.
+    pub barred: u32,
 }
 
 /// Most questions about files in one hook: two files at two places.
@@ -292,7 +296,12 @@ pub struct Known {
 impl LabelRequest {
     /// Label a process that carries none, as `subject` without a session.
     pub const fn attach(start_ticks: u64, subject: u32) -> Self {
-        Self { start_ticks, session: 0, subject, row: subject, replaces: NO_SUBJECT, reserved: 0 }
+        Self { start_ticks, session: 0, subject, row: subject, replaces: NO_SUBJECT, barred: 0 }
+    }
+
+    /// Cover a process by quarantines, or exempt it.
+    pub const fn cover(start_ticks: u64, barred: u32) -> Self {
+        Self { barred, ..Self::attach(start_ticks, NO_SUBJECT) }
     }
 
     /// The same with a session.
@@ -338,6 +347,7 @@ const _: () = {
     assert!(offset_of!(Label, session) == 8 && offset_of!(LabelHead, session) == 8);
     assert!(offset_of!(Label, root) == 16 && offset_of!(LabelHead, root) == 16);
     assert!(offset_of!(Label, row) == 40 && offset_of!(LabelHead, row) == 40);
+    assert!(offset_of!(Label, barred) == 44 && offset_of!(LabelHead, barred) == 44);
     assert!(offset_of!(Label, stdio) == 48 && offset_of!(LabelHead, stdio) == 48);
     assert!(size_of::<Maker>() == 16);
     assert!(size_of::<Process>() == 24);

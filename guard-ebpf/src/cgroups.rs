@@ -1,17 +1,20 @@
 //! Units and cgroups: a unit's cgroup is known before anything can run in it.
 
+use crate::bars;
 use crate::generation::Generation;
-use crate::maps::{SELECT_CGROUP, SELECT_UNIT};
+use crate::maps::{BARRED, BARRED_UNITS, SELECT_CGROUP, SELECT_UNIT};
 use crate::memory::{copy_string, read};
 use crate::offsets::*;
 use crate::record::{Report, send};
 use crate::resource::Resource;
 use crate::select::lookup_cgroup;
+use aya_ebpf::bindings::task_struct;
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 use guard_common::decide::Reason;
 use guard_common::event::Verdict;
 use guard_common::label::{NO_SUBJECT, UNIT_NAME_MAX, UnitName};
+use guard_common::quarantine::{BY_CGROUP, BarKey};
 use guard_common::tables::HAS_CONTAINERS;
 
 /// `BPF_ANY`: insert or replace.
@@ -30,17 +33,24 @@ fn created(cgroup: u64, path: u64) -> Result<(), Reason> {
     let id: u64 = read(node, &KERNFS_NODE_ID)?;
     let mut subject = NO_SUBJECT;
     let parent: u64 = read(cgroup, &CGROUP_PARENT)?;
+    let mut barred = 0;
     let mut is_containers = is_of_container(node).unwrap_or(false);
     if parent != 0 {
         let parent_node: u64 = read(parent - get(&CGROUP_SELF), &CGROUP_KN)?;
         is_containers |= is_of_container(parent_node).unwrap_or(false);
-        subject = lookup_cgroup(read(parent_node, &KERNFS_NODE_ID)?);
+        let parent_id: u64 = read(parent_node, &KERNFS_NODE_ID)?;
+        subject = lookup_cgroup(parent_id);
+        barred = bars::by_cgroup(parent_id);
     }
-    if subject == NO_SUBJECT {
-        subject = named(read(node, &KERNFS_NODE_NAME)?)?;
+    for name in [read(node, &KERNFS_NODE_NAME)?, path] {
+        let (selected, bound) = named(name)?;
+        barred |= bound;
+        if subject == NO_SUBJECT {
+            subject = selected;
+        }
     }
-    if subject == NO_SUBJECT {
-        subject = named(path)?;
+    if barred != 0 {
+        let _ = BARRED.insert(BarKey { kind: BY_CGROUP, device: 0, value: id }, barred, ANY);
     }
     if subject != NO_SUBJECT {
         let _ = SELECT_CGROUP.insert(id, subject, ANY);
@@ -67,15 +77,20 @@ fn is_of_container(node: u64) -> Result<bool, Reason> {
     Ok(u64::from_ne_bytes(name) == u64::from_ne_bytes(CONTAINER))
 }
 
-/// The subject that a unit's name or a cgroup's path selects. Paths begin with a slash and names hold
+/// The subject that a unit's name or a cgroup's path selects, and the quarantines that are bound to it. Paths begin with a slash and names hold
 /// none, so both are keys of one map.
 #[inline(always)]
-fn named(text: u64) -> Result<u32, Reason> {
+fn named(text: u64) -> Result<(u32, u32), Reason> {
     let mut name = UnitName { bytes: [0; UNIT_NAME_MAX + 1] };
     // SAFETY: the size is the array's.
     unsafe { copy_string(name.bytes.as_mut_ptr(), UNIT_NAME_MAX as u32 + 1, text)? };
-    // SAFETY: the value is one aligned word.
-    Ok(unsafe { SELECT_UNIT.get(name) }.copied().unwrap_or(NO_SUBJECT))
+    // SAFETY: each value is one aligned word.
+    unsafe {
+        Ok((
+            SELECT_UNIT.get(name).copied().unwrap_or(NO_SUBJECT),
+            BARRED_UNITS.get(name).copied().unwrap_or(0),
+        ))
+    }
 }
 
 /// Forgets a cgroup that is gone.
@@ -85,25 +100,31 @@ pub fn cgroup_rmdir(ctx: BtfTracePointContext) -> i32 {
         && let Ok(id) = read::<u64>(node, &KERNFS_NODE_ID)
     {
         let _ = SELECT_CGROUP.remove(id);
+        let _ = BARRED.remove(BarKey { kind: BY_CGROUP, device: 0, value: id });
     }
     0
 }
 
 /// A task was moved into a cgroup. Its next exec attaches the label; a task that keeps running is
 /// labelled by the agent, which this event wakes. The service manager moves its own children here
-/// before it has set up their sandbox, so the label cannot be attached at once.
+/// before it has set up their sandbox, so the label cannot be attached at once. A quarantine covers it from here.
 #[btf_tracepoint(function = "cgroup_attach_task")]
 pub fn cgroup_attach_task(ctx: BtfTracePointContext) -> i32 {
-    let _ = moved(ctx.arg(0));
+    let _ = moved(ctx.arg(0), ctx.arg(2));
     0
 }
 
 #[inline(always)]
-fn moved(cgroup: u64) -> Result<(), Reason> {
+fn moved(cgroup: u64, task: *mut task_struct) -> Result<(), Reason> {
     let node: u64 = read(cgroup, &CGROUP_KN)?;
-    let subject = lookup_cgroup(read(node, &KERNFS_NODE_ID)?);
+    let id: u64 = read(node, &KERNFS_NODE_ID)?;
+    let (subject, barred) = (lookup_cgroup(id), bars::by_cgroup(id));
+    if barred != 0 {
+        bars::cover(task, barred);
+    }
     let Some(generation) = Generation::live() else { return Ok(()) };
-    if subject != NO_SUBJECT {
+    // Of several threads only the first is named.
+    if subject != NO_SUBJECT || barred != 0 {
         wake(&generation);
     }
     Ok(())

@@ -1,6 +1,7 @@
 //! Execution: `bprm_creds_for_exec` decides the program and finds the successor that begins with it,
 //! `bprm_check_security` decides each script interpreter after it.
 
+use crate::bars;
 use crate::file::named;
 use crate::memory::read;
 use crate::offsets::*;
@@ -8,7 +9,7 @@ use crate::question::{self, ask};
 use crate::select;
 use crate::successor;
 use crate::task::{Lookup, bounded, label};
-use crate::verdict::fail;
+use crate::verdict::{fail, unless_barred};
 use aya_ebpf::macros::lsm;
 use aya_ebpf::programs::LsmContext;
 use guard_common::action::{Action, EACCES};
@@ -18,17 +19,20 @@ use guard_common::label::Label;
 #[lsm(hook = "bprm_creds_for_exec")]
 pub fn bprm_creds_for_exec(ctx: LsmContext) -> i32 {
     let bprm: u64 = ctx.arg(0);
-    match label() {
-        Lookup::Unlabelled => select::at_exec(bprm),
+    let answer = match label() {
+        Lookup::Unlabelled => 0,
+        // Nobody's but for a quarantine, which says nothing of who it may become.
+        Lookup::Labelled(label) if bars::is_free(label) => unless_barred(label, Action::Exec.bit()),
         Lookup::Labelled(label) => {
             successor::forget(label);
-            bounded(match first(&ctx, bprm, label) {
+            return bounded(match first(&ctx, bprm, label) {
                 Ok(answer) => answer,
                 Err(reason) => fail(label, Action::Exec.bit(), reason),
-            })
+            });
         }
-        Lookup::Busy => -EACCES,
-    }
+        Lookup::Busy => return -EACCES,
+    };
+    if answer != 0 { bounded(answer) } else { select::at_exec(bprm) }
 }
 
 #[lsm(hook = "bprm_check_security")]

@@ -4,6 +4,8 @@
 //! (`successor.rs`); the hooks here only ever add one.
 
 use crate::agent;
+use crate::atomic;
+use crate::bars;
 use crate::machine;
 use crate::memory::read;
 use crate::offsets::*;
@@ -34,7 +36,10 @@ const LSM_SETID_FS: u64 = 8;
 #[lsm(hook = "task_alloc", sleepable)]
 pub fn task_alloc(ctx: LsmContext) -> i32 {
     match task::label() {
-        Lookup::Unlabelled => 0,
+        Lookup::Unlabelled => {
+            bars::exempt_child(ctx.arg(0));
+            0
+        }
         Lookup::Labelled(parent) => {
             if level(parent) >= Level::Full as u32 {
                 -EAGAIN
@@ -53,9 +58,11 @@ pub fn task_alloc(ctx: LsmContext) -> i32 {
 /// (by an iteration over running tasks) would otherwise have an unlabelled child.
 #[btf_tracepoint(function = "task_newtask")]
 pub fn task_newtask(ctx: BtfTracePointContext) -> i32 {
-    if let Lookup::Labelled(parent) = task::label() {
-        let child: *mut task_struct = ctx.arg(0);
-        inherit(child, parent);
+    let child: *mut task_struct = ctx.arg(0);
+    match task::label() {
+        Lookup::Labelled(parent) => drop(inherit(child, parent)),
+        Lookup::Unlabelled => bars::exempt_child(child),
+        Lookup::Busy => {}
     }
     0
 }
@@ -68,6 +75,8 @@ fn inherit(child: *mut task_struct, parent: *mut Label) -> bool {
     }
     // SAFETY: both point to whole values; the child does not run yet.
     unsafe {
+        // An iterator may have found the child before its parent.
+        atomic::or_half(&raw mut (*label).barred, (*parent).barred);
         (*label).session = (*parent).session;
         (*label).row = (*parent).row;
         (*label).root = (*parent).root;
@@ -83,9 +92,21 @@ fn inherit(child: *mut task_struct, parent: *mut Label) -> bool {
 #[lsm(hook = "task_fix_setuid")]
 pub fn task_fix_setuid(ctx: LsmContext) -> i32 {
     let new: u64 = ctx.arg(0);
-    match task::label() {
-        Lookup::Unlabelled => {}
-        _ => return machine::set_user(new, ctx.arg(1)),
+    let is_open = match task::label() {
+        Lookup::Unlabelled => true,
+        other => {
+            let answer = machine::set_user(new, ctx.arg(1));
+            if answer != 0 {
+                return answer;
+            }
+            matches!(other, Lookup::Labelled(label) if bars::is_free(label))
+        }
+    };
+    if !bars::cover_user(new) {
+        return -EAGAIN;
+    }
+    if !is_open {
+        return 0;
     }
     let flags: u64 = ctx.arg(2);
     if flags & 0xffff_ffff == LSM_SETID_FS {
@@ -142,14 +163,21 @@ fn attach(subject: u32) -> bool {
 pub fn bprm_committed_creds(ctx: LsmContext) -> i32 {
     match task::label() {
         Lookup::Unlabelled => {}
+        Lookup::Labelled(label) if bars::is_free(label) => {}
         Lookup::Labelled(label) => {
             // SAFETY: the label of the running task.
             unsafe { (*label).asked = 0 };
             successor::begin(label);
+            let task = task::current();
+            bars::cover(task, bars::keyed(task as u64) | bars::by_program(task as u64));
             return 0;
         }
         // It goes on with the rights by which the exec was decided.
         Lookup::Busy => return 0,
+    }
+    let barred = bars::by_program(task::current() as u64);
+    if barred != 0 && !bars::cover(task::current(), barred) {
+        return end(&ctx);
     }
     let label = task::storage(task::current());
     if !label.is_null() {
@@ -180,11 +208,18 @@ pub fn bprm_committed_creds(ctx: LsmContext) -> i32 {
         subject = set_id_subject().unwrap_or(NO_SUBJECT);
     }
     if subject != NO_SUBJECT && !attach(subject) {
-        count(Counter::LabelFailed);
-        error!(&ctx, "no memory to label a program whose label is due: it is killed");
-        // SAFETY: the helper has no requirements.
-        unsafe { bpf_send_signal(SIGKILL) };
+        return end(&ctx);
     }
+    0
+}
+
+/// Ends the running task, which must not go on without a label.
+#[inline(always)]
+fn end(ctx: &LsmContext) -> i32 {
+    count(Counter::LabelFailed);
+    error!(ctx, "no memory to label a program whose label is due: it is killed");
+    // SAFETY: the helper has no requirements.
+    unsafe { bpf_send_signal(SIGKILL) };
     0
 }
 

@@ -18,6 +18,7 @@ mod agent;
 mod arrival;
 mod atomic;
 mod attributes;
+mod bars;
 mod capability;
 mod cgroups;
 mod connection;

@@ -6,6 +6,7 @@ use aya_ebpf::macros::btf_map;
 use guard_common::handover::{COUNTER_PLACES, SEEN_PLACES};
 use guard_common::label::{Label, LabelHead, LabelRequest, Maker, SocketLabel, UnitName};
 use guard_common::path::{Directory, EdgeKey, Node, Pattern};
+use guard_common::quarantine::{BarKey, Bars};
 use guard_common::tables::{
     AttributeTest, CellWord, Header, Masks, Net4, Net6, Outcome, Ports, SLOTS, SubjectRow, Timeline,
     USES_WORDS,
@@ -71,6 +72,16 @@ pub static SELECT_CGROUP: HashMap<u64, u32, 65536, ON_DEMAND> = HashMap::new();
 /// Processes that the agent wants labelled, by thread-group id, or (subject 0) exempt for now.
 #[btf_map]
 pub static REQUESTS: HashMap<u32, LabelRequest, 65536, ON_DEMAND> = HashMap::new();
+
+/// Quarantines that are bound to no subject. Written by the agent alone.
+#[btf_map]
+pub static BARS: Array<Bars, 1, { BPF_F_MMAPABLE as usize }> = Array::new();
+/// Their bits by what processes can come to have. The agent writes them; cgroups also come from the cgroup programs.
+#[btf_map]
+pub static BARRED: HashMap<BarKey, u32, 65536, ON_DEMAND> = HashMap::new();
+/// Their bits by the last component of a cgroup's path.
+#[btf_map]
+pub static BARRED_UNITS: HashMap<UnitName, u32, 1024, ON_DEMAND> = HashMap::new();
 
 /// Thread-group id of the agent, 0 before it has run the first iterator. Written by the iterators that it reads.
 #[btf_map]

@@ -10,14 +10,14 @@ use crate::offsets::*;
 use crate::resource::Resource;
 use crate::sockets;
 use crate::task::guarded;
-use crate::verdict::{conclude, deny_undecided, live, of_use, query};
-use aya_ebpf::helpers::generated::{bpf_ktime_get_boot_ns, bpf_loop};
+use crate::verdict::{conclude, deny_undecided, live, of_use, query, ruled};
+use aya_ebpf::helpers::generated::bpf_loop;
 use aya_ebpf::macros::lsm;
 use aya_ebpf::programs::LsmContext;
 use core::ffi::c_void;
 use guard_common::action::{Action, EACCES};
 use guard_common::class::{SOURCE_ROUTE, UNKNOWN};
-use guard_common::decide::{self, Decision, Reason};
+use guard_common::decide::{Decision, Reason};
 use guard_common::label::{Endpoint, Label, SOCKET_CONNECTED, SOCKET_LISTENS};
 use guard_common::path::Walk;
 use guard_common::tables::Attributes;
@@ -240,8 +240,7 @@ fn decide_asked(label: *mut Label, asked: &Endpoint) -> (Generation, Resource, D
     resource.protocol = asked.protocol;
     given(asked).name(&mut resource);
     let query = query(label, &resource, asked.required);
-    // SAFETY: the helper has no requirements.
-    let decision = decide::decide(&generation, &query, || unsafe { bpf_ktime_get_boot_ns() });
+    let decision = ruled(&generation, label, &query);
     (generation, resource, decision)
 }
 

@@ -5,6 +5,7 @@
 //! time; processes themselves have no name that policy could know.
 
 use crate::agent::{self, is_agent};
+use crate::bars;
 use crate::memory::{read, read_at};
 use crate::offsets::*;
 use crate::resource::Resource;
@@ -121,6 +122,7 @@ pub fn process(
     resource.peer = match task::of(target) {
         Lookup::Unlabelled if is_agent(resource.peer_tgid) => AGENT_SUBJECT,
         Lookup::Unlabelled => NO_SUBJECT,
+        Lookup::Labelled(other) if bars::is_free(other) => NO_SUBJECT,
         // SAFETY: the storage of a task that the kernel holds while it asks.
         Lookup::Labelled(other) => unsafe { (*other).subject },
         Lookup::Busy => return Err(Reason::StorageBusy),

@@ -18,11 +18,10 @@ use crate::own_tmpfs;
 use crate::path;
 use crate::resource::Resource;
 use crate::task::current;
-use crate::verdict::{conclude, of_open, of_use, query};
-use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
+use crate::verdict::{conclude, of_open, of_use, query, ruled};
 use guard_common::action::{Action, EACCES, ON_DIRECTORIES};
 use guard_common::class::{ANONYMOUS_MEMORY, OWN_ANONYMOUS, OWN_CGROUP, OWN_PROC, OWN_TMPFS, STDIO, UNKNOWN};
-use guard_common::decide::{Decision, Reason, Tables, combination, decide};
+use guard_common::decide::{Decision, Reason, Tables, combination};
 use guard_common::label::{Known, Label, QUESTIONS, Question};
 use guard_common::tables::{ALL_ACTIONS, MONITORED};
 
@@ -387,8 +386,7 @@ fn decide_all(label: *mut Label, question: &Question) -> (Generation, Resource, 
         resource.abstract_len = question.length;
     }
     let query = query(label, &resource, u64::MAX);
-    // SAFETY: the helper has no requirements.
-    let decision = decide(&generation, &query, || unsafe { bpf_ktime_get_boot_ns() });
+    let decision = ruled(&generation, label, &query);
     (generation, resource, decision)
 }
 

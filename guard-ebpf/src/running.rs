@@ -6,10 +6,15 @@
 //!
 //! [`inherit_labels`] is repeated alike when these programs take the place of others.
 //!
+//! [`cover_running`] has quarantines that are bound to no subject cover who runs, and lets go of whom they do not cover
+//! any more.
+//!
 //! Of all other programs only [`label_requested`] exchanges a label for another one, for a process that enters
 //! a successor of its subject, and only where the request names the label that it carries.
 
 use crate::agent;
+use crate::atomic;
+use crate::bars;
 use crate::identity::irrevocable;
 use crate::maps::{LABELS_BEFORE, REQUESTS};
 use crate::memory::read;
@@ -25,7 +30,8 @@ use core::ffi::c_void;
 use core::ptr::{read_volatile, write_volatile};
 use guard_common::decide::Reason;
 use guard_common::event::Counter;
-use guard_common::label::{LabelHead, LabelRequest, NO_SUBJECT};
+use guard_common::label::{LabelHead, LabelRequest, NO_SUBJECT, QUARANTINE_SUBJECT};
+use guard_common::quarantine::RESCUED;
 
 /// `PF_KTHREAD` (include/linux/sched.h).
 const PF_KTHREAD: u32 = 0x0020_0000;
@@ -87,14 +93,15 @@ pub fn inherit_labels(ctx: *mut IteratorContext) -> i32 {
     }
     // SAFETY: a non-null result of the helper points to a whole value, which other programs change by whole
     // stores.
-    let (subject, prepared, row) = unsafe {
+    let (subject, prepared, row, barred) = unsafe {
         (
             read_volatile(&raw const (*before).subject),
             read_volatile(&raw const (*before).prepared),
             read_volatile(&raw const (*before).row),
+            read_volatile(&raw const (*before).barred),
         )
     };
-    if subject == NO_SUBJECT && prepared == NO_SUBJECT {
+    if subject == NO_SUBJECT && prepared == NO_SUBJECT && barred == 0 {
         return 0;
     }
     let label = task::create(task);
@@ -103,9 +110,14 @@ pub fn inherit_labels(ctx: *mut IteratorContext) -> i32 {
     }
     // SAFETY: as above; the subject last, it makes a new label count.
     unsafe {
-        if (*label).subject == subject && (*label).prepared == prepared && (*label).row == row {
+        if (*label).subject == subject
+            && (*label).prepared == prepared
+            && (*label).row == row
+            && (*label).barred == barred
+        {
             return 0;
         }
+        write_volatile(&raw mut (*label).barred, barred);
         (*label).session = (*before).session;
         (*label).root = (*before).root;
         (*label).stdio = (*before).stdio;
@@ -115,6 +127,70 @@ pub fn inherit_labels(ctx: *mut IteratorContext) -> i32 {
     }
     count(Counter::Inherited);
     0
+}
+
+/// Has quarantines cover every task that they are to cover, and no other.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/task")]
+pub fn cover_running(ctx: *mut IteratorContext) -> i32 {
+    // SAFETY: the kernel passes a valid context.
+    let task = unsafe { (*ctx).task };
+    if task.is_null() {
+        return 0;
+    }
+    if let Ok(Some(barred)) = to_be_barred(task as u64) {
+        settle(task, barred & bars::used());
+    }
+    0
+}
+
+/// The quarantines that are to cover a task, besides those that do; nothing for one that none may cover.
+#[inline(always)]
+fn to_be_barred(task: u64) -> Result<Option<u32>, Reason> {
+    let flags: u32 = read(task, &TASK_FLAGS)?;
+    let tgid: u32 = read(task, &TASK_TGID)?;
+    if flags & PF_KTHREAD != 0 || tgid == 1 || agent::is_agent(tgid) {
+        return Ok(None);
+    }
+    let asked = requested(task)?.map_or(0, |request| request.barred);
+    Ok(Some(asked | bars::keyed(task) | bars::by_program(task)))
+}
+
+/// Adds quarantines to those that cover a task, and takes away those that are over.
+#[inline(always)]
+fn settle(task: *mut task_struct, barred: u32) {
+    let mut label = task::storage(task);
+    if label.is_null() {
+        if barred == 0 {
+            return;
+        }
+        label = task::create(task);
+        if label.is_null() {
+            return;
+        }
+    }
+    // SAFETY: a label is a whole value, of which the word is changed atomically: the task itself may add to it.
+    let changed = unsafe {
+        let before = read_volatile(&raw const (*label).barred);
+        let both = (before | barred) & bars::used();
+        let after = if both & RESCUED != 0 { RESCUED } else { both };
+        if after & !before != 0 {
+            atomic::or_half(&raw mut (*label).barred, after & !before);
+        }
+        if before & !after != 0 {
+            atomic::and_half(&raw mut (*label).barred, after | !before);
+        }
+        let subject = read_volatile(&raw const (*label).subject);
+        if after & !RESCUED != 0 {
+            bars::hold(label);
+        } else if subject == QUARANTINE_SUBJECT {
+            write_volatile(&raw mut (*label).subject, NO_SUBJECT);
+        }
+        before != after || subject != read_volatile(&raw const (*label).subject)
+    };
+    if changed {
+        count(Counter::Covered);
+    }
 }
 
 /// Gives a task the label of a request, if it carries the one that the request replaces, or none.
@@ -136,6 +212,8 @@ fn fulfil(task: *mut task_struct, request: &LabelRequest) {
             }
             label
         }
+        // Nobody's, but for the quarantine that covers it and goes on doing so.
+        Lookup::Labelled(label) if request.replaces == NO_SUBJECT && bars::is_free(label) => label,
         _ => return,
     };
     if label.is_null() {

@@ -1,6 +1,7 @@
 //! Selectors, evaluated in the kernel at the moment a task becomes a subject.
 
 use crate::agent;
+use crate::bars;
 use crate::generation::Generation;
 use crate::maps::{SELECT_CGROUP, SELECT_GROUP, SELECT_USER};
 use crate::memory::read;
@@ -15,8 +16,9 @@ use aya_ebpf::helpers::generated::bpf_get_current_cgroup_id;
 use guard_common::action::{Action, EAGAIN};
 use guard_common::decide::Reason;
 use guard_common::event::{Counter, Verdict};
-use guard_common::label::{IN_CONTAINER, Label, NO_SUBJECT};
+use guard_common::label::{IN_CONTAINER, Label, NO_SUBJECT, QUARANTINE_SUBJECT};
 use guard_common::path::NODE_NEVER_SELECTS;
+use guard_common::quarantine::RESCUED;
 use guard_common::tables::HAS_EXEC_SELECTORS;
 
 /// Prepares the label that this exec of an unlabelled task will attach. The label counts when the
@@ -40,9 +42,13 @@ pub fn at_exec(bprm: u64) -> i32 {
         None => false,
     };
     let mut subject = if by_cgroup != NO_SUBJECT { by_cgroup } else { by_credentials };
-    if by_cgroup != NO_SUBJECT || has_exec_selectors {
+    let mut barred = bars::keyed(task::current() as u64);
+    if by_cgroup != NO_SUBJECT || barred != 0 || has_exec_selectors {
         match executable(&generation, bprm) {
-            Ok(Executable { never_selects: true, .. }) => subject = NO_SUBJECT,
+            Ok(Executable { never_selects: true, .. }) => {
+                subject = NO_SUBJECT;
+                barred = 0;
+            }
             Ok(Executable { subject: by_executable, .. }) => {
                 if subject == NO_SUBJECT {
                     subject = by_executable;
@@ -54,16 +60,22 @@ pub fn at_exec(bprm: u64) -> i32 {
             Err(_) => {}
         }
     }
-    if subject == NO_SUBJECT {
+    if subject == NO_SUBJECT && barred == 0 {
         return forget_prepared();
     }
     let label = task::create(task::current());
     if label.is_null() {
         return refuse(&generation, Reason::NoMemory);
     }
+    bars::mark(label, barred);
+    if subject == NO_SUBJECT && barred & RESCUED == 0 && !bars::is_rescued(label) && !bars::is_free(label) {
+        subject = QUARANTINE_SUBJECT;
+    }
     // SAFETY: the storage of the running task.
     unsafe { (*label).prepared = subject };
-    own_root::keep(task::current(), label, subject);
+    if subject > QUARANTINE_SUBJECT {
+        own_root::keep(task::current(), label, subject);
+    }
     0
 }
 

@@ -8,6 +8,7 @@
 //! The kernel frees the storage with the socket. Nothing is kept for sockets of unlabelled processes, and
 //! one load tells that.
 
+use crate::bars;
 use crate::maps::SOCKETS;
 use crate::memory::member;
 use crate::offsets::SOCK_BPF_STORAGE;
@@ -88,6 +89,10 @@ pub fn subject_of(sock: *const c_void) -> u32 {
 /// Makes a socket that of the running task, which has this label.
 #[inline(always)]
 pub fn claim(sock: *const c_void, label: *mut Label) -> Result<(), Reason> {
+    if bars::is_free(label) {
+        // What arrives for it is nobody's affair; to receive it is decided when it does.
+        return Ok(());
+    }
     let kept = create(sock);
     if kept.is_null() {
         return Err(Reason::NoMemory);
@@ -147,6 +152,7 @@ pub fn for_label(
             (*label).subject = subject;
             (*label).session = (*kept).session;
             (*label).row = (*kept).row;
+            (*label).barred = 0;
             (*label).process = (*kept).process;
         }
         Ok(match decide(label) {

@@ -14,6 +14,8 @@
 //! - Only these write a subject into a task: `inherit`, for a child that does not run yet; `attach` and
 //!   `bprm_committed_creds`, for a task that has none; and two that exchange one for a declared successor:
 //!   `successor::begin`, at the end of an exec, and `running::fulfil`, for the one that the agent names.
+//! - Quarantines give whoever carries none a label that allows what they do not deny (`bars.rs`). It ends with them
+//!   (`running::cover_running`), or by becoming that of a subject.
 
 use crate::fault::injected;
 use crate::maps::LABELS;
@@ -52,7 +54,7 @@ pub fn current() -> *mut task_struct {
 /// Whether `task` has any BPF storage. A null pointer means that it certainly has no label; this
 /// one read is all that an unlabelled task pays.
 #[inline(always)]
-fn has_storage(task: *mut task_struct) -> bool {
+pub fn has_storage(task: *mut task_struct) -> bool {
     // SAFETY: a trusted task pointer plus the offset of a pointer member is a typed field access.
     let storage: u64 = unsafe { *task.byte_add(offsets::get(&TASK_BPF_STORAGE) as usize).cast() };
     storage != 0

@@ -1,6 +1,7 @@
 //! From a resource to the number a hook returns.
 
 use crate::atomic;
+use crate::bars;
 use crate::generation::Generation;
 use crate::maps::USES;
 use crate::record::{Report, count, send};
@@ -12,7 +13,7 @@ use guard_common::class::Class;
 use guard_common::decide::{self, Decision, NO_OUTCOME, Query, Reason, SPENT, decide};
 use guard_common::event::{Counter, Verdict};
 use guard_common::label::Label;
-use guard_common::quarantine::{denied_at, level_in};
+use guard_common::quarantine::{denied_at, denied_by};
 use guard_common::tables::{Header, place_of, uses_left};
 
 /// The live generation and its head, or why there is none.
@@ -31,13 +32,20 @@ pub fn query(label: *mut Label, resource: &Resource, required: u64) -> Query {
     Query { subject, session, class: resource.class, features: resource.features, required }
 }
 
+/// What the tables say, and quarantines before them.
+#[inline(always)]
+pub fn ruled(generation: &Generation, label: *mut Label, query: &Query) -> Decision {
+    // SAFETY: the helper has no requirements.
+    let decision = decide(generation, query, || unsafe { bpf_ktime_get_boot_ns() });
+    decision.at_level(bars::level(label), query.required)
+}
+
 /// Decides everything in `required` on `resource` and records what is to be recorded. Returns 0 or
 /// a negative error number.
 #[inline(always)]
 pub fn judge(generation: &Generation, label: *mut Label, resource: &Resource, required: u64) -> i32 {
     let query = query(label, resource, required);
-    // SAFETY: the helper has no requirements.
-    let decision = decide(generation, &query, || unsafe { bpf_ktime_get_boot_ns() });
+    let decision = ruled(generation, label, &query);
     conclude(generation, label, resource, required, decision)
 }
 
@@ -69,8 +77,7 @@ pub unsafe extern "C" fn decide_class(label: *mut Label, class: u32, required: u
 #[inline(always)]
 pub fn probe(generation: &Generation, label: *mut Label, resource: &Resource, required: u64) -> i32 {
     let query = query(label, resource, required);
-    // SAFETY: the helper has no requirements.
-    let decision = decide(generation, &query, || unsafe { bpf_ktime_get_boot_ns() });
+    let decision = ruled(generation, label, &query);
     count(Counter::Decided);
     if decision.denied == 0 && decision.outcome != NO_OUTCOME {
         generation.used(decision.outcome, required);
@@ -138,8 +145,7 @@ pub unsafe extern "C" fn decide_class_in_use(label: *mut Label, class: u32, requ
     let Some(generation) = Generation::live() else { return fail(label, required, Reason::NoGeneration) };
     let resource = Resource::of_class(class);
     let query = query(label, &resource, required);
-    // SAFETY: the helper has no requirements.
-    let mut decision = decide(&generation, &query, || unsafe { bpf_ktime_get_boot_ns() });
+    let mut decision = ruled(&generation, label, &query);
     of_use(label, &generation, &mut decision);
     conclude(&generation, label, &resource, required, decision)
 }
@@ -165,7 +171,7 @@ pub unsafe extern "C" fn deny_barred(label: *mut Label, required: u64) -> i32 {
     let Some(level) = standing(&generation, label) else {
         return fail(label, required, Reason::SubjectRemoved);
     };
-    let denied = required & denied_at(level);
+    let denied = required & (denied_at(level) | denied_at(bars::level(label)));
     if denied == 0 {
         return 0;
     }
@@ -192,7 +198,7 @@ pub unsafe extern "C" fn level_of(label: *mut Label) -> u32 {
     }
     let Some(generation) = Generation::live() else { return 0 };
     // Of a subject that was removed everything is refused as it is.
-    standing(&generation, label).unwrap_or(0) as u32
+    standing(&generation, label).unwrap_or(0).max(bars::level(label)) as u32
 }
 
 #[inline(always)]
@@ -329,5 +335,5 @@ fn take(place: u32) -> bool {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub unsafe extern "C" fn reason_of(reason: u32, denied: u64, quiet: u64) -> u32 {
-    if denied & denied_at(level_in(quiet)) != 0 { Reason::Quarantine as u32 } else { reason }
+    if denied & denied_by(quiet) != 0 { Reason::Quarantine as u32 } else { reason }
 }

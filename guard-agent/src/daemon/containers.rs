@@ -16,6 +16,8 @@ const STORAGE: &str = "/var/lib/containers/storage";
 const PREFIX: &str = "libpod-";
 /// Characters of an id.
 const ID: usize = 64;
+/// Characters that are enough to mean one.
+const SHORT_ID: usize = 12;
 
 /// Podman's containers, read when the first of them is asked for.
 #[derive(Default)]
@@ -62,6 +64,58 @@ fn id(name: &str) -> Option<&str> {
     let id = name.strip_prefix(PREFIX)?;
     let id = id.strip_suffix(".scope").unwrap_or(id);
     (id.len() == ID && id.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(id)
+}
+
+/// How engines name the cgroup of a container: podman, Docker, containerd and CRI-O, with systemd or without.
+pub(super) fn names(id: &str) -> Vec<String> {
+    let prefixes = ["libpod-", "docker-", "cri-containerd-", "crio-"];
+    let scopes = prefixes.iter().map(|prefix| format!("{prefix}{id}.scope"));
+    scopes.chain([format!("{PREFIX}{id}"), id.to_owned()]).collect()
+}
+
+/// Whether an engine named the cgroup of a container so.
+pub(super) fn is_named(name: &str, of: &str) -> bool {
+    names(of).iter().any(|known| known == name)
+}
+
+/// The whole id of a container that is meant by its id, the beginning of that, or by the name that podman knows it
+/// by; nothing if it is none, or not one alone.
+pub(super) fn meant(wanted: &str) -> Option<String> {
+    let listed = read(Path::new(STORAGE)).unwrap_or_default();
+    if let Some(container) = listed.iter().find(|container| container.names.iter().any(|name| name == wanted)) {
+        return Some(container.id.clone());
+    }
+    let is_beginning = wanted.len() >= SHORT_ID && wanted.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if !is_beginning {
+        return None;
+    }
+    let mut found: Vec<String> = listed.into_iter().map(|container| container.id).collect();
+    found.extend(ids_below(Path::new("/sys/fs/cgroup")));
+    found.retain(|id| id.starts_with(wanted));
+    found.sort();
+    found.dedup();
+    if found.len() == 1 { found.pop() } else { None }
+}
+
+/// The ids of containers that have a cgroup.
+fn ids_below(root: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut waiting = vec![root.to_owned()];
+    while let Some(directory) = waiting.pop() {
+        for entry in fs::read_dir(&directory).into_iter().flatten().flatten() {
+            if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                continue;
+            }
+            let name = entry.file_name();
+            let bare = name.to_str().map(|name| name.strip_suffix(".scope").unwrap_or(name));
+            let last = bare.and_then(|name| name.rsplit('-').next()).unwrap_or_default();
+            if last.len() == ID && last.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+                found.push(last.to_owned());
+            }
+            waiting.push(entry.path());
+        }
+    }
+    found
 }
 
 /// The lists of all storage drivers.
@@ -130,6 +184,14 @@ mod tests {
         {
             assert_eq!(id(&name), None, "{name}");
         }
+    }
+
+    #[test]
+    fn the_cgroup_of_a_container_is_told_by_the_name_that_an_engine_gives_it() {
+        for name in names(WEB) {
+            assert!(is_named(&name, WEB) && name.len() <= 126, "{name}");
+        }
+        assert!(!is_named(&format!("libpod-conmon-{WEB}.scope"), WEB) && !is_named("web", WEB));
     }
 
     #[test]

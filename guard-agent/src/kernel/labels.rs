@@ -79,6 +79,17 @@ pub fn has_ended(process: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(poll(&mut [PollFd::new(process, PollFlags::POLLIN)], PollTimeout::ZERO)? != 0)
 }
 
+/// What a process carries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Carried {
+    /// The subject, or 0.
+    pub subject: u32,
+    /// The session, or 0.
+    pub session: u64,
+    /// The quarantines that cover it and are bound to no subject.
+    pub barred: u32,
+}
+
 /// Reads labels, beside whatever else the kernel side is busy with.
 pub struct LabelReader {
     map: OwnedFd,
@@ -126,6 +137,38 @@ impl LabelReader {
         Ok(found)
     }
 
+    /// What the processes carry that carry anything, quarantines alone included.
+    ///
+    /// # Errors
+    /// As [`LabelReader::all`].
+    pub fn everybody(&self) -> Result<Vec<(i32, Carried)>, KernelError> {
+        let mut found = Vec::new();
+        let entries = std::fs::read_dir("/proc").map_err(KernelError::system("reading of /proc"))?;
+        let numbers = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
+        for pid in numbers {
+            let carried = pidfd(pid)
+                .map_err(KernelError::system("pidfd_open"))
+                .and_then(|process| self.carried(process.as_fd()));
+            match carried {
+                Ok(Some(carried)) if carried.subject != CANARY_SUBJECT => found.push((pid, carried)),
+                Ok(_) => {}
+                Err(KernelError::System { source, .. })
+                    if matches!(source.raw_os_error(), Some(libc::ESRCH | libc::ENOENT | libc::EINVAL)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(found)
+    }
+
+    /// What a process carries, by its descriptor; nothing if it carries nothing.
+    ///
+    /// # Errors
+    /// As [`LabelReader::of`].
+    pub fn carried(&self, process: BorrowedFd<'_>) -> Result<Option<Carried>, KernelError> {
+        let label = self.storage(process)?.filter(|label| label.subject != NO_SUBJECT || label.barred != 0);
+        Ok(label.map(|label| Carried { subject: label.subject, session: label.session, barred: label.barred }))
+    }
+
     /// Subject and session of the main thread of a process, by its descriptor; `None` if it carries no
     /// label.
     ///
@@ -145,6 +188,10 @@ impl LabelReader {
     }
 
     fn whole(&self, process: BorrowedFd<'_>) -> Result<Option<Label>, KernelError> {
+        Ok(self.storage(process)?.filter(|label| label.subject != NO_SUBJECT))
+    }
+
+    fn storage(&self, process: BorrowedFd<'_>) -> Result<Option<Label>, KernelError> {
         // Task storage is looked up by the descriptor of a process (`bpf_pid_task_storage_lookup_elem`).
         let key = process.as_raw_fd();
         let mut label = MaybeUninit::<Label>::zeroed();
@@ -155,7 +202,7 @@ impl LabelReader {
             Ok(()) => {
                 // SAFETY: it was zeroed, and the kernel wrote a whole value; any bytes are valid.
                 let label = unsafe { label.assume_init() };
-                Ok((label.subject != NO_SUBJECT).then_some(label))
+                Ok(Some(label))
             }
             // The answer for no label, and for no process.
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {

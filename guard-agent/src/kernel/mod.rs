@@ -3,6 +3,7 @@
 //! All `unsafe` code of the agent is in this module, each block with its argument.
 
 mod as_user;
+mod bars;
 mod barrier;
 mod btf;
 mod clock;
@@ -29,12 +30,13 @@ mod takeover;
 mod uses;
 
 pub use as_user::as_user;
+pub use bars::{Bars, Keys};
 pub use clock::{ClockWatch, clock_is_synchronised};
 pub use diagnostics::Diagnostics;
 pub use error::KernelError;
 pub use events::{EventStream, Seen};
 pub(crate) use labels::pidfd;
-pub use labels::{LabelReader, has_ended, peer_groups, peer_process, send_signal};
+pub use labels::{Carried, LabelReader, has_ended, peer_groups, peer_process, send_signal};
 pub use load::{Kernel, ProgramInfo};
 pub use pins::{PinError, Pins, disarm, is_armed};
 pub use probe::probe;

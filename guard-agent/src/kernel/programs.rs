@@ -113,6 +113,7 @@ pub(super) const PROGRAMS: &[(&str, Kind, &str)] = &[
     ("task_fix_setgroups", Kind::Lsm, "task_fix_setgroups"),
     ("label_running", Kind::Iterator, "task"),
     ("label_requested", Kind::Iterator, "task"),
+    ("cover_running", Kind::Iterator, "task"),
     ("inherit_labels", Kind::Iterator, "task"),
 ];
 

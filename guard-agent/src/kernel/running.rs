@@ -33,6 +33,19 @@ impl Kernel {
         self.label("label_requested", requests)
     }
 
+    /// Has quarantines that are bound to no subject cover running tasks, by what they are bound to and by
+    /// `requests`, and lets go of those that none covers any more. Returns how many tasks that changed something
+    /// for.
+    ///
+    /// # Errors
+    /// If the iterator cannot run.
+    pub fn cover_running(&mut self, requests: &[(i32, LabelRequest)]) -> Result<usize, KernelError> {
+        self.set_requests(requests)?;
+        let result = self.repeat("cover_running", Counter::Covered);
+        self.clear_requests(requests)?;
+        result
+    }
+
     fn label(
         &mut self,
         iterator: &'static str,
@@ -116,7 +129,7 @@ pub(super) enum Iterators {
 }
 
 /// Those that another agent may need.
-const ITERATORS: [&str; 2] = ["label_running", "label_requested"];
+const ITERATORS: [&str; 3] = ["label_running", "label_requested", "cover_running"];
 
 impl Iterators {
     /// Runs one over all tasks.

@@ -146,14 +146,14 @@ impl Kernel {
 }
 
 /// Everything in a map.
-fn entries<K: aya::Pod>(maps: &Maps, name: &'static str) -> Result<Vec<(K, u32)>, KernelError> {
+pub(super) fn entries<K: aya::Pod>(maps: &Maps, name: &'static str) -> Result<Vec<(K, u32)>, KernelError> {
     let table: Table<&MapData, K, u32> =
         Table::try_from(maps.get(name)?).map_err(KernelError::map("open", name))?;
     table.iter().collect::<Result<_, _>>().map_err(KernelError::map("list", name))
 }
 
 /// The name in a key.
-fn unit_name(key: &UnitName) -> String {
+pub(super) fn unit_name(key: &UnitName) -> String {
     let end = key.bytes.iter().position(|byte| *byte == 0).unwrap_or(key.bytes.len());
     String::from_utf8_lossy(&key.bytes[..end]).into_owned()
 }
@@ -173,7 +173,7 @@ fn absolute(path: &str) -> String {
 }
 
 /// The key of a unit name or cgroup path; `None` if it is too long to be one.
-fn unit_key(name: &str) -> Option<UnitName> {
+pub(super) fn unit_key(name: &str) -> Option<UnitName> {
     let mut bytes = [0; UNIT_NAME_MAX + 1];
     bytes[..UNIT_NAME_MAX - 1].get_mut(..name.len())?.copy_from_slice(name.as_bytes());
     Some(UnitName { bytes })

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// The format this version writes, kept in `user_version`.
-const FORMAT: i64 = 2;
+const FORMAT: i64 = 3;
 /// How long one connection waits for another one's lock.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -129,6 +129,15 @@ CREATE TABLE quarantine (
 );
 ";
 
+/// What format 2 has not: quarantines that are bound to no subject, and those that have to be confirmed.
+const SINCE_2: &str = "
+ALTER TABLE quarantine ADD COLUMN target TEXT;         -- JSON; null: the subject
+ALTER TABLE quarantine ADD COLUMN place INTEGER;       -- its bit in labels
+ALTER TABLE quarantine ADD COLUMN confirm_by TEXT;     -- null: it need not be, or has been
+ALTER TABLE quarantine ADD COLUMN confirm_ns INTEGER;  -- the same in the boot `confirm_boot`
+ALTER TABLE quarantine ADD COLUMN confirm_boot TEXT;
+";
+
 /// Why the file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
@@ -186,8 +195,9 @@ pub(super) fn open(path: &Path) -> Result<Connection, LedgerError> {
     let (mut connection, format) = begin().map_err(|error| failed(error.into()))?;
     let steps: &[&str] = match format {
         FORMAT => return Ok(connection),
-        1 => &[FROM_1, SINCE_1],
-        0 => &[TABLES, SINCE_1],
+        2 => &[SINCE_2],
+        1 => &[FROM_1, SINCE_1, SINCE_2],
+        0 => &[TABLES, SINCE_1, SINCE_2],
         found => return Err(LedgerError::Format { path: path.to_owned(), found }),
     };
     let mut make = || -> rusqlite::Result<()> {

@@ -8,6 +8,7 @@ mod database;
 mod fact;
 mod lease;
 mod past;
+mod key;
 mod quarantine;
 mod request;
 
@@ -16,6 +17,7 @@ pub use fact::Fact;
 pub(crate) use fact::{NewFact, Which};
 pub use lease::Lease;
 pub(crate) use lease::{At, NewLease};
+pub use key::Key;
 pub(crate) use quarantine::NewQuarantine;
 pub use quarantine::Quarantine;
 pub use request::{Approval, Request, RequestState};

@@ -1,7 +1,7 @@
 //! Quarantines: who is denied what, whatever policy says, until somebody releases them.
 
 use super::lease::At;
-use super::{Deadline, Ledger, LedgerError};
+use super::{Deadline, Key, Ledger, LedgerError};
 use crate::events::time::rfc3339;
 use crate::policy::Instant;
 use guard_common::quarantine::Level;
@@ -17,10 +17,16 @@ use std::time::Duration;
 pub struct Quarantine {
     /// Its number.
     pub id: i64,
-    /// Who is covered.
+    /// Which subject is covered; empty with `target`.
     pub subject: String,
     /// The one session that is covered; null: all of the subject.
     pub session: Option<u64>,
+    /// What it is bound to, if that is no subject.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<Key>,
+    /// When it ends unless somebody confirms it, RFC 3339 UTC; null: it need not be confirmed, or has been.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confirm_by: Option<String>,
     /// How much is denied: network, write, exec, full or freeze.
     #[serde(serialize_with = "level_name", deserialize_with = "level_of_name")]
     #[cfg_attr(test, schemars(with = "String"))]
@@ -50,6 +56,14 @@ pub struct Quarantine {
     #[serde(skip)]
     #[cfg_attr(test, schemars(skip))]
     until_ns: Option<i64>,
+    /// The end unless it is confirmed.
+    #[serde(skip)]
+    #[cfg_attr(test, schemars(skip))]
+    confirm: Option<Deadline>,
+    /// Its bit in labels, if it is bound to no subject.
+    #[serde(skip)]
+    #[cfg_attr(test, schemars(skip))]
+    pub(crate) place: Option<usize>,
 }
 
 fn level_name<S: Serializer>(level: &Level, serializer: S) -> Result<S::Ok, S::Error> {
@@ -66,6 +80,10 @@ fn level_of_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Level, D:
 pub(crate) struct NewQuarantine<'a> {
     pub(crate) subject: &'a str,
     pub(crate) session: Option<u64>,
+    /// Instead of a subject: what it is bound to, and its bit in labels.
+    pub(crate) target: Option<(&'a Key, usize)>,
+    /// It ends so soon unless it is confirmed.
+    pub(crate) confirm: Option<Duration>,
     pub(crate) level: Level,
     pub(crate) lasts: Option<Duration>,
     pub(crate) by: &'a str,
@@ -75,14 +93,36 @@ pub(crate) struct NewQuarantine<'a> {
 impl Quarantine {
     /// Whether it covers the holder of a row: a subject, or one of its sessions (0: no particular one).
     pub(crate) fn covers(&self, subject: &str, session: u64) -> bool {
-        self.subject == subject && self.session.is_none_or(|only| only == session)
+        self.target.is_none() && self.subject == subject && self.session.is_none_or(|only| only == session)
+    }
+
+    /// Who or what it covers, in words.
+    pub fn name(&self) -> String {
+        match (&self.target, self.session) {
+            (Some(key), _) => key.to_string(),
+            (None, Some(session)) => format!("{}/{session}", self.subject),
+            (None, None) => self.subject.clone(),
+        }
     }
 
     /// Its end on this boot's clock; the inner one is nothing if it has none, the outer one if it is over.
     ///
     /// Within one boot the clock that never steps counts. In another one the wall clock is all there is; what
     /// it says too early only makes the quarantine last until somebody looks.
+    ///
+    /// One that was not confirmed does not outlive its boot.
     pub(crate) fn end(&self, wall: i64, boot: Instant, boot_id: &str) -> Option<Option<Instant>> {
+        let end = self.end_if_confirmed(wall, boot, boot_id)?;
+        match &self.confirm {
+            Some(confirm) => {
+                let unconfirmed = confirm.end(boot, boot_id)?;
+                Some(Some(end.map_or(unconfirmed, |end| end.min(unconfirmed))))
+            }
+            None => Some(end),
+        }
+    }
+
+    fn end_if_confirmed(&self, wall: i64, boot: Instant, boot_id: &str) -> Option<Option<Instant>> {
         if self.released.is_some() {
             return None;
         }
@@ -96,7 +136,8 @@ impl Quarantine {
 }
 
 const COLUMNS: &str = "id, subject, session, level, since, until, until_ns, boot_ns, boot_id, ordered_by, reason, \
-                       evidence, evidence_sha256, released, released_by, release_reason";
+                       evidence, evidence_sha256, released, released_by, release_reason, target, place, confirm_by, \
+                       confirm_ns, confirm_boot";
 
 impl Ledger {
     /// Those that were not released, oldest first; some may be over.
@@ -129,11 +170,18 @@ impl Ledger {
         let until_ns = new
             .lasts
             .map(|lasts| at.wall.saturating_add(i64::try_from(lasts.as_nanos()).unwrap_or(i64::MAX)));
+        let confirm = new.confirm.map(|soon| Deadline::after(at.boot, at.boot_id, soon));
+        let confirm_by = new.confirm.map(|soon| {
+            rfc3339(at.wall.saturating_add(i64::try_from(soon.as_nanos()).unwrap_or(i64::MAX)))
+        });
+        let key = new.target.map(|(key, _)| serde_json::to_string(key).unwrap_or_default());
+        let place = new.target.map(|(_, place)| place);
         let (since, until) = (rfc3339(at.wall), until_ns.map(rfc3339));
         self.connection
             .execute(
                 "INSERT INTO quarantine (subject, session, level, since, until, until_ns, boot_ns, boot_id, ordered_by, \
-                 reason) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+                 reason, target, place, confirm_by, confirm_ns, confirm_boot) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, \
+                 ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
                 params![
                     new.subject,
                     new.session.unwrap_or(0).cast_signed(),
@@ -145,6 +193,11 @@ impl Ledger {
                     deadline.as_ref().map(|deadline| deadline.boot_id.as_str()),
                     new.by,
                     new.reason,
+                    key,
+                    place.and_then(|place| i64::try_from(place).ok()),
+                    confirm_by,
+                    confirm.as_ref().map(|confirm| confirm.boot_ns.cast_signed()),
+                    confirm.as_ref().map(|confirm| confirm.boot_id.as_str()),
                 ],
             )
             .map_err(self.failed("record a quarantine"))?;
@@ -152,6 +205,10 @@ impl Ledger {
             id: self.connection.last_insert_rowid(),
             subject: new.subject.to_owned(),
             session: new.session,
+            target: new.target.map(|(key, _)| key.clone()),
+            confirm_by,
+            confirm,
+            place,
             level: new.level,
             since,
             until,
@@ -181,6 +238,21 @@ impl Ledger {
             (one.evidence, one.evidence_sha256) = (Some(file.to_owned()), Some(sha256.to_owned()));
         }
         Ok(())
+    }
+
+    /// Lets a quarantine go on that would have ended unless somebody confirmed it. Nothing if it is not there any
+    /// more.
+    pub(crate) fn confirm(&mut self, id: i64) -> Result<Option<Quarantine>, LedgerError> {
+        let Some(place) = self.quarantines.iter().position(|one| one.id == id) else { return Ok(None) };
+        self.connection
+            .execute(
+                "UPDATE quarantine SET confirm_by = NULL, confirm_ns = NULL, confirm_boot = NULL WHERE id = ?1",
+                params![id],
+            )
+            .map_err(self.failed("confirm a quarantine"))?;
+        let one = &mut self.quarantines[place];
+        (one.confirm, one.confirm_by) = (None, None);
+        Ok(Some(one.clone()))
     }
 
     /// Gives a quarantine another level. Returns it as it is then; nothing if it is not there any more.
@@ -222,6 +294,14 @@ fn quarantine(row: &Row<'_>) -> rusqlite::Result<Quarantine> {
     let level = Level::from_name(&level).ok_or_else(unknown)?;
     let (boot_ns, boot_id): (Option<i64>, Option<String>) = (row.get(7)?, row.get(8)?);
     let session = row.get::<_, i64>(2)?.cast_unsigned();
+    let target = row.get::<_, Option<String>>(16)?.map(|text| {
+        serde_json::from_str(&text)
+            .map_err(|error| rusqlite::Error::FromSqlConversionFailure(16, Type::Text, error.into()))
+    });
+    let (confirm_ns, confirm_boot): (Option<i64>, Option<String>) = (row.get(19)?, row.get(20)?);
+    let deadline = |boot_ns: Option<i64>, boot_id: Option<String>| {
+        boot_ns.zip(boot_id).map(|(boot_ns, boot_id)| Deadline { boot_ns: boot_ns.cast_unsigned(), boot_id })
+    };
     Ok(Quarantine {
         id: row.get(0)?,
         subject: row.get(1)?,
@@ -230,9 +310,11 @@ fn quarantine(row: &Row<'_>) -> rusqlite::Result<Quarantine> {
         since: row.get(4)?,
         until: row.get(5)?,
         until_ns: row.get(6)?,
-        deadline: boot_ns
-            .zip(boot_id)
-            .map(|(boot_ns, boot_id)| Deadline { boot_ns: boot_ns.cast_unsigned(), boot_id }),
+        deadline: deadline(boot_ns, boot_id),
+        target: target.transpose()?,
+        place: row.get::<_, Option<i64>>(17)?.and_then(|place| usize::try_from(place).ok()),
+        confirm_by: row.get(18)?,
+        confirm: deadline(confirm_ns, confirm_boot),
         by: row.get(9)?,
         reason: row.get(10)?,
         evidence: row.get(11)?,

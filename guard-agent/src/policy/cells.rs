@@ -7,7 +7,7 @@ use std::thread;
 
 use guard_common::action::Action;
 use guard_common::class::{self, OWN_ANONYMOUS, STDIO};
-use guard_common::tables::{MAX_OUTCOME_FEATURES, MAX_OUTCOMES, Outcome};
+use guard_common::tables::{ALL_ACTIONS, MAX_OUTCOME_FEATURES, MAX_OUTCOMES, Outcome};
 
 use super::classes::{ClassInfo, Classes, Sort, substitute};
 use super::features::Features;
@@ -54,6 +54,17 @@ impl SubjectCells {
             tables: vec![Arc::new(Table::deny()), Arc::new(Table::always(held))],
             unknown: Unclassified::nothing(),
             rows: 3,
+        }
+    }
+
+    /// Everything is allowed, with `classes` classes.
+    pub(super) fn free(classes: usize) -> Self {
+        Self {
+            cells: vec![0; classes],
+            outcomes: vec![Outcome::default()],
+            tables: vec![Arc::new(Table::always(ALL_ACTIONS))],
+            unknown: Unclassified::nothing(),
+            rows: 2,
         }
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use guard_common::action::{self, Action, Coverage};
 use guard_common::class::Class;
-use guard_common::label::CANARY_SUBJECT;
+use guard_common::label::{CANARY_SUBJECT, QUARANTINE_SUBJECT};
 use guard_common::path::{EdgeKey, Node, OWN_ROOT};
 use guard_common::tables::{
     DEVICE_PATHS, HAS_CONTAINERS, HAS_EXEC_SELECTORS, HAS_NAMES, HAS_OWN_ROOTS, Header, MAX_OUTCOME_FEATURES,
@@ -303,6 +303,8 @@ pub fn compile_seated(
     };
     let mut own_roots = Vec::new();
     add(CANARY_SUBJECT, (Mode::Enforce, None), SubjectCells::deny(classes.list().len()));
+    // Nothing that is not about a single action is denied to it either.
+    add(QUARANTINE_SUBJECT, (Mode::Monitor, None), SubjectCells::free(classes.list().len()));
     for (subject, built) in bundle.subjects.iter().zip(cells.all(&rules.by_subject)) {
         match built {
             Ok(built) => {
@@ -394,6 +396,7 @@ pub fn compile_seated(
     let mut subjects: BTreeMap<u32, String> =
         bundle.subjects.iter().map(|subject| (ids.assign(&subject.name), subject.name.clone())).collect();
     subjects.insert(CANARY_SUBJECT, CANARY.to_owned());
+    subjects.insert(QUARANTINE_SUBJECT, QUARANTINE.to_owned());
     let names = Names { subjects, classes: classes.describe_by(&rules.atoms, own) };
     let answers = asked.answers();
     let explanations = Explanations::new(bundle, &seats, (rules, groups), classes, features, ids);

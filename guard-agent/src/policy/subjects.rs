@@ -17,6 +17,8 @@ use super::successors::{self, SuccessorDefinition};
 pub(super) const CANARY: &str = "guard-canary";
 /// The subject that stands for the agent's process where others act on it.
 pub(crate) const AGENT: &str = "guard-agent";
+/// The built-in subject of processes that are in quarantine and nobody's otherwise.
+pub(crate) const QUARANTINE: &str = "guard-quarantine";
 
 /// Whether denials are enforced or only reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
