@@ -34,7 +34,9 @@ impl Rescue {
     pub fn check(&self) -> Result<(), String> {
         for unit in &self.units {
             if !unit.contains('.') || unit.contains('/') || unit.len() > 126 {
-                return Err(format!("[rescue] units: {unit:?} is not the name of a unit, such as \"edr.service\""));
+                return Err(format!(
+                    "[rescue] units: {unit:?} is not the name of a unit, such as \"edr.service\""
+                ));
             }
         }
         for path in &self.programs {
@@ -52,7 +54,8 @@ impl Rescue {
 
     /// Whether a program goes on that root runs.
     pub fn names(&self, program: &Path) -> bool {
-        let is_sshd = program.file_name().and_then(|name| name.to_str()).is_some_and(|name| SSHD.contains(&name));
+        let is_sshd =
+            program.file_name().and_then(|name| name.to_str()).is_some_and(|name| SSHD.contains(&name));
         is_sshd || self.programs.iter().any(|path| path == program)
     }
 }
@@ -69,7 +72,10 @@ mod tests {
             assert!(rescue.names(Path::new(path)), "{path}");
         }
         assert!(!rescue.names(Path::new("/usr/bin/agent")));
-        assert!(rescue.units().any(|unit| unit == "edr.service") && rescue.units().any(|unit| unit == "ssh.service"));
+        assert!(
+            rescue.units().any(|unit| unit == "edr.service")
+                && rescue.units().any(|unit| unit == "ssh.service")
+        );
     }
 
     #[test]

@@ -635,7 +635,8 @@ mod tests {
         use crate::quarantine::{Level, denied_by};
         let (net, read) = (Action::NetSend.bit(), Action::FileRead.bit());
         let all = net | read;
-        let free = Decision { denied: read, would_deny: net, quiet: all, ..Decision::deny_all(0, Reason::Policy) };
+        let free =
+            Decision { denied: read, would_deny: net, quiet: all, ..Decision::deny_all(0, Reason::Policy) };
         assert_eq!(free.at_level(0, all), free, "no level changes nothing");
         let barred = free.at_level(Level::Network as u64, all);
         assert_eq!((barred.denied, barred.would_deny, denied_by(barred.quiet) & all), (all, 0, net));

@@ -203,7 +203,10 @@ mod tests {
         let level = |barred, now| level_of(barred, now, |index| all[index]);
         assert_eq!((level(0, 0), level(0b10, 0), level(0b1000, 0)), (0, 0, Level::Network as u64));
         assert_eq!((level(0b1001, 99), level(0b1001, 100)), (Level::Write as u64, Level::Network as u64));
-        assert_eq!((level(1 << 30 | 1, 49), level(1 << 30 | 1, 50)), (Level::Freeze as u64, Level::Write as u64));
+        assert_eq!(
+            (level(1 << 30 | 1, 49), level(1 << 30 | 1, 50)),
+            (Level::Freeze as u64, Level::Write as u64)
+        );
         assert_eq!(level(RESCUED, 0), 0);
     }
 

@@ -23,6 +23,7 @@ pub(super) const CODES: &[(&str, u16, &str)] = &[
     ("no-shadow", 409, "there is no shadow"),
     ("shadow-is-live", 409, "the shadow is what is live"),
     ("too-large-together", 409, "live bundle and shadow do not fit the tables together"),
+    ("too-many-quarantines", 409, "there are as many quarantines of what is no subject as there can be"),
     ("invalid-policy", 422, "the bundle is not valid; `message` holds its diagnostics"),
     ("unknown-subject", 422, "the live bundle has no such subject"),
     (
@@ -30,6 +31,8 @@ pub(super) const CODES: &[(&str, u16, &str)] = &[
         422,
         "there is no such level of quarantine, it is no lower one, or it is not said who is meant",
     ),
+    ("unknown-target", 422, "there is no such process, unit, cgroup, container, user or program"),
+    ("never-covered", 422, "no quarantine covers this, so that somebody can release it"),
     ("unknown-lease", 422, "the live bundle declares no such lease, or it would change nothing"),
     ("unknown-fact", 422, "the live bundle does not declare such a fact, of that type and source"),
     ("too-long", 422, "it would last longer than it may"),

@@ -5,9 +5,8 @@ use super::extract::{Body, Parameters};
 use super::policy::MAX_REASON;
 use super::route::{Answer, Routes};
 use super::server::{self, failure, internal, invalid};
-use super::types::{QuarantineAnswer, QuarantineRequest, Quarantines, ReleaseRequest};
+use super::types::{Confirmed, QuarantineAnswer, QuarantineRequest, Quarantines, ReleaseRequest};
 use crate::daemon::{ApartError, QuarantineError, Shared};
-use crate::policy::On;
 use crate::policy::verbs::Verb;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -20,6 +19,7 @@ pub(super) fn routes() -> Routes {
         .get("/v1/quarantines", Verb::View, list)
         .post_each("/v1/quarantines", Verb::Quarantine, quarantine)
         .post_each("/v1/quarantines/{id}/release", Verb::Release, release)
+        .post_each("/v1/quarantines/{id}/confirm", Verb::Quarantine, confirm)
 }
 
 #[derive(Deserialize)]
@@ -40,9 +40,14 @@ async fn blocking<T: Send + 'static>(
 fn refused(error: &QuarantineError) -> Response {
     let (status, code) = match error {
         QuarantineError::Access(error) => return access::refused(error),
-        QuarantineError::NoSubject(_)
-        | QuarantineError::Session(ApartError::NoSession(..))
-        | QuarantineError::NoLabel(_) => (StatusCode::UNPROCESSABLE_ENTITY, "unknown-subject"),
+        QuarantineError::NoSubject(_) | QuarantineError::Session(ApartError::NoSession(..)) => {
+            (StatusCode::UNPROCESSABLE_ENTITY, "unknown-subject")
+        }
+        QuarantineError::Unknown(_) => (StatusCode::UNPROCESSABLE_ENTITY, "unknown-target"),
+        QuarantineError::Refused(_) | QuarantineError::Frozen => {
+            (StatusCode::UNPROCESSABLE_ENTITY, "never-covered")
+        }
+        QuarantineError::TooMany => (StatusCode::CONFLICT, "too-many-quarantines"),
         QuarantineError::NoLevel(_) | QuarantineError::NotLower { .. } | QuarantineError::Target => {
             (StatusCode::UNPROCESSABLE_ENTITY, "unknown-level")
         }
@@ -81,7 +86,7 @@ async fn quarantine(
     }
     let quarantine = move || {
         let target = shared.quarantine_target(&request)?;
-        let by = asking.on(&On::Subject(target.subject.clone()))?;
+        let by = asking.on(&target.on())?;
         shared.quarantine(&target, &request, &by.person)
     };
     blocking(quarantine).await
@@ -97,8 +102,17 @@ async fn release(
         return Err(wrong);
     }
     let release = move || {
-        let by = asking.on(&On::Subject(shared.found_quarantine(id)?.subject))?;
+        let by = asking.on(&shared.found_quarantine(id)?.on())?;
         shared.release_quarantine(id, &request, &by.person)
     };
     blocking(release).await
+}
+
+async fn confirm(State(shared): State<Shared>, asking: Asking, Path(id): Path<i64>) -> Answer<Confirmed> {
+    let confirm = move || {
+        let by = asking.on(&shared.found_quarantine(id)?.on())?;
+        let quarantine = shared.confirm_quarantine(id, &by.person)?;
+        Ok(Confirmed { schema: Confirmed::SCHEMA.to_owned(), quarantine })
+    };
+    blocking(confirm).await
 }

@@ -5,7 +5,7 @@
 mod quarantine;
 
 pub use quarantine::{
-    CoveredProcess, Covers, QuarantineAnswer, QuarantineRequest, Quarantines, ReleaseRequest,
+    Confirmed, CoveredProcess, Covers, QuarantineAnswer, QuarantineRequest, Quarantines, ReleaseRequest,
 };
 
 use crate::analysis::can::Finding;

@@ -104,7 +104,7 @@ enum Command {
     /// Facts that policy asks for.
     #[command(subcommand)]
     Posture(Posture),
-    /// Deny a subject, or one of its sessions, the network, writing, executing or everything, at once and until
+    /// Deny a subject, a session, a unit, or whatever has something else in common, the network, writing, executing or everything, at once and until
     /// it is released.
     Quarantine(QuarantineArgs),
     /// Release a quarantine, or take it down to a lower level.
@@ -344,6 +344,13 @@ mod tests {
             "guardctl lease list --all",
             "guardctl quarantine ai-coder/12 --level network --reason INC-1 --for 2h --dry-run --json",
             "guardctl quarantine --pid 812 --level full --reason INC-1 --yes --no-evidence",
+            "guardctl quarantine --unit nginx --level full --reason INC-1 --dry-run",
+            "guardctl quarantine --cgroup /system.slice/x --level exec --reason INC-1",
+            "guardctl quarantine --container 3f2a9c001122 --level network --reason INC-1",
+            "guardctl quarantine --uid nobody --level full --reason INC-1 --revert 10m",
+            "guardctl quarantine --exe /usr/bin/nc --level network --reason INC-1",
+            "guardctl quarantine --host --level network --reason INC-1 --for 2h",
+            "guardctl quarantine confirm 3 --json",
             "guardctl quarantine list --all --json",
             "guardctl release 3 --to network --reason INC-1 --json",
             "guardctl lease renew 3 --for 5m",

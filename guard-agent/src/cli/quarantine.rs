@@ -4,23 +4,22 @@ use super::client::Client;
 use super::lease::{decode, encode, holder, seconds};
 use super::screen::{Screen, confirm};
 use super::{CliError, Exit};
-use crate::api::types::{Covers, QuarantineAnswer, QuarantineRequest, Quarantines, ReleaseRequest};
+use crate::api::types::{
+    Confirmed, Covers, QuarantineAnswer, QuarantineRequest, Quarantines, ReleaseRequest,
+};
 use crate::events::escape::line;
 use crate::events::time;
 use crate::ledger::Quarantine;
 use clap::{Args, Subcommand};
+use nix::unistd::User;
 
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub(super) struct QuarantineArgs {
     #[command(subcommand)]
     command: Option<QuarantineCommand>,
-    /// A subject, or SUBJECT/SESSION.
-    #[arg(value_name = "SUBJECT[/SESSION]", required_unless_present = "pid", conflicts_with = "pid")]
-    target: Option<String>,
-    /// Instead of a subject: the session that this process is in, or its subject if it is in none.
-    #[arg(long)]
-    pid: Option<i32>,
+    #[command(flatten)]
+    target: Whom,
     /// How much is denied: network, write, exec, full or freeze. Each denies all that the one before it does.
     #[arg(long, value_name = "LEVEL", required = true)]
     level: Option<String>,
@@ -30,6 +29,9 @@ pub(super) struct QuarantineArgs {
     /// For how long: a number and s, m, h or d. Without it, until it is released.
     #[arg(long = "for", value_name = "DURATION")]
     length: Option<String>,
+    /// With --uid and --host: end it after so long unless it is confirmed. Without it, after five minutes.
+    #[arg(long, value_name = "DURATION")]
+    revert: Option<String>,
     /// Only say what it would cover.
     #[arg(long)]
     dry_run: bool,
@@ -44,8 +46,47 @@ pub(super) struct QuarantineArgs {
     json: bool,
 }
 
+/// Who is meant: one of these.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct Whom {
+    /// A subject, or SUBJECT/SESSION.
+    #[arg(value_name = "SUBJECT[/SESSION]")]
+    subject: Option<String>,
+    /// The session that this process is in, or its subject if it is in none; without a label the process, with all that
+    /// it has made and makes.
+    #[arg(long)]
+    pid: Option<i32>,
+    /// Whatever this systemd unit starts.
+    #[arg(long)]
+    unit: Option<String>,
+    /// Whatever runs in this cgroup or below.
+    #[arg(long, value_name = "PATH")]
+    cgroup: Option<String>,
+    /// This container, by its id or by podman's name.
+    #[arg(long)]
+    container: Option<String>,
+    /// Whatever runs as this user, by name or number. Ends by itself unless it is confirmed.
+    #[arg(long, value_name = "USER")]
+    uid: Option<String>,
+    /// Whatever runs this program.
+    #[arg(long, value_name = "PATH")]
+    exe: Option<String>,
+    /// Everything on this host. Ends by itself unless it is confirmed.
+    #[arg(long)]
+    host: bool,
+}
+
 #[derive(Debug, Subcommand)]
 enum QuarantineCommand {
+    /// Let a quarantine of a user or of the host go on, which ends by itself otherwise
+    Confirm {
+        /// Its number.
+        id: i64,
+        /// Answer with one JSON value.
+        #[arg(long)]
+        json: bool,
+    },
     /// List the quarantines that are in force
     List {
         /// Also those that are over.
@@ -76,24 +117,36 @@ impl QuarantineArgs {
     /// Whether the answer is to be JSON.
     pub(super) fn json(&self) -> bool {
         match &self.command {
-            Some(QuarantineCommand::List { json, .. }) => *json,
+            Some(QuarantineCommand::List { json, .. } | QuarantineCommand::Confirm { json, .. }) => *json,
             None => self.json,
         }
     }
 
     /// Does it and says what came of it.
     pub(super) async fn run(self, client: &Client, screen: &Screen) -> Result<Exit, CliError> {
-        if let Some(QuarantineCommand::List { all, json }) = self.command {
-            return list(client, screen, all, json).await;
+        match self.command {
+            Some(QuarantineCommand::List { all, json }) => return list(client, screen, all, json).await,
+            Some(QuarantineCommand::Confirm { id, json }) => {
+                return confirmed(client, screen, id, json).await;
+            }
+            None => {}
         }
-        let (subject, session) = match &self.target {
+        let Whom { subject, pid, unit, cgroup, container, uid, exe, host } = self.target;
+        let (subject, session) = match &subject {
             Some(target) => holder(target.clone()).map(|(subject, session)| (Some(subject), session))?,
             None => (None, None),
         };
         let mut request = QuarantineRequest {
             subject,
             session,
-            pid: self.pid,
+            pid,
+            unit,
+            cgroup,
+            container,
+            uid: uid.as_deref().map(user).transpose()?,
+            exe: exe.map(absolute),
+            host,
+            revert_seconds: seconds(self.revert.as_deref())?,
             level: self.level.unwrap_or_default(),
             reason: self.reason.unwrap_or_default(),
             seconds: seconds(self.length.as_deref())?,
@@ -150,6 +203,35 @@ impl Release {
     }
 }
 
+/// The number of a user.
+fn user(name: &str) -> Result<u32, CliError> {
+    let known = || User::from_name(name).ok().flatten().map(|user| user.uid.as_raw());
+    let none = || CliError::invalid(format!("there is no user {name:?}"));
+    name.parse().ok().or_else(known).ok_or_else(none)
+}
+
+/// A path as the agent can find it, whose directory is another one.
+fn absolute(path: String) -> String {
+    std::path::absolute(&path).map_or(path, |path| path.to_string_lossy().into_owned())
+}
+
+async fn confirmed(client: &Client, screen: &Screen, id: i64, json: bool) -> Result<Exit, CliError> {
+    let answer = client.post(&format!("/v1/quarantines/{id}/confirm"), b"{}".to_vec()).await?;
+    if json {
+        screen.answer(String::from_utf8_lossy(&answer).trim_end())?;
+    } else {
+        let answer: Confirmed = decode(&answer)?;
+        let until = answer.quarantine.until.as_ref();
+        let until = until.map_or("it is released".to_owned(), |until| format!("{} UTC", time::people(until)));
+        screen.answer(&format!(
+            "quarantine {id} of {} goes on until {}",
+            line(&answer.quarantine.name()),
+            line(&until)
+        ))?;
+    }
+    Ok(Exit::Yes)
+}
+
 async fn list(client: &Client, screen: &Screen, all: bool, json: bool) -> Result<Exit, CliError> {
     let answer = client.get(if all { "/v1/quarantines?all=true" } else { "/v1/quarantines" }).await?;
     if json {
@@ -162,24 +244,43 @@ async fn list(client: &Client, screen: &Screen, all: bool, json: bool) -> Result
     Ok(Exit::Yes)
 }
 
+/// So many connections are shown.
+const SHOWN: usize = 10;
+
 /// What it would cover.
 fn covers(target: &str, covers: &Covers) -> String {
     let orphans = covers.processes.iter().filter(|process| process.orphan).count();
-    let sockets: usize = covers.processes.iter().map(|process| process.sockets).sum();
+    let connected = covers.connections.iter().filter(|one| one.remote.is_some()).count();
     let mut text = format!(
-        "covers    {}: {} processes ({orphans} whose starter has ended), {sockets} sockets\n\
-         bound to  the label: whatever starts as {} from now on is covered as well, through restarts and reboots",
+        "covers    {}: {} processes ({orphans} whose starter has ended), {connected} connections, {} other sockets",
         line(target),
         covers.processes.len(),
-        line(target),
+        covers.processes.iter().map(|process| process.sockets).sum::<usize>().saturating_sub(connected),
     );
-    if target.contains('/') {
-        text.push_str("; a new session is not");
+    for one in covers.connections.iter().filter(|one| one.remote.is_some()).take(SHOWN) {
+        let remote = one.remote.as_deref().unwrap_or_default();
+        text.push_str(&format!(
+            "\n          {} {} → {} {} (process {})",
+            line(&one.protocol),
+            line(&one.local),
+            line(remote),
+            line(&one.state),
+            one.pid
+        ));
     }
+    text.push_str(&format!(
+        "\nbound to  {}\nnot       {}",
+        line(&covers.bound_to),
+        line(&covers.not_covered)
+    ));
+    let listed = |those: &[(i32, String)]| {
+        those.iter().map(|(pid, name)| format!("{pid} ({})", line(name))).collect::<Vec<_>>().join(", ")
+    };
     if !covers.beyond.is_empty() {
-        let others: Vec<String> =
-            covers.beyond.iter().map(|(pid, subject)| format!("{pid} ({})", line(subject))).collect();
-        text.push_str(&format!("\nnot       what has become another subject: {}", others.join(", ")));
+        text.push_str(&format!("\nnot       what has become another subject: {}", listed(&covers.beyond)));
+    }
+    if !covers.spared.is_empty() {
+        text.push_str(&format!("\nkeeps     {}", listed(&covers.spared)));
     }
     text
 }
@@ -199,6 +300,22 @@ fn done(answer: &QuarantineAnswer) -> String {
         if let (Some(file), Some(sha256)) = (&quarantine.evidence, &quarantine.evidence_sha256) {
             text.push_str(&format!("\nevidence  {} (sha256 {sha256})", line(file)));
         }
+        if answer.ended_connections > 0 {
+            text.push_str(&format!("\nended     {} connections", answer.ended_connections));
+        }
+        if let Some(why) = &answer.not_ended {
+            text.push_str(&format!(
+                "\nnot ended other connections, over which nothing passes: {}",
+                line(why)
+            ));
+        }
+        if let Some(by) = &quarantine.confirm_by {
+            text.push_str(&format!(
+                "\nreverts   {} UTC, unless you say: guardctl quarantine confirm {}",
+                line(&time::people(by)),
+                quarantine.id
+            ));
+        }
         text.push_str(&format!("\nundo      guardctl release {} --reason TEXT", quarantine.id));
     }
     if !answer.unfinished.is_empty() {
@@ -210,11 +327,15 @@ fn done(answer: &QuarantineAnswer) -> String {
 
 /// `3  ai-coder/12  full  since 2026-05-04 04:02:01 UTC  by uid 0  "INC-1"`
 pub(super) fn describe(one: &Quarantine) -> String {
-    let session = one.session.map(|session| format!("/{session}")).unwrap_or_default();
     let until = one
         .until
         .as_ref()
         .map(|until| format!(" until {} UTC", line(&time::people(until))))
+        .unwrap_or_default();
+    let confirm = one
+        .confirm_by
+        .as_ref()
+        .map(|by| format!(" unless confirmed until {} UTC", line(&time::people(by))))
         .unwrap_or_default();
     let released = match (&one.released, &one.released_by) {
         (Some(at), by) => {
@@ -227,9 +348,9 @@ pub(super) fn describe(one: &Quarantine) -> String {
         _ => String::new(),
     };
     format!(
-        "{:>4}  {}{session}  {}  since {} UTC{until}  by {}  \"{}\"{released}",
+        "{:>4}  {}  {}  since {} UTC{until}{confirm}  by {}  \"{}\"{released}",
         one.id,
-        line(&one.subject),
+        line(&one.name()),
         one.level.name(),
         line(&time::people(&one.since)),
         line(&one.by),

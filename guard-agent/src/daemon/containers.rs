@@ -82,7 +82,8 @@ pub(super) fn is_named(name: &str, of: &str) -> bool {
 /// by; nothing if it is none, or not one alone.
 pub(super) fn meant(wanted: &str) -> Option<String> {
     let listed = read(Path::new(STORAGE)).unwrap_or_default();
-    if let Some(container) = listed.iter().find(|container| container.names.iter().any(|name| name == wanted)) {
+    if let Some(container) = listed.iter().find(|container| container.names.iter().any(|name| name == wanted))
+    {
         return Some(container.id.clone());
     }
     let is_beginning = wanted.len() >= SHORT_ID && wanted.bytes().all(|byte| byte.is_ascii_hexdigit());

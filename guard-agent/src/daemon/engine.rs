@@ -23,11 +23,12 @@ use crate::bundle::{Denied, Refusal, Shelf, ShelfError, Standing, Trust, TrustCo
 use crate::coverage;
 use crate::events::{BundleRecord, time};
 use crate::host::Host;
-use crate::kernel::{Kernel, KernelError, Uses};
+use crate::kernel::{Bars, Kernel, KernelError, Uses};
 use crate::ledger::{Ledger, LedgerError};
 use crate::policy::{
     self, Bundle, Compiled, Diagnostics, ExecSuccessor, Facts, Seat, SubjectIds, Unenforceable,
 };
+use crate::rescue::Rescue;
 use crate::store::Store;
 use crate::tables::Selector;
 use guard_common::action::{self, Coverage};
@@ -162,6 +163,10 @@ pub struct Engine {
     pub(super) ledger: Ledger,
     /// How often what was granted can still be used.
     pub(super) uses: Uses,
+    /// What quarantines deny that are bound to no subject.
+    pub(super) bars: Bars,
+    /// What none of them covers.
+    pub(super) rescue: Rescue,
     /// How often facts are said.
     pub(super) pace: Paces,
     /// What the agent's own threads have found out of the host.
@@ -193,6 +198,8 @@ impl Engine {
         let Stored { ids, ids_file, shelf, modes, sessions, disarms, ledger } = stored;
         let engine = Self {
             uses: kernel.uses()?,
+            bars: kernel.bars()?,
+            rescue: Rescue::default(),
             kernel,
             ids,
             ids_file,

@@ -2,6 +2,7 @@
 //!
 //! Bounded in number, size and time: whoever makes a lot of it to look at does not gain time by it.
 
+use super::connections::{self, Connection};
 use super::labelling::stat;
 use crate::bundle::{hexadecimal, replace};
 use crate::events::escape::line;
@@ -36,9 +37,11 @@ pub(super) struct Evidence {
     /// Some of it is missing, because there was too much of it.
     cut: bool,
     processes: Vec<Process>,
+    /// The sockets that they have open.
+    sockets: Vec<Connection>,
     /// SHA-256 of the programs, by path.
     programs: BTreeMap<String, String>,
-    /// The last denials of the subject.
+    /// The last denials of the subject, or of all where none is meant.
     denials: Vec<serde_json::Value>,
 }
 
@@ -59,12 +62,13 @@ struct Process {
 }
 
 /// Looks at processes, for no longer than the budget.
-pub(super) fn collect(pids: &[i32], subject: &str, store: &Store) -> Evidence {
+pub(super) fn collect(pids: &[i32], subject: Option<&str>, store: &Store) -> Evidence {
     let begun = Instant::now();
     let mut found = Evidence {
         schema: "guard.evidence/1",
         cut: pids.len() > MAX_PROCESSES,
         processes: Vec::new(),
+        sockets: Vec::new(),
         programs: BTreeMap::new(),
         denials: Vec::new(),
     };
@@ -77,7 +81,14 @@ pub(super) fn collect(pids: &[i32], subject: &str, store: &Store) -> Evidence {
             found.processes.push(process);
         }
     }
-    let filter = Filter { subject: Some(subject.to_owned()), limit: Some(MAX_DENIALS), ..Filter::default() };
+    if begun.elapsed() <= BUDGET {
+        let described: Vec<i32> = found.processes.iter().map(|process| process.pid).collect();
+        found.sockets = connections::of(&described);
+    } else {
+        found.cut = true;
+    }
+    let filter =
+        Filter { subject: subject.map(str::to_owned), limit: Some(MAX_DENIALS), ..Filter::default() };
     match store.query(&filter) {
         Ok((rows, _)) => {
             let rows = rows.into_iter().map(|row| serde_json::to_value(row.record));

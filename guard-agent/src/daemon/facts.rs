@@ -115,11 +115,13 @@ impl Known<'_> {
         Some(now.boot.saturating_add(nanoseconds(shortest) / 2))
     }
 
-    /// The next instant at which a lease or a fact ends, or has to be vouched for.
+    /// The next instant at which a lease, a fact or a quarantine ends, or a fact has to be vouched for.
     pub(super) fn next_end(&self, now: &Now) -> Option<Instant> {
         let leases = self.ledger.leases().iter().filter_map(|lease| lease.end(now.boot, &now.boot_id));
         let facts = self.ledger.facts().iter().filter_map(|fact| self.end(fact, now).ok().flatten());
-        leases.chain(facts).chain(self.next_vouching(now)).min()
+        let quarantines = self.ledger.quarantines().iter();
+        let quarantines = quarantines.filter_map(|one| one.end(now.wall, now.boot, &now.boot_id).flatten());
+        leases.chain(facts).chain(quarantines).chain(self.next_vouching(now)).min()
     }
 
     /// Until when what a source says would count if no other said anything.

@@ -5,9 +5,9 @@
 //! such as a large write, is over when every thread has stopped.
 
 use super::labelling::stat;
-use crate::kernel::{KernelError, LabelReader, pidfd, send_signal};
+use crate::kernel::{Carried, KernelError, LabelReader, pidfd, send_signal};
 use nix::sys::signal::Signal;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -28,22 +28,22 @@ pub(super) struct Stopped {
     pub(super) unfinished: Vec<i32>,
 }
 
-/// Stops every process whose label is `covered`, those as well that are made meanwhile. With `wait`, returns
+/// Stops every process that is `covered` by what it carries, those as well that are made meanwhile. With `wait`, returns
 /// when their calls are over, or it takes too long.
 ///
 /// # Errors
 /// If the processes cannot be listed.
 pub(super) fn stop(
     labels: &LabelReader,
-    covered: &dyn Fn(u32, u64) -> bool,
+    covered: &dyn Fn(&Carried) -> bool,
     wait: bool,
 ) -> Result<Stopped, KernelError> {
     let mut processes = BTreeMap::new();
     for _ in 0..MAX_PASSES {
-        let all = labels.all()?;
+        let all = labels.everybody()?;
         let new: Vec<i32> = all
             .into_iter()
-            .filter(|(pid, subject, session)| covered(*subject, *session) && !processes.contains_key(pid))
+            .filter(|(pid, carried)| covered(carried) && !processes.contains_key(pid))
             .map(|(pid, ..)| pid)
             .filter(|pid| !threads(*pid).iter().all(|state| *state == 'T'))
             .collect();
@@ -53,8 +53,8 @@ pub(super) fn stop(
         for pid in new {
             // The number may have come to mean another process.
             let Ok(process) = pidfd(pid) else { continue };
-            let is = labels.of(process.as_fd()).ok().flatten();
-            if is.is_some_and(|(subject, session)| covered(subject, session))
+            let is = labels.carried(process.as_fd()).ok().flatten();
+            if is.is_some_and(|carried| covered(&carried))
                 && send_signal(process.as_fd(), Signal::SIGSTOP).is_ok()
             {
                 processes.insert(pid, process);
@@ -76,14 +76,19 @@ pub(super) fn stop(
     Ok(Stopped { processes, unfinished })
 }
 
-/// Lets every process whose label is `covered` go on.
+/// Lets processes go on that were covered, unless something else keeps them stopped.
 ///
 /// # Errors
-/// If the processes cannot be listed.
-pub(super) fn resume(labels: &LabelReader, covered: &dyn Fn(u32, u64) -> bool) -> Result<(), KernelError> {
-    for (pid, subject, session) in labels.all()? {
-        if covered(subject, session)
-            && let Ok(process) = pidfd(pid)
+/// If what they carry cannot be read.
+pub(super) fn resume(
+    labels: &LabelReader,
+    pids: &[i32],
+    keeps: &dyn Fn(&Carried) -> bool,
+) -> Result<(), KernelError> {
+    let frozen: BTreeSet<i32> =
+        labels.everybody()?.into_iter().filter(|(_, carried)| keeps(carried)).map(|(pid, _)| pid).collect();
+    for pid in pids.iter().filter(|pid| !frozen.contains(pid)) {
+        if let Ok(process) = pidfd(*pid)
             && let Err(error) = send_signal(process.as_fd(), Signal::SIGCONT)
         {
             tracing::debug!("process {pid} does not go on: {error}");

@@ -1,28 +1,40 @@
-//! Quarantine: a subject, or one of its sessions, is denied what a level says, before every policy, at once, and
-//! until somebody releases it.
+//! Quarantine: a subject, one of its sessions, or whatever has something else in common is denied what a level says,
+//! before every policy, at once, and until somebody releases it.
 //!
-//! Written down first, then told to the kernel, where it is part of the masks of each row that it covers; then
-//! whoever waits inside a call is woken, so that the call is decided again.
+//! Written down first, then told to the kernel, where it is part of the masks of each row that it covers, or a bit in
+//! the labels of those whom it covers (`bars.rs`); then connections are ended, and whoever waits inside a call is
+//! woken, so that the call is decided again.
 
 use super::access::AccessError;
 use super::apart::ApartError;
+use super::connections;
+use super::containers;
 use super::engine::Engine;
 use super::evidence;
 use super::interrupt;
 use super::leases::{LeaseError, Person, at};
 use super::modes::Now;
+use super::reach::{self, Process};
 use super::serve::Shared;
+use super::spared::spared;
 use super::windows;
 use crate::api::types::{CoveredProcess, Covers, QuarantineAnswer, QuarantineRequest, ReleaseRequest};
-use crate::kernel::KernelError;
-use crate::ledger::{LedgerError, NewQuarantine, Quarantine};
-use guard_common::quarantine::Level;
-use std::collections::BTreeSet;
+use crate::kernel::{Carried, KernelError};
+use crate::ledger::{Key, LedgerError, NewQuarantine, Quarantine};
+use crate::policy::On;
+use guard_common::label::{LabelRequest, QUARANTINE_SUBJECT, UNIT_NAME_MAX};
+use guard_common::quarantine::{BARS, Level, RESCUED};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// So many are listed.
 const LISTED: u32 = 1000;
+/// After so long a quarantine of a user or of the host ends unless somebody confirms it.
+const REVERT: Duration = Duration::from_secs(5 * 60);
+/// Units without which nobody could release anything, and the one that holds nearly everything.
+const NEVER_UNITS: [&str; 4] = ["guard-agent.service", "init.scope", "-.slice", "system.slice"];
 
 /// Why nothing is in quarantine, or released.
 #[derive(Debug, thiserror::Error)]
@@ -33,12 +45,26 @@ pub enum QuarantineError {
     /// There is no such session, or it cannot be told from its subject.
     #[error("{0}")]
     Session(#[from] ApartError),
-    /// The process is not subject to policy.
-    #[error("process {0} carries no label: only subjects and their sessions can be put in quarantine")]
-    NoLabel(i32),
     /// It is not said who is meant.
-    #[error("name a subject, one of its sessions, or a process")]
+    #[error(
+        "name one: a subject, one of its sessions, a process, unit, cgroup, container, user, program, or the host"
+    )]
     Target,
+    /// There is nothing like that.
+    #[error("{0}")]
+    Unknown(String),
+    /// It must not be covered.
+    #[error("{0}")]
+    Refused(String),
+    /// All bits are taken.
+    #[error("there are {BARS} quarantines of what is no subject, which is the limit: release one")]
+    TooMany,
+    /// It would go on when it has ended by itself.
+    #[error(
+        "what is stopped is not continued by the kernel when nobody confirms it: order level full, and freeze what has \
+         to be stopped by its unit, cgroup or process"
+    )]
+    Frozen,
     /// There is no such level.
     #[error("there is no level {0}: network, write, exec, full, freeze")]
     NoLevel(String),
@@ -69,29 +95,74 @@ pub enum QuarantineError {
 
 /// Whom a quarantine is to cover.
 #[derive(Clone, Debug)]
-pub struct Target {
-    /// The subject.
-    pub subject: String,
-    session: Option<u64>,
+pub enum Target {
+    /// A subject, or one of its sessions.
+    Subject {
+        /// The subject.
+        subject: String,
+        /// The session.
+        session: Option<u64>,
+    },
+    /// Whatever has this.
+    Key(Key),
 }
 
 impl Target {
+    fn of(quarantine: &Quarantine) -> Self {
+        match &quarantine.target {
+            Some(key) => Self::Key(key.clone()),
+            None => Self::Subject { subject: quarantine.subject.clone(), session: quarantine.session },
+        }
+    }
+
     fn name(&self) -> String {
-        match self.session {
-            Some(session) => format!("{}/{session}", self.subject),
-            None => self.subject.clone(),
+        match self {
+            Self::Subject { subject, session: Some(session) } => format!("{subject}/{session}"),
+            Self::Subject { subject, session: None } => subject.clone(),
+            Self::Key(key) => key.to_string(),
+        }
+    }
+
+    /// What permission to do something to it is asked on.
+    pub fn on(&self) -> On {
+        match self {
+            Self::Subject { subject, .. } => On::Subject(subject.clone()),
+            Self::Key(Key::Host) => On::Machine,
+            Self::Key(key) => On::Processes(match key {
+                Key::Process { pid, .. } => format!("pid:{pid}"),
+                Key::Cgroup(path) => format!("cgroup:{path}"),
+                Key::Unit(name) => format!("unit:{name}"),
+                Key::Container(id) => format!("container:{id}"),
+                Key::User(uid) => format!("uid:{uid}"),
+                Key::Program(path) => format!("exe:{}", path.display()),
+                Key::Host => "host".to_owned(),
+            }),
         }
     }
 }
 
+impl Quarantine {
+    /// What permission to do something about it is asked on.
+    pub fn on(&self) -> On {
+        Target::of(self).on()
+    }
+}
+
+/// Whom it would cover now, as the process table has it.
+struct Reach {
+    all: BTreeMap<i32, Process>,
+    covered: BTreeSet<i32>,
+    spared: BTreeSet<i32>,
+}
+
 impl Engine {
-    fn is_known(&self, target: &Target) -> Result<(), QuarantineError> {
+    fn is_known(&self, subject: &str, session: Option<u64>) -> Result<(), QuarantineError> {
         let subjects = self.live.iter().flat_map(|live| live.bundle.subjects());
-        if !subjects.into_iter().any(|known| known.name == target.subject) {
-            return Err(QuarantineError::NoSubject(target.subject.clone()));
+        if !subjects.into_iter().any(|known| known.name == subject) {
+            return Err(QuarantineError::NoSubject(subject.to_owned()));
         }
-        match target.session {
-            Some(id) => Ok(self.is_session(&target.subject, id)?),
+        match session {
+            Some(id) => Ok(self.is_session(subject, id)?),
             None => Ok(()),
         }
     }
@@ -99,6 +170,10 @@ impl Engine {
     /// Tells the kernel what counts of everybody whom a quarantine covers or covered.
     fn tell_covered(&mut self, quarantine: &Quarantine) -> Result<(), KernelError> {
         let now = Now::read();
+        if quarantine.target.is_some() {
+            self.tell_bars(&[])?;
+            return self.await_ends(&now);
+        }
         let Some(live) = &self.live else { return Ok(()) };
         let windows = windows::from_now_on(&live.bundle, &now);
         let mut rows = self.rows(&live.compiled);
@@ -109,26 +184,50 @@ impl Engine {
         self.tell_rows(rows, &windows, &now)
     }
 
-    fn confine(&mut self, target: &Target, order: &Order<'_>) -> Result<Quarantine, QuarantineError> {
-        self.is_known(target)?;
-        if let Some(id) = target.session {
-            self.tell_apart(&target.subject, id)?;
+    fn confine(
+        &mut self,
+        target: &Target,
+        order: &Order<'_>,
+        spare: &[(i32, LabelRequest)],
+    ) -> Result<Quarantine, QuarantineError> {
+        let (mut subject, mut of_session, mut bound) = ("", None, None);
+        match target {
+            Target::Subject { subject: name, session } => {
+                self.is_known(name, *session)?;
+                if let Some(id) = session {
+                    self.tell_apart(name, *id)?;
+                }
+                (subject, of_session) = (name, *session);
+            }
+            Target::Key(key) => bound = Some((key, self.free_place().ok_or(QuarantineError::TooMany)?)),
         }
         let now = Now::read();
         let new = NewQuarantine {
-            subject: &target.subject,
-            session: target.session,
+            subject,
+            session: of_session,
+            target: bound,
+            confirm: bound.filter(|(key, _)| key.is_wide()).map(|_| order.revert),
             level: order.level,
             lasts: order.lasts,
             by: order.by,
             reason: order.reason,
         };
         let quarantine = self.ledger.confine(&new, at(&now))?;
-        if let Err(error) = self.tell_covered(&quarantine) {
+        let told = match bound {
+            Some(_) => self.tell_bars(spare).and_then(|()| self.await_ends(&now)),
+            None => self.tell_covered(&quarantine),
+        };
+        if let Err(error) = told {
             // What cannot be enforced must not look as if it were.
             let by = "the agent, which could not make it so";
             if let Err(error) = self.ledger.release(quarantine.id, by, &error.to_string(), at(&now)) {
                 tracing::error!("quarantine {} is recorded and not in force: {error}", quarantine.id);
+            }
+            if let Err(error) = self.tell_covered(&quarantine) {
+                tracing::error!(
+                    "quarantine {} may cover some although it was refused: {error}",
+                    quarantine.id
+                );
             }
             return Err(error.into());
         }
@@ -173,13 +272,15 @@ impl Engine {
 /// What a quarantine is to be.
 struct Order<'a> {
     level: Level,
+    /// After how long it ends if it has to be confirmed and is not.
+    revert: Duration,
     lasts: Option<Duration>,
     by: &'a str,
     reason: &'a str,
 }
 
 impl Shared {
-    /// Puts a subject, or a session, in quarantine, or says whom that would cover.
+    /// Puts somebody in quarantine, or says whom that would cover.
     ///
     /// # Errors
     /// If there is nobody of that name, the caller may not, or it cannot be recorded or made so; nothing has
@@ -193,32 +294,56 @@ impl Shared {
         let begun = Instant::now();
         let level = level(&request.level)?;
         self.is_no_descendant(person.pid).map_err(QuarantineError::Caller)?;
-        let covers = self.covers(target)?;
+        let reach = self.reach(target, Some(person.pid))?;
+        if let Target::Key(key) = target {
+            if key.is_wide() && level == Level::Freeze {
+                return Err(QuarantineError::Frozen);
+            }
+            if matches!(key, Key::Process { pid, .. } if reach.spared.contains(pid)) {
+                let why =
+                    format!("{key} is above your own, or one by which people log in: it is never covered");
+                return Err(QuarantineError::Refused(why));
+            }
+        }
         let mut answer = QuarantineAnswer {
             schema: QuarantineAnswer::SCHEMA.to_owned(),
             target: target.name(),
             quarantine: None,
-            covers,
+            covers: self.covers(target, &reach)?,
             in_force_us: None,
+            ended_connections: 0,
+            not_ended: None,
             unfinished: Vec::new(),
         };
         if request.dry_run {
-            self.engine().is_known(target)?;
+            if let Target::Subject { subject, session } = target {
+                self.engine().is_known(subject, *session)?;
+            }
             return Ok(answer);
         }
         let found = request.evidence.then(|| {
-            let pids: Vec<i32> = answer.covers.processes.iter().map(|process| process.pid).collect();
-            evidence::collect(&pids, &target.subject, self.store())
+            let pids: Vec<i32> = reach.covered.iter().copied().collect();
+            let subject = match target {
+                Target::Subject { subject, .. } => Some(subject.as_str()),
+                Target::Key(_) => None,
+            };
+            evidence::collect(&pids, subject, self.store())
         });
         let order = Order {
             level,
+            revert: request.revert_seconds.map_or(REVERT, Duration::from_secs),
             lasts: request.seconds.map(Duration::from_secs),
             by: &person.text,
             reason: &request.reason,
         };
+        let spare: Vec<(i32, LabelRequest)> = reach
+            .spared
+            .iter()
+            .filter_map(|pid| Some((*pid, LabelRequest::cover(reach.all.get(pid)?.start_ticks, RESCUED))))
+            .collect();
         let mut quarantine = {
             let mut engine = self.engine();
-            let quarantine = engine.confine(target, &order)?;
+            let quarantine = engine.confine(target, &order, &spare)?;
             self.ledger_changed(&engine);
             quarantine
         };
@@ -230,11 +355,13 @@ impl Shared {
             reason = request.reason,
             "a quarantine is in force"
         );
-        let covered = self.covered(target)?;
+        let covered = self.covered(&quarantine)?;
         let wait = level == Level::Write || level >= Level::Full;
         let stopped = interrupt::stop(self.label_reader(), &covered, wait)?;
         answer.in_force_us = Some(u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX));
         answer.unfinished.clone_from(&stopped.unfinished);
+        // The processes are stopped: nobody opens a new one meanwhile.
+        (answer.ended_connections, answer.not_ended) = connections::end(&self.pids(&covered)?);
         if level != Level::Freeze {
             stopped.go_on();
         }
@@ -266,13 +393,14 @@ impl Shared {
     ) -> Result<QuarantineAnswer, QuarantineError> {
         self.is_no_descendant(person.pid).map_err(QuarantineError::Caller)?;
         let to = request.to.as_deref().map(level).transpose()?;
+        let covered = self.pids(&self.covered(&self.found_quarantine(id)?)?)?;
         let (quarantine, before) = {
             let mut engine = self.engine();
             let result = engine.loosen(id, to, &person.text, &request.reason)?;
             self.ledger_changed(&engine);
             result
         };
-        let target = Target { subject: quarantine.subject.clone(), session: quarantine.session };
+        let target = Target::of(&quarantine);
         tracing::warn!(
             quarantine.id,
             target = target.name(),
@@ -281,17 +409,81 @@ impl Shared {
             reason = request.reason,
             "a quarantine was loosened"
         );
-        if before == Level::Freeze && !self.is_frozen(&target) {
-            interrupt::resume(self.label_reader(), &self.covered(&target)?)?;
+        if before == Level::Freeze {
+            interrupt::resume(self.label_reader(), &covered, &self.frozen())?;
         }
+        let reach = self.reach(&target, Some(person.pid))?;
         Ok(QuarantineAnswer {
             schema: QuarantineAnswer::SCHEMA.to_owned(),
             target: target.name(),
-            covers: self.covers(&target)?,
+            covers: self.covers(&target, &reach)?,
             quarantine: Some(quarantine),
             in_force_us: None,
+            ended_connections: 0,
+            not_ended: None,
             unfinished: Vec::new(),
         })
+    }
+
+    /// Lets a quarantine go on that would end unless it is confirmed.
+    ///
+    /// # Errors
+    /// If none of that number is in force, or it cannot be recorded or made so.
+    pub fn confirm_quarantine(&self, id: i64, person: &Person) -> Result<Quarantine, QuarantineError> {
+        self.is_no_descendant(person.pid).map_err(QuarantineError::Caller)?;
+        let mut engine = self.engine();
+        engine.quarantine_in_force(id, &Now::read())?;
+        let quarantine = engine.ledger.confirm(id)?.ok_or(QuarantineError::Nothing(id))?;
+        engine.tell_covered(&quarantine)?;
+        self.ledger_changed(&engine);
+        tracing::warn!(
+            quarantine.id,
+            target = quarantine.name(),
+            by = person.text,
+            "a quarantine was confirmed"
+        );
+        Ok(quarantine)
+    }
+
+    /// Records which quarantines are over, and continues what they had stopped.
+    pub(super) fn end_quarantines(&self) {
+        let mut engine = self.engine();
+        let now = Now::read();
+        let over = engine.end_over(&now);
+        if over.is_empty() {
+            return;
+        }
+        drop(engine);
+        // Still by their labels, which the next step takes away.
+        let mut stopped = Vec::new();
+        for one in over.iter().filter(|one| one.level == Level::Freeze) {
+            match self.covered(one).and_then(|covered| self.pids(&covered)) {
+                Ok(pids) => stopped.extend(pids),
+                Err(error) => {
+                    tracing::error!("what quarantine {} had stopped stays stopped: {error}", one.id)
+                }
+            }
+        }
+        let mut engine = self.engine();
+        if let Err(error) = engine.tell_bars(&[]).and_then(|()| engine.await_ends(&now)) {
+            tracing::error!("labels of quarantines that are over stay: {error}");
+        }
+        self.ledger_changed(&engine);
+        drop(engine);
+        if let Err(error) = interrupt::resume(self.label_reader(), &stopped, &self.frozen()) {
+            tracing::error!("what quarantines had stopped stays stopped: {error}");
+        }
+    }
+
+    /// Tells the kernel again what quarantines are bound to: a file may have been replaced.
+    pub(super) fn look_at_quarantines(&self) {
+        self.end_quarantines();
+        let mut engine = self.engine();
+        if engine.ledger.quarantines().iter().any(|one| one.target.is_some())
+            && let Err(error) = engine.tell_bars(&[])
+        {
+            tracing::error!("what quarantines cover may be out of date: {error}");
+        }
     }
 
     /// A quarantine that is in force.
@@ -315,82 +507,243 @@ impl Shared {
         }
     }
 
-    /// Whether another quarantine keeps its processes stopped.
-    fn is_frozen(&self, target: &Target) -> bool {
-        let engine = self.engine();
-        engine
-            .quarantines_in_force(&Now::read())
-            .iter()
-            .any(|one| one.level == Level::Freeze && one.covers(&target.subject, target.session.unwrap_or(0)))
+    /// Whether a quarantine keeps whoever carries this stopped.
+    fn frozen(&self) -> impl Fn(&Carried) -> bool + use<> {
+        let all = self.engine().quarantines_in_force(&Now::read());
+        let frozen = all.iter().filter(|one| one.level == Level::Freeze);
+        let covered: Vec<_> = frozen.filter_map(|one| self.covered(one).ok()).collect();
+        move |carried| covered.iter().any(|covers| covers(carried))
     }
 
     /// Who is meant.
     ///
     /// # Errors
-    /// If nobody is.
+    /// If nobody is, or it is one whom a quarantine never covers.
     pub fn quarantine_target(&self, request: &QuarantineRequest) -> Result<Target, QuarantineError> {
-        match (&request.subject, request.session, request.pid) {
-            (Some(subject), session, None) => Ok(Target { subject: subject.clone(), session }),
-            (None, None, Some(pid)) => {
-                let label = self.label(pid).ok().flatten().ok_or(QuarantineError::NoLabel(pid))?;
-                let subject = self.subject_name(label.0).ok_or(QuarantineError::NoLabel(pid))?;
-                let session = Some(label.1).filter(|session| *session != 0);
-                let engine = self.engine();
-                // A successor is in a session that was opened as another subject.
-                let own =
-                    session.and_then(|id| engine.sessions.get(id)).is_some_and(|one| one.subject == subject);
-                Ok(Target { subject, session: session.filter(|_| own) })
+        let QuarantineRequest { subject, session, pid, unit, cgroup, container, uid, exe, host, .. } =
+            request;
+        let said = [
+            subject.is_some(),
+            pid.is_some(),
+            unit.is_some(),
+            cgroup.is_some(),
+            container.is_some(),
+            uid.is_some(),
+            exe.is_some(),
+            *host,
+        ];
+        if said.iter().filter(|said| **said).count() != 1 || session.is_some() && subject.is_none() {
+            return Err(QuarantineError::Target);
+        }
+        if let Some(subject) = subject {
+            return Ok(Target::Subject { subject: subject.clone(), session: *session });
+        }
+        if let Some(pid) = pid {
+            return self.process(*pid);
+        }
+        Ok(Target::Key(if let Some(name) = unit {
+            unit_key(name)?
+        } else if let Some(path) = cgroup {
+            cgroup_key(path)?
+        } else if let Some(wanted) = container {
+            let none =
+                || QuarantineError::Unknown(format!("there is no container {wanted}, or more than one"));
+            Key::Container(containers::meant(wanted).ok_or_else(none)?)
+        } else if let Some(uid) = uid {
+            user_key(*uid)?
+        } else if let Some(path) = exe {
+            program_key(Path::new(path))?
+        } else {
+            Key::Host
+        }))
+    }
+
+    /// The session or the subject that a process is in; without a label the process.
+    fn process(&self, pid: i32) -> Result<Target, QuarantineError> {
+        let label = self.label(pid).ok().flatten();
+        if let Some((number, session)) = label.filter(|(number, _)| *number != QUARANTINE_SUBJECT) {
+            let unknown =
+                || QuarantineError::Unknown(format!("process {pid} is of a subject that no longer is"));
+            let subject = self.subject_name(number).ok_or_else(unknown)?;
+            let session = Some(session).filter(|session| *session != 0);
+            let engine = self.engine();
+            // A successor is in a session that was opened as another subject.
+            let own =
+                session.and_then(|id| engine.sessions.get(id)).is_some_and(|one| one.subject == subject);
+            return Ok(Target::Subject { subject, session: session.filter(|_| own) });
+        }
+        let all = reach::everybody();
+        let one = all.get(&pid).ok_or_else(|| {
+            QuarantineError::Unknown(format!(
+                "there is no process {pid}, or it is the first, the agent or the kernel's"
+            ))
+        })?;
+        let boot_id = Now::read().boot_id;
+        Ok(Target::Key(Key::Process { pid, start_ticks: one.start_ticks, boot_id }))
+    }
+
+    /// Whether what a process carries says that a quarantine covers it.
+    fn covered(&self, quarantine: &Quarantine) -> Result<impl Fn(&Carried) -> bool + use<>, QuarantineError> {
+        let session = quarantine.session;
+        let by_bit = quarantine.place.map(|place| 1u32 << (place % BARS));
+        let number = match by_bit {
+            Some(_) => 0,
+            None => {
+                let known = self.engine().ids.get(&quarantine.subject);
+                known.ok_or_else(|| QuarantineError::NoSubject(quarantine.subject.clone()))?
             }
-            _ => Err(QuarantineError::Target),
+        };
+        Ok(move |carried: &Carried| match by_bit {
+            Some(bit) => carried.barred & RESCUED == 0 && carried.barred & bit != 0,
+            None => carried.subject == number && session.is_none_or(|session| session == carried.session),
+        })
+    }
+
+    /// The processes that are covered by what they carry.
+    fn pids(&self, covered: &dyn Fn(&Carried) -> bool) -> Result<Vec<i32>, QuarantineError> {
+        let all = self.label_reader().everybody()?;
+        Ok(all.into_iter().filter(|(_, carried)| covered(carried)).map(|(pid, _)| pid).collect())
+    }
+
+    /// Whom a quarantine would cover now that process `caller` orders.
+    fn reach(&self, target: &Target, caller: Option<i32>) -> Result<Reach, QuarantineError> {
+        match target {
+            Target::Subject { subject, session } => {
+                let number = self.engine().ids.get(subject);
+                let number = number.ok_or_else(|| QuarantineError::NoSubject(subject.clone()))?;
+                let is =
+                    |of: u32, in_session: u64| of == number && session.is_none_or(|one| one == in_session);
+                let all = self.label_reader().all()?.into_iter();
+                let covered = all.filter(|(_, of, in_session)| is(*of, *in_session)).map(|(pid, ..)| pid);
+                Ok(Reach { all: BTreeMap::new(), covered: covered.collect(), spared: BTreeSet::new() })
+            }
+            Target::Key(key) => {
+                let all = reach::everybody();
+                let rescue = self.engine().rescue.clone();
+                let spared = spared(key, &all, caller, &rescue);
+                let mut covered = reach::of(key, &all);
+                covered.retain(|pid| !spared.contains(pid));
+                Ok(Reach { all, covered, spared })
+            }
         }
     }
 
-    /// Whether a label is one that a quarantine covers.
-    fn covered(&self, target: &Target) -> Result<impl Fn(u32, u64) -> bool + use<>, QuarantineError> {
-        let id = self.engine().ids.get(&target.subject);
-        let id = id.ok_or_else(|| QuarantineError::NoSubject(target.subject.clone()))?;
-        let session = target.session;
-        Ok(move |subject, of| subject == id && session.is_none_or(|session| session == of))
-    }
-
-    /// The processes that a quarantine covers now.
-    fn covers(&self, target: &Target) -> Result<Covers, QuarantineError> {
-        let is = self.covered(target)?;
-        let all = self.label_reader().all()?;
-        let pids: BTreeSet<i32> =
-            all.iter().filter(|(_, subject, session)| is(*subject, *session)).map(|(pid, ..)| *pid).collect();
-        let process = |pid: &i32| {
-            let parent = interrupt::parent(*pid);
-            CoveredProcess {
-                pid: *pid,
-                comm: fs::read_to_string(format!("/proc/{pid}/comm"))
-                    .unwrap_or_default()
-                    .trim_end()
-                    .to_owned(),
-                orphan: parent == Some(1),
-                sockets: sockets(*pid),
-            }
+    /// What is to be said of whom it covers.
+    fn covers(&self, target: &Target, reach: &Reach) -> Result<Covers, QuarantineError> {
+        let process = |pid: &i32| CoveredProcess {
+            pid: *pid,
+            comm: comm(*pid),
+            orphan: interrupt::parent(*pid) == Some(1),
+            sockets: connections::sockets(*pid).len(),
         };
-        let beyond = all
-            .iter()
-            .filter(|(_, subject, session)| target.session == Some(*session) && !is(*subject, *session));
         let name = |subject: u32| self.subject_name(subject).unwrap_or_else(|| subject.to_string());
+        let mut beyond = Vec::new();
+        let (bound_to, not_covered) = match target {
+            Target::Subject { session, .. } => {
+                if session.is_some() {
+                    let all = self.label_reader().all()?.into_iter();
+                    let others =
+                        all.filter(|(pid, _, of)| Some(*of) == *session && !reach.covered.contains(pid));
+                    beyond = others.map(|(pid, subject, _)| (pid, name(subject))).collect();
+                }
+                let bound = "the label: whatever gets it from now on is covered as well, through restarts and reboots";
+                let not = if session.is_some() { "a new session" } else { "what has become another subject" };
+                (bound.to_owned(), not.to_owned())
+            }
+            Target::Key(key) => key.bound_to(),
+        };
+        let pids: Vec<i32> = reach.covered.iter().copied().collect();
         Ok(Covers {
-            processes: pids.iter().map(process).collect(),
-            beyond: beyond.map(|(pid, subject, _)| (*pid, name(*subject))).collect(),
+            processes: reach.covered.iter().map(process).collect(),
+            beyond,
+            spared: reach.spared.iter().map(|pid| (*pid, comm(*pid))).collect(),
+            connections: connections::of(&pids),
+            bound_to,
+            not_covered,
         })
     }
+}
+
+fn comm(pid: i32) -> String {
+    fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim_end().to_owned()
+}
+
+/// A unit that may be covered. Without its kind it is a service, as for systemctl(1).
+fn unit_key(name: &str) -> Result<Key, QuarantineError> {
+    let name = if name.contains('.') { name.to_owned() } else { format!("{name}.service") };
+    if name.contains('/') || name.len() >= UNIT_NAME_MAX {
+        return Err(QuarantineError::Unknown(format!("{name:?} is not the name of a unit")));
+    }
+    if NEVER_UNITS.contains(&name.as_str()) {
+        let why = format!("{name} holds the first process, the agent, or everything: it is never covered");
+        return Err(QuarantineError::Refused(why));
+    }
+    Ok(Key::Unit(name))
+}
+
+/// A cgroup that may be covered.
+fn cgroup_key(path: &str) -> Result<Key, QuarantineError> {
+    let path = format!("/{}", path.strip_prefix("/sys/fs/cgroup").unwrap_or(path).trim_matches('/'));
+    let is_plain = !path.split('/').any(|part| part == "." || part == "..");
+    if !is_plain || path.len() >= UNIT_NAME_MAX || !Path::new("/sys/fs/cgroup").join(&path[1..]).is_dir() {
+        return Err(QuarantineError::Unknown(format!("there is no cgroup {path}, or its path is too long")));
+    }
+    if path == "/" {
+        return Err(QuarantineError::Refused("this is the whole host: name the host".to_owned()));
+    }
+    Ok(Key::Cgroup(path))
+}
+
+/// A user who may be covered.
+fn user_key(uid: u32) -> Result<Key, QuarantineError> {
+    if uid == 0 {
+        let why = "whatever the host needs runs as root: name the host, or a unit".to_owned();
+        return Err(QuarantineError::Refused(why));
+    }
+    Ok(Key::User(uid))
+}
+
+/// A program that may be covered.
+fn program_key(path: &Path) -> Result<Key, QuarantineError> {
+    let unknown =
+        |why: &dyn std::fmt::Display| QuarantineError::Unknown(format!("{}: {why}", path.display()));
+    let whole: PathBuf = path.canonicalize().map_err(|error| unknown(&error))?;
+    if !path.is_absolute() || !whole.is_file() {
+        return Err(unknown(&"it is not the absolute path of a program"));
+    }
+    let is = |other: &str| fs::canonicalize(other).is_ok_and(|other| other == whole);
+    if is("/proc/1/exe") || is("/proc/self/exe") {
+        let why = format!("{} is the first process, or the agent: it is never covered", whole.display());
+        return Err(QuarantineError::Refused(why));
+    }
+    Ok(Key::Program(whole))
 }
 
 fn level(name: &str) -> Result<Level, QuarantineError> {
     Level::from_name(name).ok_or_else(|| QuarantineError::NoLevel(name.to_owned()))
 }
 
-/// How many sockets a process has open.
-fn sockets(pid: i32) -> usize {
-    let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
-    let is_socket = |path: std::path::PathBuf| {
-        fs::read_link(path).is_ok_and(|target| target.to_string_lossy().starts_with("socket:"))
-    };
-    descriptors.filter(|entry| is_socket(entry.path())).count()
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_must_go_on_is_never_a_target() {
+        for unit in NEVER_UNITS {
+            assert!(matches!(unit_key(unit), Err(QuarantineError::Refused(_))), "{unit}");
+        }
+        assert_eq!(unit_key("web").unwrap(), Key::Unit("web.service".into()));
+        assert!(matches!(user_key(0), Err(QuarantineError::Refused(_))) && user_key(1).is_ok());
+        assert!(matches!(program_key(Path::new("/proc/self/exe")), Err(QuarantineError::Refused(_))));
+        assert!(matches!(program_key(Path::new("/nonexistent")), Err(QuarantineError::Unknown(_))));
+        assert!(unit_key("a/b.service").is_err() && cgroup_key("/../x").is_err());
+    }
+
+    #[test]
+    fn permission_is_asked_on_what_is_named() {
+        let on = |key| Target::Key(key).on();
+        assert_eq!(on(Key::Host), On::Machine);
+        assert_eq!(on(Key::Unit("web.service".into())), On::Processes("unit:web.service".into()));
+        assert_eq!(on(Key::User(7)), On::Processes("uid:7".into()));
+    }
 }

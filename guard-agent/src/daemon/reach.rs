@@ -76,7 +76,8 @@ pub(super) fn file(path: &Path) -> Option<File> {
 /// behind its last parenthesis.
 fn parse_stat(stat: &[u8]) -> Option<Process> {
     let end = stat.iter().rposition(|byte| *byte == b')')?;
-    let fields: Vec<&str> = std::str::from_utf8(stat.get(end + 1..)?).ok()?.split_ascii_whitespace().collect();
+    let fields: Vec<&str> =
+        std::str::from_utf8(stat.get(end + 1..)?).ok()?.split_ascii_whitespace().collect();
     let number = |at: usize| fields.get(at)?.parse::<i64>().ok();
     Some(Process {
         parent: i32::try_from(number(1)?).ok()?,
@@ -173,7 +174,9 @@ pub(super) fn bind(keys: &mut Keys, key: &Key, bits: u32) {
                 keys.bind_name(&name, bits);
             }
             let is = |at: &Path| {
-                at.file_name().and_then(|name| name.to_str()).is_some_and(|name| containers::is_named(name, id))
+                at.file_name()
+                    .and_then(|name| name.to_str())
+                    .is_some_and(|name| containers::is_named(name, id))
             };
             bind_cgroups(keys, &is, bits);
         }
@@ -232,7 +235,8 @@ mod tests {
 
     #[test]
     fn a_process_is_read_from_the_table() {
-        let one = parse_stat(b"7 (a) R 1 2) S 42 7 8 34816 -1 2097152 1 0 0 0 0 0 0 0 20 0 1 0 12345 0").unwrap();
+        let one =
+            parse_stat(b"7 (a) R 1 2) S 42 7 8 34816 -1 2097152 1 0 0 0 0 0 0 0 20 0 1 0 12345 0").unwrap();
         assert_eq!((one.parent, one.session, one.start_ticks), (42, 8, 12345));
         assert!(one.has_terminal && one.is_kernels);
         assert_eq!(parse_users("Name:\tx\nUid:\t1000\t0\t5\t0\n"), Some([1000, 0, 5]));

@@ -346,6 +346,7 @@ impl Shared {
 
     /// The same at once, by whoever may wait.
     pub(super) fn keep_posture_now(&self, anyway: bool) {
+        self.end_quarantines();
         let mut engine = self.engine();
         if !anyway && !engine.posture_is_due() {
             self.awaited.send_replace(engine.awaited());
@@ -364,6 +365,7 @@ impl Shared {
             if let Err(error) = shared.engine().look_for_sessions(&shared.labels) {
                 tracing::error!("cannot find out which sessions have ended: {error}");
             }
+            shared.look_at_quarantines();
         });
     }
 

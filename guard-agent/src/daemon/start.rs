@@ -277,7 +277,10 @@ fn prepare(config: &Config, names: names::Watch, found: Found) -> Result<Prepare
     if let Some(kept) = &start.kept {
         tracing::warn!("{}", kept.why);
     }
+    engine.rescue = config.rescue.clone();
     let applied = engine.begin(start)?;
+    // Before other programs are detached that these take the place of.
+    engine.resume_bars()?;
     let mut early = Vec::new();
     let mut events = engine.kernel.events()?;
     canary::prove(&mut engine.kernel, &mut events, applied.generation, &config.private_dir(), &mut early)?;

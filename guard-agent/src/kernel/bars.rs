@@ -55,7 +55,8 @@ impl Kernel {
                 by_name.insert(Wire(key), *bits, 0).map_err(KernelError::map("add to", BY_NAME))?;
             }
         }
-        for (key, _) in known_names.iter().filter(|(key, _)| !names.by_name.contains_key(&unit_name(&key.0))) {
+        for (key, _) in known_names.iter().filter(|(key, _)| !names.by_name.contains_key(&unit_name(&key.0)))
+        {
             by_name.remove(key).or_else(gone).map_err(KernelError::map("remove from", BY_NAME))?;
         }
         let mut by_key = self.table::<Wire<BarKey>>(BY_KEY)?;

@@ -166,7 +166,11 @@ impl LabelReader {
     /// As [`LabelReader::of`].
     pub fn carried(&self, process: BorrowedFd<'_>) -> Result<Option<Carried>, KernelError> {
         let label = self.storage(process)?.filter(|label| label.subject != NO_SUBJECT || label.barred != 0);
-        Ok(label.map(|label| Carried { subject: label.subject, session: label.session, barred: label.barred }))
+        Ok(label.map(|label| Carried {
+            subject: label.subject,
+            session: label.session,
+            barred: label.barred,
+        }))
     }
 
     /// Subject and session of the main thread of a process, by its descriptor; `None` if it carries no

@@ -3,8 +3,8 @@
 //! All `unsafe` code of the agent is in this module, each block with its argument.
 
 mod as_user;
-mod bars;
 mod barrier;
+mod bars;
 mod btf;
 mod clock;
 mod diagnostics;

@@ -6,18 +6,18 @@
 
 mod database;
 mod fact;
+mod key;
 mod lease;
 mod past;
-mod key;
 mod quarantine;
 mod request;
 
 pub use database::LedgerError;
 pub use fact::Fact;
 pub(crate) use fact::{NewFact, Which};
+pub use key::Key;
 pub use lease::Lease;
 pub(crate) use lease::{At, NewLease};
-pub use key::Key;
 pub(crate) use quarantine::NewQuarantine;
 pub use quarantine::Quarantine;
 pub use request::{Approval, Request, RequestState};

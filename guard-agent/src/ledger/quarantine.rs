@@ -171,9 +171,9 @@ impl Ledger {
             .lasts
             .map(|lasts| at.wall.saturating_add(i64::try_from(lasts.as_nanos()).unwrap_or(i64::MAX)));
         let confirm = new.confirm.map(|soon| Deadline::after(at.boot, at.boot_id, soon));
-        let confirm_by = new.confirm.map(|soon| {
-            rfc3339(at.wall.saturating_add(i64::try_from(soon.as_nanos()).unwrap_or(i64::MAX)))
-        });
+        let confirm_by = new
+            .confirm
+            .map(|soon| rfc3339(at.wall.saturating_add(i64::try_from(soon.as_nanos()).unwrap_or(i64::MAX))));
         let key = new.target.map(|(key, _)| serde_json::to_string(key).unwrap_or_default());
         let place = new.target.map(|(_, place)| place);
         let (since, until) = (rfc3339(at.wall), until_ns.map(rfc3339));
