@@ -15,8 +15,8 @@ use crate::{
     admin, adoption, attributes, caches, canary, checks, coverage, credentials, deputies, doors, escape,
     exactness, examples, exec, facts, failures, families, file, first_hour, flood, generations, hostile,
     identity, image, includes, interpreter, layout, leases, lifecycle, listening, machine, mode, mounts,
-    names, network, nspawn, own_tmpfs, packaged, path, podman, process, programs, quickstart, quiet,
-    reference, requirements, ring, roles, running, sctp, selector, self_protection, selftest, sending,
+    names, network, nspawn, own_tmpfs, packaged, path, podman, process, programs, quarantine, quickstart,
+    quiet, reference, requirements, ring, roles, running, sctp, selector, self_protection, selftest, sending,
     session, shadow, shared, starters, stdio, store, successor, systemd, unix, unused, users, uses, using,
     why, windows,
 };
@@ -159,6 +159,7 @@ const FAMILIES: &[Family] = &[
             roles::PART,
             facts::PART,
             using::PART,
+            quarantine::PART,
             uses::PART,
             examples::PART,
             windows::PART,

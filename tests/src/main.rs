@@ -61,6 +61,7 @@ mod podman;
 mod process;
 mod programs;
 mod puppet;
+mod quarantine;
 mod quickstart;
 mod quiet;
 mod reference;

@@ -65,12 +65,12 @@ fn log() -> PathBuf {
     path("using/log")
 }
 
-fn notes() -> PathBuf {
+pub(crate) fn notes() -> PathBuf {
     path("using/free/notes")
 }
 
 /// `agent` may use a tree, a port and a socket while a lease lives, and one directory always.
-fn bundle(version: u64) -> Bundle {
+pub(crate) fn bundle(version: u64) -> Bundle {
     let leased = |what: &str| format!("({what}) && context.leases.contains(\"change\")");
     let tree = leased(&within(&[file(), directory(), log()]));
     let ports = leased(&format!(
@@ -97,7 +97,7 @@ fn bundle(version: u64) -> Bundle {
         )
 }
 
-fn scene() -> Result<()> {
+pub(crate) fn scene() -> Result<()> {
     layout::empty_directory(&path("using"))?;
     layout::directory(&directory())?;
     layout::directory(&path("using/free"))?;
@@ -190,7 +190,12 @@ impl Holder {
         Ok(Self { shared, names: names.to_vec(), running })
     }
 
-    fn does(&mut self, what: &str) -> Result<Outcome> {
+    /// The process.
+    pub(crate) fn pid(&self) -> i32 {
+        self.running.pid().as_raw()
+    }
+
+    pub(crate) fn does(&mut self, what: &str) -> Result<Outcome> {
         let at = self.names.iter().position(|name| *name == what).context("nothing is called so")?;
         self.shared.answer.store(NONE, Ordering::SeqCst);
         self.shared.order.store(i32::try_from(at).context("too many")? + 1, Ordering::SeqCst);
@@ -544,7 +549,7 @@ fn quarantine(daemon: &Daemon, target: &str, level: &str) -> Result<Value> {
     serde_json::from_slice(&ordered.stdout).context("JSON")
 }
 
-fn release(daemon: &Daemon, answer: &Value, to: Option<&str>) -> Result<()> {
+pub(crate) fn release(daemon: &Daemon, answer: &Value, to: Option<&str>) -> Result<()> {
     let id = answer["quarantine"]["id"].to_string();
     let mut words = vec!["release", &id, "--reason", "INC-1"];
     if let Some(to) = to {
@@ -554,7 +559,7 @@ fn release(daemon: &Daemon, answer: &Value, to: Option<&str>) -> Result<()> {
 }
 
 /// Holds a lease and does things without end; each line says when one was admitted.
-struct Busy {
+pub(crate) struct Busy {
     running: Running,
     admitted: PathBuf,
 }
@@ -562,7 +567,7 @@ struct Busy {
 impl Busy {
     /// `action` is done over and over; the boot clock after each that was admitted is written to a mapping that
     /// both see.
-    fn begin(
+    pub(crate) fn begin(
         name: &str,
         who: Identity,
         action: impl Fn() -> io::Result<Box<dyn FnMut() -> io::Result<()>>>,
@@ -602,7 +607,7 @@ impl Busy {
     }
 
     /// The same, and waits until some were admitted.
-    fn start(
+    pub(crate) fn start(
         name: &str,
         who: Identity,
         action: impl Fn() -> io::Result<Box<dyn FnMut() -> io::Result<()>>>,
@@ -616,7 +621,13 @@ impl Busy {
         Ok(this)
     }
 
-    fn end(self) -> Result<(u64, u64)> {
+    /// The process.
+    pub(crate) fn pid(&self) -> i32 {
+        self.running.pid().as_raw()
+    }
+
+    /// Waits for the end; when the last one was admitted, and how many were.
+    pub(crate) fn end(self) -> Result<(u64, u64)> {
         let Self { running, admitted } = self;
         // It may be allowed nothing any more, an answer included.
         let _ = running.outcome();
@@ -625,14 +636,14 @@ impl Busy {
 }
 
 /// When the last one was admitted, and how many were.
-fn last(admitted: &Path) -> Result<(u64, u64)> {
+pub(crate) fn last(admitted: &Path) -> Result<(u64, u64)> {
     let bytes = fs::read(admitted).context("read")?;
     let word = |at: usize| u64::from_ne_bytes(bytes[at..at + 8].try_into().unwrap_or_default());
     Ok((word(0), word(8)))
 }
 
 /// CLOCK_BOOTTIME, in nanoseconds.
-fn boot() -> u64 {
+pub(crate) fn boot() -> u64 {
     let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME);
     now.map_or(0, |now| Duration::from(now).as_nanos() as u64)
 }
@@ -762,6 +773,8 @@ fn a_session_alone_is_put_in_quarantine(_: &Case<'_>) -> Result<()> {
 
 /// What `a_level_of_quarantine_denies_what_it_says` tries.
 const USES: [&str; 5] = ["net", "write", "create", "exec", "read"];
+/// The connection that it held was ended by the first quarantine.
+const NEW: &str = "connect";
 
 fn a_level_of_quarantine_denies_what_it_says(_: &Case<'_>) -> Result<()> {
     scene()?;
@@ -777,9 +790,11 @@ fn a_level_of_quarantine_denies_what_it_says(_: &Case<'_>) -> Result<()> {
             ("create", Box::new(|| File::create(path("using/free/new")).map(drop))),
             ("exec", Box::new(executes)),
             ("read", Box::new(move || read.read_at(&mut [0], 0).map(drop))),
+            (NEW, Box::new(|| TcpStream::connect(("127.0.0.1", TCP)).map(drop))),
         ])
     };
-    let mut holder = Holder::start(AGENT, &USES, open)?;
+    let names: Vec<&str> = USES.into_iter().chain([NEW]).collect();
+    let mut holder = Holder::start(AGENT, &names, open)?;
     for (level, denied) in [
         ("network", &["net"][..]),
         ("write", &["net", "write", "create"]),
@@ -808,7 +823,7 @@ fn a_level_of_quarantine_denies_what_it_says(_: &Case<'_>) -> Result<()> {
     release(&daemon, &answer, None)?;
     holder.is_refused("net").context("by the other one")?;
     release(&daemon, &other, None)?;
-    for what in ["net", "write", "exec"] {
+    for what in [NEW, "write", "exec"] {
         holder.works(what).context("released")?;
     }
     revoke(&daemon, lease)?;
