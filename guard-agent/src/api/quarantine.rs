@@ -5,7 +5,7 @@ use super::extract::{Body, Parameters};
 use super::policy::MAX_REASON;
 use super::route::{Answer, Routes};
 use super::server::{self, failure, internal, invalid};
-use super::types::{Confirmed, QuarantineAnswer, QuarantineRequest, Quarantines, ReleaseRequest};
+use super::types::{Confirmed, Inspection, QuarantineAnswer, QuarantineRequest, Quarantines, ReleaseRequest};
 use crate::daemon::{ApartError, QuarantineError, Shared};
 use crate::policy::verbs::Verb;
 use axum::extract::{Path, State};
@@ -20,6 +20,7 @@ pub(super) fn routes() -> Routes {
         .post_each("/v1/quarantines", Verb::Quarantine, quarantine)
         .post_each("/v1/quarantines/{id}/release", Verb::Release, release)
         .post_each("/v1/quarantines/{id}/confirm", Verb::Quarantine, confirm)
+        .post_each("/v1/quarantines/{id}/inspect", Verb::Inspect, inspect)
 }
 
 #[derive(Deserialize)]
@@ -115,4 +116,12 @@ async fn confirm(State(shared): State<Shared>, asking: Asking, Path(id): Path<i6
         Ok(Confirmed { schema: Confirmed::SCHEMA.to_owned(), quarantine })
     };
     blocking(confirm).await
+}
+
+async fn inspect(State(shared): State<Shared>, asking: Asking, Path(id): Path<i64>) -> Answer<Inspection> {
+    let inspect = move || {
+        let by = asking.on(&shared.found_quarantine(id)?.on())?;
+        shared.inspect_quarantine(id, &by.person)
+    };
+    blocking(inspect).await
 }

@@ -5,7 +5,8 @@
 mod quarantine;
 
 pub use quarantine::{
-    Confirmed, CoveredProcess, Covers, QuarantineAnswer, QuarantineRequest, Quarantines, ReleaseRequest,
+    Confirmed, CoveredProcess, Covers, Inspection, QuarantineAnswer, QuarantineRequest, Quarantines,
+    ReleaseRequest,
 };
 
 use crate::analysis::can::Finding;

@@ -16,6 +16,7 @@ mod exit;
 mod failure;
 mod history;
 mod init;
+mod inspect;
 mod keys;
 mod learn;
 mod lease;
@@ -109,6 +110,8 @@ enum Command {
     Quarantine(QuarantineArgs),
     /// Release a quarantine, or take it down to a lower level.
     Release(Release),
+    /// Run a program in the namespaces of what is in quarantine, which no quarantine covers.
+    Inspect(inspect::Inspect),
     /// End enforcement on this host: the agent detaches everything and ends. Nothing else does once the agent's
     /// programs are pinned, not even stopping or killing it.
     Disarm(disarm::Disarming),
@@ -231,7 +234,7 @@ impl Cli {
             Command::Posture(command) => command.json(),
             Command::Mode(args) => args.json,
             Command::Report(args) => args.json,
-            Command::Run(_) => false,
+            Command::Run(_) | Command::Inspect(_) => false,
             Command::Sessions(args) => args.json,
             Command::Selftest(args) => args.json,
         }
@@ -286,6 +289,7 @@ impl Cli {
             Command::Lease(command) => wait(command.run(&client, &screen)),
             Command::Quarantine(args) => wait(args.run(&client, &screen)),
             Command::Release(args) => wait(args.run(&client, &screen)),
+            Command::Inspect(args) => wait(args.run(&client)),
             Command::Posture(command) => wait(command.run(&client, &screen)),
             Command::Mode(args) => wait(args.run(&client, &screen)),
             Command::Report(args) => wait(args.run(&client, &screen)),
@@ -350,6 +354,8 @@ mod tests {
             "guardctl quarantine --uid nobody --level full --reason INC-1 --revert 10m",
             "guardctl quarantine --exe /usr/bin/nc --level network --reason INC-1",
             "guardctl quarantine --host --level network --reason INC-1 --for 2h",
+            "guardctl inspect 3 -- ss -tnp",
+            "guardctl inspect 3 --pid 812 --mount -- ls -l /",
             "guardctl quarantine confirm 3 --json",
             "guardctl quarantine list --all --json",
             "guardctl release 3 --to network --reason INC-1 --json",

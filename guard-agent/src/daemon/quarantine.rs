@@ -18,7 +18,9 @@ use super::reach::{self, Process};
 use super::serve::Shared;
 use super::spared::spared;
 use super::windows;
-use crate::api::types::{CoveredProcess, Covers, QuarantineAnswer, QuarantineRequest, ReleaseRequest};
+use crate::api::types::{
+    CoveredProcess, Covers, Inspection, QuarantineAnswer, QuarantineRequest, ReleaseRequest,
+};
 use crate::kernel::{Carried, KernelError};
 use crate::ledger::{Key, LedgerError, NewQuarantine, Quarantine};
 use crate::policy::On;
@@ -443,6 +445,29 @@ impl Shared {
             "a quarantine was confirmed"
         );
         Ok(quarantine)
+    }
+
+    /// Exempts the calling process, and what it starts, from quarantines, and says whom this one covers: it is about
+    /// to look at them from inside of their namespaces.
+    ///
+    /// # Errors
+    /// If none of that number is in force, or nobody is covered.
+    pub fn inspect_quarantine(&self, id: i64, person: &Person) -> Result<Inspection, QuarantineError> {
+        self.is_no_descendant(person.pid).map_err(QuarantineError::Caller)?;
+        let quarantine = self.found_quarantine(id)?;
+        let covered = self.pids(&self.covered(&quarantine)?)?;
+        let none = || QuarantineError::Unknown(format!("quarantine {id} covers no process now"));
+        let pid = *covered.first().ok_or_else(none)?;
+        let (_, start_ticks) = super::labelling::stat(person.pid)
+            .ok_or_else(|| QuarantineError::Unknown(format!("there is no process {}", person.pid)))?;
+        self.engine().kernel.cover_running(&[(person.pid, LabelRequest::cover(start_ticks, RESCUED))])?;
+        tracing::warn!(id, target = quarantine.name(), by = person.text, "somebody looks into a quarantine");
+        Ok(Inspection {
+            schema: Inspection::SCHEMA.to_owned(),
+            target: quarantine.name(),
+            pid,
+            processes: covered,
+        })
     }
 
     /// Records which quarantines are over, and continues what they had stopped.

@@ -167,3 +167,22 @@ impl Confirmed {
     /// The schema of this version.
     pub const SCHEMA: &'static str = "guard.quarantine-confirmed/1";
 }
+
+/// Answer to `POST /v1/quarantines/{id}/inspect`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Inspection {
+    /// `guard.inspection/1`.
+    pub schema: String,
+    /// Whom it is about.
+    pub target: String,
+    /// A process whose namespaces are meant if none is named.
+    pub pid: i32,
+    /// All that are covered.
+    pub processes: Vec<i32>,
+}
+
+impl Inspection {
+    /// The schema of this version.
+    pub const SCHEMA: &'static str = "guard.inspection/1";
+}
