@@ -13,7 +13,7 @@ use crate::memory::read;
 use crate::offsets::*;
 use crate::task;
 use aya_ebpf::bindings::task_struct;
-use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
+use aya_ebpf::helpers::generated::{bpf_get_current_task, bpf_ktime_get_boot_ns};
 use core::ptr::{read_volatile, write_volatile};
 use guard_common::decide::Reason;
 use guard_common::label::{Label, NO_SUBJECT, OwnRoot, QUARANTINE_SUBJECT};
@@ -104,20 +104,28 @@ pub fn by_user(cred: u64) -> u32 {
     ids().unwrap_or(0)
 }
 
+/// What is bound to the program that the running task runs.
+#[inline(always)]
+pub fn by_program_now() -> u32 {
+    // SAFETY: the function has no requirements.
+    unsafe { barred_by_program() }
+}
+
+/// What `by_program_now` does. A global function, which the verifier checks once for each program; it finds the task
+/// by itself, since such a function takes no pointer for a number.
+///
+/// # Safety
+/// None is needed.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub unsafe extern "C" fn barred_by_program() -> u32 {
+    // SAFETY: the helper has no requirements.
+    by_program(unsafe { bpf_get_current_task() })
+}
+
 /// What is bound to the program that a task runs.
 #[inline(always)]
 pub fn by_program(task: u64) -> u32 {
-    // SAFETY: the function has no requirements.
-    unsafe { keyed_by_program(task) }
-}
-
-/// What `by_program` does, as a global function.
-///
-/// # Safety
-/// None is needed: the kernel refuses addresses that cannot be read.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub unsafe extern "C" fn keyed_by_program(task: u64) -> u32 {
     if !are_keyed() {
         return 0;
     }
@@ -137,31 +145,37 @@ pub unsafe extern "C" fn keyed_by_program(task: u64) -> u32 {
     found().unwrap_or(0)
 }
 
+/// What is bound to the host, and to the cgroup and the users of the running task.
+#[inline(always)]
+pub fn keyed_now() -> u32 {
+    // SAFETY: the function has no requirements.
+    unsafe { barred_otherwise() }
+}
+
+/// What `keyed_now` does, as a global function.
+///
+/// # Safety
+/// None is needed.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub unsafe extern "C" fn barred_otherwise() -> u32 {
+    // SAFETY: the helper has no requirements.
+    keyed(unsafe { bpf_get_current_task() })
+}
+
 /// What is bound to the host, and to the cgroup and the users of a task.
 #[inline(always)]
 pub fn keyed(task: u64) -> u32 {
-    // SAFETY: the function has no requirements.
-    unsafe { keyed_otherwise(task) }
-}
-
-/// What `keyed` does, as a global function.
-///
-/// # Safety
-/// None is needed: the kernel refuses addresses that cannot be read.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub unsafe extern "C" fn keyed_otherwise(task: u64) -> u32 {
     if !are_keyed() {
         return 0;
     }
-    let mut found = bound(BY_HOST, 0, 0);
+    let found = bound(BY_HOST, 0, 0);
     let cgroup = || -> Result<u32, Reason> {
         let groups: u64 = read(task, &TASK_CGROUPS)?;
         let cgroup: u64 = read(groups, &CSS_SET_CGROUP)?;
         let node: u64 = read(cgroup, &CGROUP_KN)?;
         Ok(bound(BY_CGROUP, 0, read(node, &KERNFS_NODE_ID)?))
     };
-    found |= cgroup().unwrap_or(0);
     let users = || -> Result<u32, Reason> {
         let cred: u64 = read(task, &TASK_REAL_CRED)?;
         let (real, effective, saved): (u32, u32, u32) =
@@ -170,7 +184,7 @@ pub unsafe extern "C" fn keyed_otherwise(task: u64) -> u32 {
             | bound(BY_USER, 0, effective as u64)
             | bound(BY_USER, 0, saved as u64))
     };
-    found | users().unwrap_or(0)
+    found | cgroup().unwrap_or(0) | users().unwrap_or(0)
 }
 
 /// Whether the label is that of a quarantine alone, whose holder is nobody's otherwise.

@@ -168,14 +168,13 @@ pub fn bprm_committed_creds(ctx: LsmContext) -> i32 {
             // SAFETY: the label of the running task.
             unsafe { (*label).asked = 0 };
             successor::begin(label);
-            let task = task::current();
-            bars::cover(task, bars::keyed(task as u64) | bars::by_program(task as u64));
+            bars::cover(task::current(), bars::keyed_now() | bars::by_program_now());
             return 0;
         }
         // It goes on with the rights by which the exec was decided.
         Lookup::Busy => return 0,
     }
-    let barred = bars::by_program(task::current() as u64);
+    let barred = bars::by_program_now();
     if barred != 0 && !bars::cover(task::current(), barred) {
         return end(&ctx);
     }

@@ -42,7 +42,7 @@ pub fn at_exec(bprm: u64) -> i32 {
         None => false,
     };
     let mut subject = if by_cgroup != NO_SUBJECT { by_cgroup } else { by_credentials };
-    let mut barred = bars::keyed(task::current() as u64);
+    let mut barred = bars::keyed_now();
     if by_cgroup != NO_SUBJECT || barred != 0 || has_exec_selectors {
         match executable(&generation, bprm) {
             Ok(Executable { never_selects: true, .. }) => {

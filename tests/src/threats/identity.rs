@@ -1,6 +1,6 @@
 //! Shedding a label.
 
-use super::{Chapter, answered, out_of_scope};
+use super::{Chapter, answered};
 
 const LABEL_STAYS: &str =
     "Labels are copied at fork and never looked up again by user, cgroup, parent, name or program";
@@ -129,11 +129,11 @@ pub(super) const CHAPTER: Chapter = Chapter {
                 "programs_that_the_kernel_starts_are_refused_to_whoever_may_write_everything",
             ],
         ),
-        out_of_scope(
+        answered(
             "ID-18",
             "fork while a quarantine is put on the process",
-            "this version has no quarantine",
-            "stop the unit: `systemctl kill --signal=KILL`",
+            "A child has the bits of its parent, or is found by the next pass over all tasks; at level full nobody forks",
+            &["a_fork_bomb_is_contained_by_a_quarantine", "a_fork_bomb_without_a_label_is_contained"],
         ),
     ],
 };

@@ -5,7 +5,6 @@ use super::{Chapter, answered, out_of_scope};
 const NOT_ON_USE: &str =
     "this version decides when a file is opened or a connection made, not each use of it";
 const RESTART: &str = "restart a workload after tightening its policy";
-const NO_QUARANTINE: &str = "this version has no quarantine";
 
 pub(super) const CHAPTER: Chapter = Chapter {
     name: "Revocation",
@@ -20,11 +19,11 @@ pub(super) const CHAPTER: Chapter = Chapter {
         out_of_scope("RV-3", "go on using connections", NOT_ON_USE, RESTART),
         out_of_scope("RV-4", "have operations under way in io_uring and AIO", NOT_ON_USE, RESTART),
         out_of_scope("RV-5", "leave open descriptors to other processes", NOT_ON_USE, RESTART),
-        out_of_scope(
+        answered(
             "RV-6",
             "fork faster than one is killed",
-            NO_QUARANTINE,
-            "write 1 to `cgroup.kill` of the unit's cgroup",
+            "At level full nobody who is covered forks, and all that there are are stopped",
+            &["a_fork_bomb_is_contained_by_a_quarantine", "a_fork_bomb_without_a_label_is_contained"],
         ),
         answered(
             "RV-7",
