@@ -68,8 +68,14 @@ impl Engine {
             }
         }
         let is_keyed = |one: &Held| !matches!(one.key, Key::Process { .. });
-        self.kernel.set_bar_keys(|| keys(&held, self.rescue.units()))?;
-        self.bars.set_keyed(held.iter().any(is_keyed));
+        let any = held.iter().any(is_keyed);
+        if any {
+            // From here on cgroups that are made below others are found.
+            self.bars.set_keyed(true);
+        }
+        let rescue = &self.rescue;
+        self.kernel.set_bar_keys(|| keys(&held, rescue.units()))?;
+        self.bars.set_keyed(any);
         if held.iter().all(is_keyed) {
             return self.kernel.cover_running(spare).map(drop);
         }

@@ -44,10 +44,10 @@ impl Kernel {
     ///
     /// # Errors
     /// If a map cannot be changed.
-    pub fn set_bar_keys(&mut self, find: impl FnOnce() -> Keys) -> Result<(), KernelError> {
+    pub fn set_bar_keys(&mut self, find: impl Fn() -> Keys) -> Result<(), KernelError> {
         let known = entries::<Wire<BarKey>>(&self.maps, BY_KEY)?;
         let known_names = entries::<Wire<UnitName>>(&self.maps, BY_NAME)?;
-        // Names first: a cgroup that is made from here on is found by its name.
+        // Names first, then what is there: a cgroup that is made meanwhile is found by its name.
         let names = find();
         let mut by_name = self.table::<Wire<UnitName>>(BY_NAME)?;
         for (name, bits) in &names.by_name {
@@ -59,11 +59,12 @@ impl Kernel {
         {
             by_name.remove(key).or_else(gone).map_err(KernelError::map("remove from", BY_NAME))?;
         }
+        let keys = find();
         let mut by_key = self.table::<Wire<BarKey>>(BY_KEY)?;
-        for (key, bits) in &names.by_key {
+        for (key, bits) in &keys.by_key {
             by_key.insert(Wire(*key), *bits, 0).map_err(KernelError::map("add to", BY_KEY))?;
         }
-        for (key, _) in known.iter().filter(|(key, _)| !names.by_key.contains_key(&key.0)) {
+        for (key, _) in known.iter().filter(|(key, _)| !keys.by_key.contains_key(&key.0)) {
             by_key.remove(key).or_else(gone).map_err(KernelError::map("remove from", BY_KEY))?;
         }
         Ok(())
@@ -129,10 +130,5 @@ impl Keys {
     /// Binds them to the name of a unit, or the path of a cgroup.
     pub fn bind_name(&mut self, name: &str, bits: u32) {
         *self.by_name.entry(name.to_owned()).or_default() |= bits;
-    }
-
-    /// Whether there is something that processes can come to have.
-    pub fn is_empty(&self) -> bool {
-        self.by_key.is_empty() && self.by_name.is_empty()
     }
 }

@@ -278,3 +278,44 @@ fn a_file_of_another_version_is_left_alone() {
     Connection::open(&file).unwrap().pragma_update(None, "user_version", 9).unwrap();
     assert!(matches!(Ledger::open(&directory.0), Err(LedgerError::Format { found: 9, .. })));
 }
+
+fn of_host(confirm: Option<u64>, lasts: Option<u64>) -> NewQuarantine<'static> {
+    NewQuarantine {
+        subject: "",
+        session: None,
+        target: Some((&Key::Host, 3)),
+        confirm: confirm.map(Duration::from_secs),
+        level: guard_common::quarantine::Level::Write,
+        lasts: lasts.map(Duration::from_secs),
+        by: "uid 0",
+        reason: "INC-1",
+    }
+}
+
+#[test]
+fn a_quarantine_of_what_is_no_subject_is_kept_with_its_place() {
+    let directory = Directory::new();
+    let made = directory.open().confine(&of_host(None, None), at(10)).unwrap();
+    let ledger = directory.open();
+    assert_eq!(ledger.quarantines(), std::slice::from_ref(&made));
+    assert_eq!((made.target.as_ref(), made.place, made.name().as_str()), (Some(&Key::Host), Some(3), "host"));
+    assert!(!made.covers("", 0), "the row of nobody");
+}
+
+#[test]
+fn a_quarantine_ends_unless_it_is_confirmed_and_does_not_outlive_its_boot() {
+    let directory = Directory::new();
+    let mut ledger = directory.open();
+    let one = ledger.confine(&of_host(Some(5), Some(60)), at(10)).unwrap();
+    let end = |one: &Quarantine, seconds: u64, boot: &str| {
+        let at = at(seconds);
+        one.end(at.wall, at.boot, boot).map(|end| end.map(|end| end / SECOND))
+    };
+    assert_eq!(end(&one, 14, "a"), Some(Some(15)));
+    assert_eq!((end(&one, 15, "a"), end(&one, 11, "b")), (None, None));
+    let confirmed = ledger.confirm(one.id).unwrap().unwrap();
+    assert_eq!((end(&confirmed, 15, "a"), confirmed.confirm_by.as_ref()), (Some(Some(70)), None));
+    assert!(end(&confirmed, 20, "b").is_some());
+    assert_eq!(directory.open().quarantines(), [confirmed]);
+    assert_eq!(ledger.confirm(99).unwrap(), None);
+}
