@@ -36,6 +36,7 @@ pub(crate) const PART: Part = Part {
             a_labelled_process_gets_nothing_at_the_admin_socket_whatever_group_it_is_in,
             without_roles_the_admin_socket_is_for_root,
             an_approver_grants_and_a_responder_does_not,
+            a_responder_puts_a_user_in_quarantine_and_nobody_else_does,
             whoever_runs_below_a_labelled_process_changes_nothing,
             what_a_bundle_says_of_the_api_counts_from_the_next_request_on,
             a_bundle_can_forbid_a_subject_to_ask,
@@ -214,6 +215,35 @@ fn a_member_does_what_its_role_may_and_nothing_else(_: &Case<'_>) -> Result<()> 
     ends_with(&refused, 5)?;
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     ensure!(said.contains("guard.disarm") && said.contains("admin"), "{said}");
+    daemon.stop().map(drop)
+}
+
+fn a_responder_puts_a_user_in_quarantine_and_nobody_else_does(_: &Case<'_>) -> Result<()> {
+    const NAME: &str = "roles-quarantine";
+    let daemon = start(NAME, &bundle(NAME, 1), ROLES)?;
+    let body = json!({ "uid": STRANGER.uid, "level": "write", "reason": "INC-3", "revert_seconds": 600 })
+        .to_string();
+    for who in [VIEWER, APPROVER, EDITOR] {
+        who.may_not(&daemon, "POST", "/v1/quarantines", &body, "guard.quarantine")?;
+    }
+    let write = || {
+        fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open("/tmp/guard-roles-quarantine")
+            .map(drop)
+    };
+    ensure!(attempt(FREE, write)? == Outcome::Worked, "nobody is in quarantine yet");
+    let answer = RESPONDER.may(&daemon, "POST", "/v1/quarantines", &body)?;
+    let id = answer["quarantine"]["id"].as_i64().context("a number")?;
+    ensure!(attempt(FREE, write)? == Outcome::Failed(Errno::EACCES), "the user is in quarantine");
+    RESPONDER.may(&daemon, "POST", &format!("/v1/quarantines/{id}/confirm"), "{}")?;
+    let release = format!("/v1/quarantines/{id}/release");
+    VIEWER.may_not(&daemon, "POST", &release, "{\"reason\":\"x\"}", "guard.release")?;
+    RESPONDER.may(&daemon, "POST", &release, "{\"reason\":\"INC-3\"}")?;
+    ensure!(attempt(FREE, write)? == Outcome::Worked, "released");
+    fs::remove_file("/tmp/guard-roles-quarantine").context("remove the file")?;
     daemon.stop().map(drop)
 }
 

@@ -9,6 +9,7 @@ use super::modes::Now;
 use super::reach;
 use super::spared::spared;
 use super::windows::Openings;
+use crate::bundle::replace;
 use crate::kernel::{KernelError, Keys};
 use crate::ledger::{Key, Quarantine};
 use crate::policy::Instant;
@@ -21,6 +22,9 @@ const MAX_PASSES: usize = 1000;
 
 /// Who ends a quarantine whose time is over.
 const AGENT: &str = "the agent";
+
+/// The plain file in the state directory that says what is in quarantine, for `guard-quarantine-generator`.
+const FILE: &str = "quarantines";
 
 /// One that is in force.
 struct Held {
@@ -55,6 +59,10 @@ impl Engine {
     pub(super) fn tell_bars(&mut self, spare: &[(i32, LabelRequest)]) -> Result<(), KernelError> {
         let now = Now::read();
         let held = self.held(&now);
+        // For whoever has to know before an agent runs.
+        if let Err(error) = replace(&self.state_dir().join(FILE), list(&held).as_bytes(), 0o600) {
+            tracing::error!("units in quarantine may start before the agent at the next boot: {error}");
+        }
         let bits = held.iter().fold(0, |bits, one| bits | 1 << one.place);
         self.bars.set_used(if bits == 0 { 0 } else { bits | RESCUED });
         // Before anything covers them.
@@ -144,6 +152,20 @@ impl Engine {
     }
 }
 
+/// A line for each: its kind, and what it is bound to.
+fn list(held: &[Held]) -> String {
+    let line = |one: &Held| match &one.key {
+        Key::Unit(name) => Some(format!("unit {name}\n")),
+        Key::User(uid) => Some(format!("user {uid}\n")),
+        Key::Cgroup(path) => Some(format!("cgroup {path}\n")),
+        Key::Container(id) => Some(format!("container {id}\n")),
+        Key::Program(path) => Some(format!("program {}\n", path.display())),
+        Key::Host => Some("host\n".to_owned()),
+        Key::Process { .. } => None,
+    };
+    held.iter().filter_map(line).collect()
+}
+
 /// What they are bound to, and the units that go on where all of the host is covered.
 fn keys<'a>(held: &[Held], rescue: impl Iterator<Item = &'a str>) -> Keys {
     let mut keys = Keys::default();
@@ -170,4 +192,35 @@ fn trees(held: &[Held], spare: &[(i32, LabelRequest)]) -> Vec<(i32, LabelRequest
         requests.entry(pid).and_modify(|known| known.barred |= request.barred).or_insert(request);
     }
     requests.into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::process::Command;
+
+    #[test]
+    fn units_in_quarantine_wait_for_the_agent_at_boot() {
+        let directory = std::env::temp_dir().join(format!("guard-generator-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let file = directory.join("quarantines");
+        std::fs::write(&file, "unit web.service\nuser 1000\ncgroup /x\nunit ../evil\nhost\n").unwrap();
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/guard-quarantine-generator");
+        let run = |file: &Path| {
+            Command::new("sh")
+                .arg(&script)
+                .arg(directory.join("out"))
+                .env("GUARD_QUARANTINES", file)
+                .status()
+                .unwrap()
+        };
+        assert!(run(&file).success() && run(Path::new("/nonexistent")).success());
+        let mut made: Vec<_> =
+            std::fs::read_dir(directory.join("out")).unwrap().map(|one| one.unwrap().file_name()).collect();
+        made.sort();
+        assert_eq!(made, ["user@1000.service.d", "web.service.d"]);
+        let text = directory.join("out/web.service.d/50-guard-quarantine.conf");
+        assert!(std::fs::read_to_string(text).unwrap().contains("Requires=guard-agent.service"));
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
 }

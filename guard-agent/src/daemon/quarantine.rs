@@ -199,7 +199,7 @@ impl Engine {
                 if let Some(id) = session {
                     self.tell_apart(name, *id)?;
                 }
-                (subject, of_session) = (name, *session);
+                (subject, of_session) = (name.as_str(), *session);
             }
             Target::Key(key) => bound = Some((key, self.free_place().ok_or(QuarantineError::TooMany)?)),
         }
