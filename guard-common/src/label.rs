@@ -13,7 +13,7 @@ pub const CANARY_SUBJECT: u32 = 1;
 /// The built-in subject that stands for the agent's own process where others act on it. No task carries it.
 pub const AGENT_SUBJECT: u32 = 2;
 /// The built-in subject of a process that is in quarantine and nobody's otherwise: it is allowed everything that the
-/// quarantine does not deny.
+/// quarantine does not deny, but what could take Guard out of the kernel.
 pub const QUARANTINE_SUBJECT: u32 = 3;
 /// First subject id given to subjects that policy names. Ids are never reused.
 pub const FIRST_SUBJECT: u32 = 16;

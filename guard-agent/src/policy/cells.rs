@@ -57,14 +57,18 @@ impl SubjectCells {
         }
     }
 
-    /// Everything is allowed, with `classes` classes.
+    /// Everything is allowed, with `classes` classes, but what could take Guard out of the kernel.
     pub(super) fn free(classes: usize) -> Self {
+        let mut cells = vec![0; classes];
+        if let Some(cell) = cells.get_mut(class::KERNEL as usize) {
+            *cell = 1;
+        }
         Self {
-            cells: vec![0; classes],
-            outcomes: vec![Outcome::default()],
-            tables: vec![Arc::new(Table::always(ALL_ACTIONS))],
+            cells,
+            outcomes: vec![Outcome::default(), Outcome { base: 1, ..Outcome::default() }],
+            tables: vec![Arc::new(Table::always(ALL_ACTIONS)), Arc::new(Table::deny())],
             unknown: Unclassified::nothing(),
-            rows: 2,
+            rows: 3,
         }
     }
 

@@ -303,8 +303,7 @@ pub fn compile_seated(
     };
     let mut own_roots = Vec::new();
     add(CANARY_SUBJECT, (Mode::Enforce, None), SubjectCells::deny(classes.list().len()));
-    // Nothing that is not about a single action is denied to it either.
-    add(QUARANTINE_SUBJECT, (Mode::Monitor, None), SubjectCells::free(classes.list().len()));
+    add(QUARANTINE_SUBJECT, (Mode::Enforce, None), SubjectCells::free(classes.list().len()));
     for (subject, built) in bundle.subjects.iter().zip(cells.all(&rules.by_subject)) {
         match built {
             Ok(built) => {
