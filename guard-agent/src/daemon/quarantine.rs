@@ -363,7 +363,10 @@ impl Shared {
         answer.in_force_us = Some(u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX));
         answer.unfinished.clone_from(&stopped.unfinished);
         // The processes are stopped: nobody opens a new one meanwhile.
-        (answer.ended_connections, answer.not_ended) = connections::end(&self.pids(&covered)?);
+        (answer.ended_connections, answer.not_ended) = match self.pids(&covered) {
+            Ok(pids) => connections::end(&pids),
+            Err(error) => (0, Some(error.to_string())),
+        };
         if level != Level::Freeze {
             stopped.go_on();
         }
@@ -537,7 +540,7 @@ impl Shared {
         let all = self.engine().quarantines_in_force(&Now::read());
         let frozen = all.iter().filter(|one| one.level == Level::Freeze);
         let covered: Vec<_> = frozen.filter_map(|one| self.covered(one).ok()).collect();
-        move |carried| covered.iter().any(|covers| covers(carried))
+        move |carried: &Carried| covered.iter().any(|covers| covers(carried))
     }
 
     /// Who is meant.
