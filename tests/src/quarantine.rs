@@ -218,11 +218,11 @@ fn a_quarantine_that_nobody_confirms_ends_with_the_agent_dead(_: &Case<'_>) -> R
     const LASTS: Duration = Duration::from_secs(20);
     let lasts = format!("{}s", LASTS.as_secs());
     // Confirmed, it goes on.
-    let answer = order(&daemon, &["--uid", "free", "--revert", "5s"], "write")?;
+    let answer = order(&daemon, &["--uid", "free", "--revert", &lasts], "write")?;
+    let ordered = Instant::now();
     let id = answer["quarantine"]["id"].to_string();
     ends_with(&output(&mut daemon.control(&["quarantine", "confirm", &id]))?, 0)?;
-    let confirmed = Instant::now();
-    while confirmed.elapsed() < Duration::from_secs(6) {
+    while ordered.elapsed() < LASTS + Duration::from_secs(1) {
         old.is_refused("write").context("confirmed")?;
     }
     release(&daemon, &answer, None)?;
