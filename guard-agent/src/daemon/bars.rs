@@ -35,7 +35,7 @@ struct Held {
 }
 
 impl Engine {
-    fn held(&self, now: &Now) -> Vec<Held> {
+    fn barred(&self, now: &Now) -> Vec<Held> {
         let held = |one: &Quarantine| {
             let key = one.target.clone().filter(|key| key.is_of(&now.boot_id))?;
             let end = one.end(now.wall, now.boot, &now.boot_id)?;
@@ -58,7 +58,7 @@ impl Engine {
     /// If the kernel refuses; some may be told then, and some not.
     pub(super) fn tell_bars(&mut self, spare: &[(i32, LabelRequest)]) -> Result<(), KernelError> {
         let now = Now::read();
-        let held = self.held(&now);
+        let held = self.barred(&now);
         // For whoever has to know before an agent runs.
         if let Err(error) = replace(&self.state_dir().join(FILE), list(&held).as_bytes(), 0o600) {
             tracing::error!("units in quarantine may start before the agent at the next boot: {error}");
@@ -104,7 +104,7 @@ impl Engine {
         let now = Now::read();
         self.end_over(&now);
         let all = reach::everybody();
-        let held = self.held(&now);
+        let held = self.barred(&now);
         let goes_on = held.iter().flat_map(|one| spared(&one.key, &all, None, &self.rescue));
         let spare: Vec<(i32, LabelRequest)> = goes_on
             .filter_map(|pid| Some((pid, LabelRequest::cover(all.get(&pid)?.start_ticks, RESCUED))))

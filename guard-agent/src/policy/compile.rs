@@ -33,7 +33,7 @@ use super::rules;
 use super::seats::Seat;
 use super::selectors;
 use super::shadow;
-use super::subjects::{CANARY, Mode, SubjectDefinition};
+use super::subjects::{CANARY, Mode, QUARANTINE, SubjectDefinition};
 use super::successors::{self, Begin, ExecSuccessor};
 use super::trie::Trie;
 use super::walk::Walker;
