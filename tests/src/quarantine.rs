@@ -50,7 +50,7 @@ pub(crate) const PART: Part = Part {
 /// Orders a quarantine; the answer.
 fn order(daemon: &Daemon, target: &[&str], level: &str) -> Result<Value> {
     let words = ["--level", level, "--reason", "INC-2", "--yes", "--json"];
-    let ordered = output(&mut daemon.control(&[&["quarantine"], target, &words[..]].concat()))?;
+    let ordered = output(&mut daemon.control(&[&["quarantine"][..], target, &words[..]].concat()))?;
     ends_with(&ordered, 0)?;
     serde_json::from_slice(&ordered.stdout).context("JSON")
 }
@@ -439,7 +439,8 @@ fn what_must_go_on_is_refused_as_a_target(_: &Case<'_>) -> Result<()> {
         ["--cgroup", "/"],
         ["--exe", "/proc/1/exe"],
     ] {
-        let words = [&["quarantine"], &target[..], &["--level", "full", "--reason", "x", "--yes"]].concat();
+        let words =
+            [&["quarantine"][..], &target[..], &["--level", "full", "--reason", "x", "--yes"][..]].concat();
         let refused = output(&mut daemon.control(&words))?;
         ensure!(!refused.status.success(), "{target:?}: {refused:?}");
     }
