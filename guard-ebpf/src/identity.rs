@@ -60,7 +60,9 @@ pub fn task_alloc(ctx: LsmContext) -> i32 {
 pub fn task_newtask(ctx: BtfTracePointContext) -> i32 {
     let child: *mut task_struct = ctx.arg(0);
     match task::label() {
-        Lookup::Labelled(parent) => drop(inherit(child, parent)),
+        Lookup::Labelled(parent) => {
+            inherit(child, parent);
+        }
         Lookup::Unlabelled => bars::exempt_child(child),
         Lookup::Busy => {}
     }
