@@ -13,7 +13,7 @@ use anyhow::{Context, Result, ensure};
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, setsid};
 use serde_json::Value;
 
 use crate::attempt::{self, Outcome, attempt, eventually};
@@ -69,7 +69,13 @@ fn connect() -> io::Result<()> {
 
 const USES: [&str; 3] = ["write", "read", "connect"];
 
+/// Leaves the session of this program, which is that of whoever orders the quarantines.
+fn leave() -> io::Result<()> {
+    Ok(setsid().map(drop)?)
+}
+
 fn uses() -> io::Result<Vec<Use>> {
+    leave()?;
     Ok(vec![("write", Box::new(write)), ("read", Box::new(read)), ("connect", Box::new(connect))])
 }
 
@@ -82,6 +88,7 @@ fn everything_of_a_user_that_streams_waits_and_writes_ends(_: &Case<'_>) -> Resu
     echo_tcp()?;
     let daemon = Daemon::start("quarantine-user-runs", &bundle(1))?;
     let streaming = Busy::start("streaming", FREE, || {
+        leave()?;
         let mut stream = TcpStream::connect(("127.0.0.1", TCP))?;
         Ok(Box::new(move || {
             stream.write_all(&[b'x'; 64])?;
@@ -89,11 +96,13 @@ fn everything_of_a_user_that_streams_waits_and_writes_ends(_: &Case<'_>) -> Resu
         }))
     })?;
     let writing = Busy::start("writing", FREE, || {
+        leave()?;
         let open = OpenOptions::new().write(true).open(notes())?;
         Ok(Box::new(move || open.write_all_at(&[b'w'; 4096], 0)))
     })?;
     let (mut far, near) = UnixStream::pair().context("make a pair")?;
     let waiting = Busy::begin("waiting", FREE, || {
+        leave()?;
         let mut near = near.try_clone()?;
         Ok(Box::new(move || near.read_exact(&mut [0])))
     })?;
