@@ -21,6 +21,7 @@ use crate::layout::{ROOT, canary, path};
 use crate::lifecycle::{ends_with, output};
 use crate::puppet::Puppet;
 use crate::running::{self, Storm};
+use crate::tracer::{Seen, Tracer};
 use crate::users::{AGENT, DAC_OVERRIDE, FREE, Identity, SYS_ADMIN};
 
 pub(crate) const PART: Part = Part {
@@ -65,8 +66,12 @@ impl Fixture {
     }
 
     /// One that adopts what other daemons have pinned, if they did, and leaves it to the next one.
-    fn sharing(name: &str, bundle: &Bundle) -> Result<Self> {
+    pub(crate) fn sharing(name: &str, bundle: &Bundle) -> Result<Self> {
         Ok(Self { directory: configure(name, bundle)?, apart: false })
+    }
+
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
     }
 
     fn config(&self) -> PathBuf {
@@ -102,6 +107,20 @@ impl Fixture {
         daemon
     }
 
+    /// Starts an agent, of another version with `next`, that is traced from then on and killed before its call
+    /// of this number that changes something; no daemon if that was before it was ready.
+    pub(crate) fn traced(&self, next: bool, at: Option<u64>) -> Result<(Option<Daemon>, Seen)> {
+        let fault = self.directory.join(FAULT);
+        if next {
+            fs::write(&fault, "same object\n").context("name the object")?;
+        }
+        let starting = spawn(&self.directory)?;
+        let tracer = Tracer::attach(starting.pid(), at)?;
+        let daemon = starting.ready_unless_killed();
+        let _ = fs::remove_file(fault);
+        Ok((daemon?, tracer.end()?))
+    }
+
     fn disarm(&self, reason: &str) -> Result<Output> {
         let arguments = ["disarm", "--offline", "--yes", "--reason", reason, "--config"];
         output(Command::new("guardctl").args(arguments).arg(self.config()))
@@ -121,7 +140,7 @@ fn bundle() -> Bundle {
 }
 
 /// A process of the subject, which lives through everything, and a new one.
-fn enforces(old: &mut Puppet) -> Result<()> {
+pub(crate) fn enforces(old: &mut Puppet) -> Result<()> {
     let mut new = Puppet::start(AGENT)?;
     for (name, puppet) in [("the old process", &mut *old), ("a new process", &mut new)] {
         puppet.is_refused(&secret()).context(name)?;

@@ -10,11 +10,12 @@ use std::fs::{self, DirBuilder, File};
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
@@ -139,8 +140,29 @@ pub fn spawn_in(host: &[&str], directory: &Path) -> Result<Starting> {
 }
 
 impl Starting {
+    /// Its process.
+    pub fn pid(&self) -> Pid {
+        Pid::from_raw(self.child.id().cast_signed())
+    }
+
     /// Waits until it is ready, or has ended.
-    pub fn ready(mut self) -> Result<Daemon> {
+    pub fn ready(self) -> Result<Daemon> {
+        let directory = self.directory.clone();
+        self.ready_or_ended()?
+            .map_err(|status| anyhow!("the daemon ended with {status}: {}", log(&directory)))
+    }
+
+    /// Waits until it is ready, or was killed.
+    pub fn ready_unless_killed(self) -> Result<Option<Daemon>> {
+        let directory = self.directory.clone();
+        match self.ready_or_ended()? {
+            Ok(daemon) => Ok(Some(daemon)),
+            Err(status) if status.signal() == Some(libc::SIGKILL) => Ok(None),
+            Err(status) => bail!("the daemon ended with {status}: {}", log(&directory)),
+        }
+    }
+
+    fn ready_or_ended(mut self) -> Result<Result<Daemon, ExitStatus>> {
         let process = pidfd(&self.child)?;
         let deadline = Instant::now() + START;
         loop {
@@ -162,11 +184,10 @@ impl Starting {
                 let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
                 if text.lines().any(|line| line == "READY=1") {
                     let events = Events::watch(&self.directory.join("events.jsonl"))?;
-                    return Ok(Daemon { child: self.child, directory: self.directory, events });
+                    return Ok(Ok(Daemon { child: self.child, directory: self.directory, events }));
                 }
             } else if end {
-                let status = self.child.wait().context("wait for the daemon")?;
-                bail!("the daemon ended with {status}: {}", self.log());
+                return Ok(Err(self.child.wait().context("wait for the daemon")?));
             }
         }
     }

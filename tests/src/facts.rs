@@ -160,12 +160,13 @@ fn posture(daemon: &Daemon, words: &[&str]) -> Result<(i32, String)> {
 }
 
 /// An interface that leads nowhere, until it is dropped.
-struct Interface;
+pub(crate) struct Interface;
 
 const INTERFACE: &str = "guard-net0";
 
 impl Interface {
-    fn new() -> Result<Self> {
+    /// One in 10.77.0.0/16, with a default route through a gateway there whose hardware address is 00:11:22:33:44:55.
+    pub(crate) fn new() -> Result<Self> {
         layout::run("modprobe", &["dummy", "numdummies=0"])?;
         layout::run("ip", &["link", "add", INTERFACE, "type", "dummy"])?;
         let this = Self;
@@ -181,7 +182,7 @@ impl Interface {
     }
 
     /// A default route through a gateway with this hardware address.
-    fn gateway(&self, mac: &str) -> Result<()> {
+    pub(crate) fn gateway(&self, mac: &str) -> Result<()> {
         let neighbour =
             ["neighbour", "replace", "10.77.0.1", "lladdr", mac, "dev", INTERFACE, "nud", "permanent"];
         layout::run("ip", &neighbour)?;

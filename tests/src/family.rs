@@ -14,8 +14,8 @@ use crate::threats::Entry;
 use crate::{
     admin, adoption, attributes, caches, canary, checks, coverage, credentials, deputies, doors, escape,
     exactness, examples, exec, facts, failures, families, file, first_hour, flood, generations, hostile,
-    identity, image, includes, interpreter, layout, leases, lifecycle, listening, machine, mode, mounts,
-    names, network, nspawn, own_tmpfs, packaged, path, podman, process, programs, quickstart, quiet,
+    identity, image, includes, interpreter, kills, layout, leases, lifecycle, listening, machine, mode,
+    mounts, names, network, nspawn, own_tmpfs, packaged, path, podman, process, programs, quickstart, quiet,
     reference, requirements, ring, roles, running, sctp, selector, self_protection, selftest, sending,
     session, shadow, shared, starters, stdio, store, successor, systemd, unix, unused, users, uses, using,
     why, windows,
@@ -155,6 +155,7 @@ const FAMILIES: &[Family] = &[
             why::PART,
             mode::PART,
             adoption::PART,
+            kills::PART,
             leases::PART,
             roles::PART,
             facts::PART,

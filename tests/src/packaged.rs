@@ -49,6 +49,11 @@ fn prepare() -> Result<()> {
     }
     install(&packaging.join("agent.toml"), "/etc/guard/agent.toml")?;
     install(&packaging.join(AGENT), &format!("/etc/systemd/system/{AGENT}"))?;
+    // Loading is what emulation makes slow; how long it takes is not what this is about.
+    let slow = format!("/etc/systemd/system/{AGENT}.d");
+    fs::create_dir_all(&slow).context("create the drop-in directory")?;
+    fs::write(format!("{slow}/slow.conf"), "[Service]\nTimeoutStartSec=900\n")
+        .context("write the drop-in")?;
     let said = Path::new(SAID);
     let _ = fs::remove_dir_all(said);
     layout::directory(said)?;

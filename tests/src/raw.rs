@@ -8,6 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
 
+use nix::errno::Errno;
 use nix::libc::{self, c_int, c_long, c_uint, c_void};
 
 /// Flag of execveat: only check whether the execution would be allowed (include/uapi/linux/fcntl.h).
@@ -890,6 +891,17 @@ impl Drop for SharedCounters {
     fn drop(&mut self) {
         // SAFETY: the mapping of `new`, to which no reference can be left.
         unsafe { libc::munmap(self.address, 4096) };
+    }
+}
+
+/// nice(2): takes less of the processors by so many steps, 19 being the least.
+pub fn nice(steps: c_int) -> io::Result<()> {
+    Errno::clear();
+    // SAFETY: takes a number only.
+    match unsafe { libc::nice(steps) } {
+        // It is a valid answer as well.
+        -1 if Errno::last_raw() != 0 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
     }
 }
 

@@ -34,6 +34,7 @@ pub(crate) const PART: Part = Part {
         smoke: [every_use_of_an_open_file_ends_with_its_lease],
         others: [
             every_use_of_a_connection_ends_with_its_lease,
+            a_connection_that_was_accepted_is_not_used_by_the_right_to_connect,
             a_file_is_used_until_the_deadline_with_the_agent_dead,
             what_a_process_was_started_with_and_its_pipes_work,
             a_quarantine_stops_what_runs_and_what_waits,
@@ -466,12 +467,65 @@ fn every_use_of_a_connection_ends_with_its_lease(_: &Case<'_>) -> Result<()> {
     daemon.stop().map(drop)
 }
 
+/// A connection that was accepted, and the same call that would have made it from this side.
+fn accepted_uses() -> io::Result<Vec<Use>> {
+    let (mut stream, peer) = TcpListener::bind(("127.0.0.1", ACCEPTS))?.accept()?;
+    let again = stream.try_clone()?;
+    let std::net::SocketAddr::V4(peer) = peer else { return Err(io::Error::other("no IPv4 address")) };
+    let connect = move || {
+        let address = nix::sys::socket::SockaddrIn::from(peer);
+        match nix::sys::socket::connect(again.as_raw_fd(), &address) {
+            Err(Errno::EISCONN) => Ok(()),
+            Ok(()) => Err(io::Error::other("it connected")),
+            Err(error) => Err(error.into()),
+        }
+    };
+    Ok(vec![("send", Box::new(move || stream.write(b"x").map(drop))), ("connect", Box::new(connect))])
+}
+
+/// Where [`accepted_uses`] listens.
+const ACCEPTS: u16 = 7719;
+
+fn a_connection_that_was_accepted_is_not_used_by_the_right_to_connect(_: &Case<'_>) -> Result<()> {
+    let leased = "resource in Guard::Net::\"127.0.0.0/8\" && context.leases.contains(\"change\")";
+    let bundle = Bundle::new("accepted")
+        .toml(&format!("[approvals]\n{BY_ROOT}\n"))
+        .subject("agent", "user = \"agent\"")
+        .policy(
+            "agent",
+            permit("listen", "agent", &["net.bind", "net.listen"], "true")
+                + &permit("accept", "agent", &["net.accept"], leased)
+                + &permit("connect", "agent", &["net.connect"], "resource in Guard::Net::\"127.0.0.0/8\""),
+        );
+    let daemon = Daemon::start("using-accepted", &bundle)?;
+    let lease = grant(&daemon, 600)?;
+    let mut holder = Holder::start(AGENT, &["send", "connect"], accepted_uses)?;
+    let mut connected = None;
+    attempt::eventually("it listens", || {
+        connected = TcpStream::connect(("127.0.0.1", ACCEPTS)).ok();
+        Ok(connected.is_some())
+    })?;
+    holder.works("send").context("with the lease")?;
+    // The call is permitted and fails, since there is a connection.
+    holder.works("connect")?;
+    holder.works("send").context("with the lease, after the call")?;
+    revoke(&daemon, lease)?;
+    holder.is_refused("send").context("once it is revoked")?;
+    holder.works("connect")?;
+    holder.is_refused("send").context("after the call that fails")?;
+    // The twin: a new lease, and it goes on.
+    grant(&daemon, 600)?;
+    holder.works("send").context("with another lease")?;
+    holder.end()?;
+    daemon.stop().map(drop)
+}
+
 /// Binding is not what this is about.
 fn any_port() -> String {
     permit("bind", "agent", &["net.bind"], "true")
 }
 
-fn a_file_is_used_until_the_deadline_with_the_agent_dead(_: &Case<'_>) -> Result<()> {
+fn a_file_is_used_until_the_deadline_with_the_agent_dead(case: &Case<'_>) -> Result<()> {
     scene()?;
     let daemon = Daemon::start("using-dead", &bundle(1))?;
     const LASTS: Duration = Duration::from_secs(5);
@@ -482,7 +536,7 @@ fn a_file_is_used_until_the_deadline_with_the_agent_dead(_: &Case<'_>) -> Result
     holder.works("pread")?;
     drop(daemon);
     let (mut admitted, mut refused) = (0u64, 0u64);
-    while refused < 1000 {
+    while refused < if case.full { 100_000 } else { 1000 } {
         let (begun, outcome, ended) = (Instant::now(), holder.does("pread")?, Instant::now());
         match outcome {
             Outcome::Worked => {

@@ -12,6 +12,7 @@ mod mode;
 #[cfg(test)]
 mod openapi;
 mod own;
+mod own_quarantine;
 mod own_requests;
 mod policy;
 mod quarantine;

@@ -2,8 +2,10 @@
 
 use super::codes::CODES;
 use super::route::Listed;
-use super::types::{AdoptRequest, Adopted, AskRequest, Failure, OwnDenial, RequestAnswer};
-use super::{own, own_requests, server};
+use super::types::{
+    AdoptRequest, Adopted, AskRequest, Failure, OwnDenial, QuarantineAnswer, QuarantineRequest, RequestAnswer,
+};
+use super::{own, own_quarantine, own_requests, server};
 use crate::policy::verbs::{TABLE, Verb};
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, SchemaGenerator};
@@ -128,6 +130,10 @@ fn own_route(method: &str, path: &str, to: &mut Operation) {
                 "description": "At the self-service socket: answer when the request is decided, or after a minute.",
             }));
             to.answer::<RequestAnswer>("application/json");
+        }
+        ("POST", own_quarantine::PATH) => {
+            to.body::<QuarantineRequest>();
+            to.answer::<QuarantineAnswer>("application/json");
         }
         ("GET", own_requests::DENIAL) => to.answer::<OwnDenial>("application/json"),
         other => panic!("{other:?} has no description"),

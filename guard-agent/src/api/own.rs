@@ -7,7 +7,7 @@
 use super::server::{bind_with, caller, failure, internal, invalid};
 use super::types::AdoptRequest;
 use super::users::{Counted, Limits, SharedUsers, Users, lock};
-use super::{access, own_requests};
+use super::{access, own_quarantine, own_requests};
 use crate::daemon::{AdoptError, Caller, Shared};
 use crate::policy::verbs::Verb;
 use axum::Json;
@@ -93,6 +93,7 @@ pub(super) const ROUTES: &[(&str, &str, Verb)] = &[
     ("POST", own_requests::PATH, Verb::Request),
     ("GET", "/v1/requests/{id}", Verb::View),
     ("GET", own_requests::DENIAL, Verb::View),
+    ("POST", own_quarantine::PATH, Verb::Quarantine),
 ];
 
 /// Where a session is opened.
@@ -126,6 +127,9 @@ async fn route(
     let Some(caller) = caller else {
         return failure(StatusCode::FORBIDDEN, "not-permitted", "the caller cannot be identified".to_owned());
     };
+    if path == own_quarantine::PATH {
+        return own_quarantine::route(request, shared, caller).await;
+    }
     if !adopts {
         return own_requests::route(request, shared, caller).await;
     }
@@ -200,6 +204,8 @@ mod tests {
             ("/v1/requests", 1),
             ("/v1/requests/7", 1),
             ("/v1/denials/last", 1),
+            ("/v1/quarantines", 1),
+            ("/v1/quarantines/7/release", 0),
             ("/v1/requests/", 0),
             ("/v1/requests/x", 0),
             ("/v1/requests/7/approve", 0),

@@ -37,7 +37,7 @@ async fn blocking<T: Send + 'static>(
     server::blocking(action, refused).await
 }
 
-fn refused(error: &QuarantineError) -> Response {
+pub(super) fn refused(error: &QuarantineError) -> Response {
     let (status, code) = match error {
         QuarantineError::Access(error) => return access::refused(error),
         QuarantineError::NoSubject(_)
@@ -47,7 +47,7 @@ fn refused(error: &QuarantineError) -> Response {
             (StatusCode::UNPROCESSABLE_ENTITY, "unknown-level")
         }
         QuarantineError::Nothing(_) => (StatusCode::NOT_FOUND, "not-found"),
-        QuarantineError::Caller(_) => (StatusCode::FORBIDDEN, "not-permitted"),
+        QuarantineError::Caller(_) | QuarantineError::Oneself(_) => (StatusCode::FORBIDDEN, "not-permitted"),
         QuarantineError::Ledger(_) | QuarantineError::Kernel(_) | QuarantineError::Session(_) => {
             return internal(error);
         }
@@ -56,7 +56,7 @@ fn refused(error: &QuarantineError) -> Response {
 }
 
 /// What is wrong with a reason.
-fn wrong_with(reason: &str) -> Option<Response> {
+pub(super) fn wrong_with(reason: &str) -> Option<Response> {
     if reason.trim().is_empty() {
         return Some(invalid("say why"));
     }

@@ -340,6 +340,7 @@ mod tests {
             generation: 2,
             sequence: 1,
             cpu: 0,
+            ask_for: Vec::new(),
             class: 20,
             features: 0,
             shadow: None,

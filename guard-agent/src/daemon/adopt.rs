@@ -137,7 +137,12 @@ impl Shared {
     /// Why there is no session.
     pub fn adopt(&self, caller: &Caller, request: &AdoptRequest) -> Result<Adopted, AdoptError> {
         let checked = self.check(caller, request)?;
-        let opened = self.engine().open_session(caller, checked, self.label_reader());
+        let opened = {
+            let mut engine = self.engine();
+            let opened = engine.open_session(caller, checked, self.label_reader());
+            self.lifting().learn(&engine);
+            opened
+        };
         match &opened {
             Ok(adopted) => tracing::info!(
                 subject = adopted.subject,

@@ -13,7 +13,7 @@ use crate::api::types::{AskRequest, LeaseRequest};
 use crate::kernel::{KernelError, Uses};
 use crate::ledger::{At, Created, Lease, LedgerError, NewLease, NewRequest, Request, RequestState};
 use crate::policy::verbs::Verb;
-use crate::policy::{ApprovalRule, Approver, Counted, MAX_USES, On, Posture, Until};
+use crate::policy::{ApprovalRule, Approver, Counted, Gate, MAX_USES, On, Posture, Until};
 use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
 use std::collections::BTreeSet;
 use std::ffi::CString;
@@ -252,7 +252,10 @@ impl Engine {
         let rule = rules.get(lease).ok_or_else(|| {
             LeaseError::NoLease(lease.to_owned(), rules.keys().cloned().collect::<Vec<_>>().join(", "))
         })?;
-        if !self.rows_of(subject).iter().any(|row| live.compiled.asks_for_lease(*row, lease)) {
+        let by_kernel = self.rows_of(subject).iter().any(|row| live.compiled.asks_for_lease(*row, lease));
+        // What subjects ask of Guard itself may need it as well.
+        let asks = by_kernel || Gate::new(&live.bundle).is_ok_and(|gate| gate.asks_for_lease(lease));
+        if !asks {
             return Err(LeaseError::Useless { subject: subject.to_owned(), lease: lease.to_owned() });
         }
         Ok(rule.clone())
@@ -515,7 +518,7 @@ pub(super) struct Asking {
     only_session: bool,
     reason: String,
     uid: u32,
-    human: Option<u32>,
+    pub(super) human: Option<u32>,
     pid: i32,
     exe: Option<String>,
 }

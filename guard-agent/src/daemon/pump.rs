@@ -96,7 +96,8 @@ impl Batch {
             }
         } else {
             let kind = Kind::of(event);
-            let record = renderer.record_as(kind, event);
+            let mut record = renderer.record_as(kind, event);
+            record.ask_for = shared.lifting().leases_for(event);
             self.lines.push(record.to_json_line().into());
             self.noted.push(Noted { kind, record, at: renderer.wall(event) });
         }

@@ -56,6 +56,9 @@ pub enum QuarantineError {
     /// The caller may not.
     #[error("{0}")]
     Caller(LeaseError),
+    /// A subject means itself.
+    #[error("{0} may not put itself in quarantine")]
+    Oneself(String),
     /// Policy does not permit it.
     #[error("{0}")]
     Access(#[from] AccessError),
@@ -190,9 +193,19 @@ impl Shared {
         request: &QuarantineRequest,
         person: &Person,
     ) -> Result<QuarantineAnswer, QuarantineError> {
+        self.is_no_descendant(person.pid).map_err(QuarantineError::Caller)?;
+        self.put_in_quarantine(target, request, person)
+    }
+
+    /// The same for somebody who is known to be allowed to.
+    pub(super) fn put_in_quarantine(
+        &self,
+        target: &Target,
+        request: &QuarantineRequest,
+        person: &Person,
+    ) -> Result<QuarantineAnswer, QuarantineError> {
         let begun = Instant::now();
         let level = level(&request.level)?;
-        self.is_no_descendant(person.pid).map_err(QuarantineError::Caller)?;
         let covers = self.covers(target)?;
         let mut answer = QuarantineAnswer {
             schema: QuarantineAnswer::SCHEMA.to_owned(),

@@ -4,6 +4,7 @@ use super::access::Access;
 use super::adopt::Caller;
 use super::disarms::Disarm;
 use super::engine::{ApplyError, Engine};
+use super::lifting::Lifting;
 use super::mode::ModeError;
 use super::sessions::Session;
 use super::trials::Trials;
@@ -35,6 +36,8 @@ pub struct Shared {
     trials: Trials,
     /// Made anew when names or mounts change, so that events never wait for a compile.
     renderer: Arc<Mutex<Arc<Renderer>>>,
+    /// Which leases would lift what is denied.
+    lifting: Arc<Lifting>,
     /// Made anew when another bundle is live.
     access: Arc<Mutex<Access>>,
     /// What the daemon waits for.
@@ -67,6 +70,8 @@ impl Shared {
         let renderer = Arc::new(Mutex::new(Arc::new(renderer(&engine))));
         let access = Arc::new(Mutex::new(Access::new(gate(&engine), roles)));
         let awaited = watch::Sender::new(engine.awaited());
+        let lifting = Arc::new(Lifting::default());
+        lifting.learn(&engine);
         Ok(Self {
             engine: Arc::new(Mutex::new(engine)),
             lines: broadcast::channel(BACKLOG).0,
@@ -74,6 +79,7 @@ impl Shared {
             store,
             trials: Trials::default(),
             renderer,
+            lifting,
             access,
             awaited,
             ledger_changes: watch::Sender::new(0),
@@ -90,6 +96,11 @@ impl Shared {
     /// Renders events with the names and mounts of now.
     pub(super) fn renderer(&self) -> Arc<Renderer> {
         Arc::clone(&self.renderer.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Which leases would lift what is denied, as of now.
+    pub(super) fn lifting(&self) -> &Lifting {
+        &self.lifting
     }
 
     /// Who may ask for what, as of now.
@@ -112,6 +123,7 @@ impl Shared {
 
     /// Tells others that what is recorded of leases, requests and facts may have changed.
     pub(super) fn ledger_changed(&self, engine: &Engine) {
+        self.lifting.learn(engine);
         self.awaited.send_replace(engine.awaited());
         self.ledger_changes.send_modify(|count| *count += 1);
     }
@@ -227,7 +239,10 @@ impl Shared {
         by: &str,
         dry_run: bool,
     ) -> Result<ShadowSet, ApplyError> {
-        let set = self.engine().apply_shadow(path, reader, by, dry_run)?;
+        let mut engine = self.engine();
+        let set = engine.apply_shadow(path, reader, by, dry_run)?;
+        self.lifting.learn(&engine);
+        drop(engine);
         tracing::info!(by, dry_run, bundle = set.shadow.name, version = set.shadow.version, "shadow");
         Ok(set)
     }
@@ -237,7 +252,10 @@ impl Shared {
     /// # Errors
     /// As [`Engine::stop_shadow`].
     pub fn stop_shadow(&self, by: &str) -> Result<ShadowSet, ApplyError> {
-        self.engine().stop_shadow(by)
+        let mut engine = self.engine();
+        let set = engine.stop_shadow(by)?;
+        self.lifting.learn(&engine);
+        Ok(set)
     }
 
     /// Makes the shadow live.

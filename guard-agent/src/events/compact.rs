@@ -51,6 +51,10 @@ impl Record {
         if let Some(shadow) = self.shadow.as_ref().filter(|_| self.verdict != "shadow_deny") {
             why.push_str(if shadow.allows() { "  (shadow allows)" } else { "  (shadow denies)" });
         }
+        if !self.ask_for.is_empty() {
+            let names: Vec<String> = self.ask_for.iter().map(|name| word(name)).collect();
+            why.push_str(&format!("  (ask for {})", names.join(" or ")));
+        }
         let errno = self.errno.as_ref().map_or(String::new(), |errno| format!(" {}", line(errno)));
         format!(
             "{} {verdict}{errno}  {}  {}  {}{why}",
@@ -146,6 +150,7 @@ mod tests {
             generation: 2,
             sequence: 4,
             cpu: 0,
+            ask_for: Vec::new(),
             class: 20,
             features: 0,
             shadow: None,

@@ -51,6 +51,10 @@ pub struct Record {
     pub sequence: u64,
     /// The CPU.
     pub cpu: u32,
+    /// Leases to ask for, each of which alone would have turned the denial into permission as things stood when it
+    /// was read from the kernel.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ask_for: Vec<String>,
     /// Class of the resource in that generation.
     #[serde(default)]
     pub class: u32,

@@ -81,6 +81,7 @@ impl Renderer {
             generation: event.generation,
             sequence: event.sequence,
             cpu: event.cpu,
+            ask_for: Vec::new(),
             class: event.class,
             features: event.features,
             shadow: shadow(event),

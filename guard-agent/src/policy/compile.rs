@@ -24,6 +24,7 @@ use super::formula::{AtomId, Formula};
 use super::gate::Gate;
 use super::ids::SubjectIds;
 use super::layout;
+use super::lifts::Lifts;
 use super::manifest::Unenforceable;
 use super::merge;
 use super::outcome::TooLarge;
@@ -60,7 +61,7 @@ pub struct Compiled {
     pub answers: Answers,
     /// How the masks of each subject follow from posture.
     programs: BTreeMap<u32, Program>,
-    pub(super) explanations: Explanations,
+    pub(super) explanations: Arc<Explanations>,
 }
 
 impl Compiled {
@@ -82,6 +83,14 @@ impl Compiled {
     pub fn asks_for_lease(&self, row: u32, lease: &str) -> bool {
         let tests = self.programs.get(&row).map(|program| program.tests.values());
         tests.is_some_and(|mut tests| tests.any(|test| matches!(test, Test::Lease(name) if name == lease)))
+    }
+
+    /// What it takes to say which lease would lift a denial.
+    pub fn lifts(&self) -> Lifts {
+        Lifts::new(
+            Arc::clone(&self.explanations),
+            self.programs.iter().map(|(row, program)| (*row, &program.tests)),
+        )
     }
 
     /// Whether these tables have a row with this number, a subject's or a session's.
@@ -406,7 +415,7 @@ pub fn compile_seated(
         sizes,
         answers,
         programs,
-        explanations,
+        explanations: Arc::new(explanations),
     };
     refuse_if_errors(successors::check(bundle, host, &compiled, &begins, ids))?;
     Ok(compiled)

@@ -25,7 +25,7 @@ use super::oracle;
 use super::policies::{self, Policy, eid};
 use super::rewrite::constant;
 use super::verbs::{self, Asker, Verb};
-use super::world::Facts;
+use super::world::{Facts, Mentions};
 
 /// Who asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,6 +125,8 @@ pub struct Gate {
     reasons: BTreeMap<String, String>,
     /// Some policy depends on what is known, granted or open.
     asks_for_context: bool,
+    /// What conditions about leases name.
+    leases: BTreeSet<String>,
 }
 
 /// The prefix of the names of what Guard ships.
@@ -140,6 +142,7 @@ impl Gate {
             shipped: BTreeSet::new(),
             reasons: BTreeMap::new(),
             asks_for_context: false,
+            leases: BTreeSet::new(),
         }
     }
 
@@ -204,6 +207,10 @@ impl Gate {
             condition.subexpressions().any(|part| matches!(part.expr_kind(), ExprKind::Var(Var::Context)))
         };
         self.asks_for_context |= condition.as_ref().is_some_and(context);
+        let mentions = Mentions::of(condition.as_ref());
+        if mentions.attribute("leases") {
+            self.leases.extend(mentions.strings().map(str::to_owned));
+        }
         let whole = StaticPolicy::new(
             PolicyID::from_string(&id),
             None,
@@ -230,6 +237,11 @@ impl Gate {
     /// Whether an answer depends on facts, leases, windows or the session.
     pub fn asks_for_context(&self) -> bool {
         self.asks_for_context
+    }
+
+    /// Whether some answer may depend on this lease.
+    pub fn asks_for_lease(&self, name: &str) -> bool {
+        self.leases.contains(name)
     }
 
     /// Whether some policy could permit it, on whatever. If not, nothing about it need be looked at.

@@ -156,7 +156,7 @@ impl Posture {
     }
 
     /// The instants after `now` at which something that `tests` ask for changes, ascending.
-    fn boundaries(&self, now: Instant, tests: &BTreeSet<&Test>) -> BTreeSet<Instant> {
+    pub(super) fn boundaries(&self, now: Instant, tests: &BTreeSet<&Test>) -> BTreeSet<Instant> {
         let about = |wanted: &dyn Fn(&Test) -> bool| tests.iter().any(|test| wanted(test));
         let facts = self
             .facts

@@ -72,6 +72,7 @@ fn noted(subject: u32, name: &str, at: i64) -> Noted {
         generation: 1,
         sequence: 1,
         cpu: 0,
+        ask_for: Vec::new(),
         class: 20,
         features: 1 << 63,
         shadow: None,

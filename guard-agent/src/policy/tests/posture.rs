@@ -296,3 +296,28 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_denial_names_the_leases_that_alone_would_lift_it() {
+    let compiled = changing();
+    let lifts = compiled.lifts();
+    let ask = |actions: &[&str], path: &str, posture: &Posture, at: Instant| {
+        let found = walk(&compiled, path, &file(1000, false));
+        let actions: Vec<Action> = actions.iter().map(|name| Action::from_name(name).unwrap()).collect();
+        lifts.of(web(&compiled), (found.class, found.features), &actions, posture, at)
+    };
+    let nothing = Posture::default();
+    assert_eq!(ask(&["file.read"], "/srv/y", &nothing, 5), ["a"]);
+    assert_eq!(ask(&["file.remove"], "/srv/y", &nothing, 5), ["c"]);
+    // Both would have to be lifted, no lease speaks of it, and it lives already.
+    assert!(ask(&["file.read", "file.remove"], "/srv/y", &nothing, 5).is_empty());
+    assert!(ask(&["file.write"], "/srv/y", &nothing, 5).is_empty());
+    assert!(ask(&["file.read"], "/etc/y", &nothing, 5).is_empty());
+    let mut granted = Posture::default();
+    granted.leases.insert("a".to_owned(), until((), Some(10)));
+    assert!(ask(&["file.read"], "/srv/y", &granted, 9).is_empty());
+    assert_eq!(lifts.until(web(&compiled), &granted, 9), 10);
+    assert_eq!(ask(&["file.read"], "/srv/y", &granted, 10), ["a"]);
+    assert_eq!(lifts.until(web(&compiled), &granted, 10), Instant::MAX);
+    assert!(!lifts.concern(web(&compiled) + 1000));
+}
