@@ -60,8 +60,47 @@ pub struct Label {
     pub questions: Questions,
     /// The end of a connection that the hook that runs asks about.
     pub endpoint: Endpoint,
+    /// What this task was answered before.
+    pub answers: [Answer; ANSWERS],
     /// Where the path walk of this task keeps its intermediate state.
     pub walk: Walk,
+}
+
+/// Answers that a task remembers.
+pub const ANSWERS: usize = 4;
+
+/// An answer that was yes, of which nothing was told, with all that it was made of.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Answer {
+    /// Address of the dentry of the directory that the file lies in; 0 = no answer.
+    pub directory: u64,
+    /// Address of that directory's inode.
+    pub directory_inode: u64,
+    /// The room for a short name in the file's dentry.
+    pub name: [u64; 4],
+    /// Number of the generation.
+    pub generation: u64,
+    /// The row's control word.
+    pub control: u64,
+    /// The next instant of CLOCK_BOOTTIME at which the row's answers change; [`u64::MAX`] if there is none.
+    pub until: u64,
+    /// How many inodes of directories had been freed.
+    pub freed: u64,
+    /// Actions, as bits, that are allowed, and whose use was noted.
+    pub allowed: u64,
+    /// The kernel's count of renames.
+    pub renames: u32,
+    /// Length of the name.
+    pub length: u32,
+    /// Owner of the file.
+    pub owner: u32,
+    /// Its kind and mode.
+    pub mode: u32,
+    /// The row that decided.
+    pub row: u32,
+    /// Keeps the layout free of hidden padding.
+    pub reserved: u32,
 }
 
 /// What programs hand on to those that take their place: the beginning of every version's [`Label`]. It never
@@ -240,6 +279,11 @@ pub struct Described {
     pub class: u32,
     /// 1 if the walk buffer holds its path.
     pub has_path: u32,
+    /// Its owner.
+    pub owner: u32,
+    /// Its kind and mode, if it was judged by nothing but its place and attributes, so that the answer can be
+    /// remembered; else 0.
+    pub mode: u32,
 }
 
 /// One question: may the running task do something to a file?
@@ -342,8 +386,15 @@ const _: () = {
     assert!(size_of::<Maker>() == 16);
     assert!(size_of::<Process>() == 24);
     assert!(size_of::<SocketLabel>() == 48);
-    assert!(size_of::<Questions>() == 400);
+    assert!(size_of::<Questions>() == 408);
+    assert!(size_of::<Answer>() == 112);
     assert!(
-        size_of::<Label>() == 88 + 112 + size_of::<Questions>() + size_of::<Endpoint>() + size_of::<Walk>()
+        size_of::<Label>()
+            == 88
+                + 112
+                + size_of::<Questions>()
+                + size_of::<Endpoint>()
+                + size_of::<[Answer; ANSWERS]>()
+                + size_of::<Walk>()
     );
 };

@@ -85,6 +85,8 @@ macro_rules! for_each_member {
             DENTRY_NAME, "dentry", "d_name.name", false;
             DENTRY_NAME_LEN, "dentry", "d_name.len", false;
             DENTRY_INODE, "dentry", "d_inode", false;
+            DENTRY_INLINE, "dentry", "d_iname", true;
+            DENTRY_SHORT, "dentry", "d_shortname", true;
             DENTRY_SEQ, "dentry", "d_seq.seqcount.sequence", false;
             DENTRY_SB, "dentry", "d_sb", false;
             INODE_MODE, "inode", "i_mode", false;

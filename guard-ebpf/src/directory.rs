@@ -68,7 +68,7 @@ pub fn inode_free_security(ctx: LsmContext) -> i32 {
 /// The sequence count of `rename_lock`, which is the first member of a `seqlock_t`
 /// (include/linux/seqlock_types.h). Odd while something is renamed, and where it cannot be read.
 #[inline(always)]
-fn renames() -> u32 {
+pub fn renames() -> u32 {
     let lock = get_address(&RENAME_LOCK);
     if lock == 0 {
         return 1;

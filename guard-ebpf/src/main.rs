@@ -15,6 +15,7 @@
 
 mod address;
 mod agent;
+mod answers;
 mod arrival;
 mod atomic;
 mod attributes;

@@ -4,9 +4,11 @@
 //! what decides about it are global functions, with map memory between them: the verifier checks each once
 //! for each program, whatever came before, and need not follow a file to its verdict.
 
+use crate::answers;
+use crate::directory::{KNOWS, LEARNS};
 use crate::file::{
-    CGROUP2, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, SB_KERNMOUNT, SET_ID, character_device,
-    own_cgroup,
+    CGROUP2, OVERLAYFS, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, SB_KERNMOUNT, SET_ID,
+    character_device, own_cgroup,
 };
 use crate::generation::Generation;
 use crate::memory::read;
@@ -268,6 +270,8 @@ pub fn described(label: *mut Label, result: Result<(), Reason>, resource: &Resou
             described.kind = resource.attributes.kind;
             described.class = resource.class;
             described.has_path = resource.has_path as u32;
+            described.owner = resource.attributes.owner as u32;
+            described.mode = resource.kept_mode as u32;
             DESCRIBED
         }
         Err(reason) => undescribed(reason),
@@ -310,6 +314,7 @@ pub unsafe extern "C" fn decide_question(label: *mut Label, index: u32) -> i32 {
     }
     // SAFETY: the label of the running task.
     let question = unsafe { &*nth(label, index) };
+    let begun = answers::begin(label);
     let (generation, resource, all) = decide_all(label, question);
     let (required, decision) = if question.either[0] != 0 {
         all.either(question.either[0], question.either[1])
@@ -318,7 +323,18 @@ pub unsafe extern "C" fn decide_question(label: *mut Label, index: u32) -> i32 {
         (required, all.within(required))
     };
     of_open(label, &generation, &decision);
-    conclude(&generation, label, &resource, required, decision)
+    let quiet = is_quiet(&decision) && question.either[0] == 0;
+    let answer = conclude(&generation, label, &resource, required, decision);
+    if quiet {
+        answers::keep(label, index, required, begun);
+    }
+    answer
+}
+
+/// Whether an operation is allowed and nobody is told of it.
+#[inline(always)]
+fn is_quiet(decision: &Decision) -> bool {
+    decision.denied | decision.would_deny | decision.audit | decision.differs == 0
 }
 
 /// The same for a question about the use of something that was opened before, of which only denials are told.
@@ -334,10 +350,17 @@ pub unsafe extern "C" fn decide_question_of_use(label: *mut Label, index: u32) -
     // SAFETY: the label of the running task.
     let question = unsafe { &*nth(label, index) };
     let required = question.required;
+    let begun = answers::begin(label);
     let (generation, resource, all) = decide_all(label, question);
     let mut decision = all.within(required);
+    // Before what of a use is not told is taken away: an open would have it told.
+    let quiet = is_quiet(&decision);
     of_use(label, &generation, &mut decision);
-    conclude(&generation, label, &resource, required, decision)
+    let answer = conclude(&generation, label, &resource, required, decision);
+    if quiet {
+        answers::keep(label, index, required, begun);
+    }
+    answer
 }
 
 /// The same for a question about a change of names: whether the file would get more rights is part of it.
@@ -516,6 +539,16 @@ fn describe(question: *const Question, label: *mut Label, resource: &mut Resourc
             }
         } else if magic == CGROUP2 && own_cgroup(dentry)? {
             resource.class = OWN_CGROUP;
+        } else if about == FILE
+            && (kind == S_IFREG || kind == S_IFDIR)
+            && links != 0
+            && !internal
+            && !matches!(magic, CGROUP2 | OVERLAYFS)
+        {
+            // SAFETY: the walk buffer of the running task's own label.
+            if matches!(unsafe { (*walk).memory }, KNOWS | LEARNS) {
+                resource.kept_mode = mode;
+            }
         }
     }
     resource.add_attribute_features(&generation, header);

@@ -17,6 +17,8 @@ pub struct Resource {
     pub attributes: Attributes,
     /// The walk buffer holds its path.
     pub has_path: bool,
+    /// Kind and mode of the file, if it is judged by nothing but its place and attributes; else 0.
+    pub kept_mode: u16,
     /// Address of an abstract socket name, or 0.
     pub abstract_name: u64,
     /// Length of that name.
@@ -44,6 +46,7 @@ impl Resource {
             features: 0,
             attributes: Attributes::default(),
             has_path: false,
+            kept_mode: 0,
             abstract_name: 0,
             abstract_len: 0,
             family: 0,

@@ -7,8 +7,9 @@
 //!
 //! Of an allowed use nothing is told; what policy would deny in monitor mode is told once in a row.
 
+use crate::answers;
 use crate::connection;
-use crate::file::{FMODE_EXEC, O_APPEND, S_IFDIR, S_IFMT, S_IFSOCK, named};
+use crate::file::{FMODE_EXEC, S_IFDIR, S_IFMT, S_IFSOCK, named};
 use crate::memory::read;
 use crate::offsets::*;
 use crate::question::{self, HELD, ask_use};
@@ -40,6 +41,9 @@ pub fn file_permission(ctx: LsmContext) -> i32 {
 
 #[inline(always)]
 fn use_any(ctx: &LsmContext, writes: bool, label: *mut Label) -> Result<i32, Reason> {
+    if answers::uses(ctx.arg(0), writes, label) {
+        return Ok(0);
+    }
     let file: u64 = ctx.arg(0);
     let inode: u64 = read(file, &FILE_INODE)?;
     let mode: u16 = read(inode, &INODE_MODE)?;
@@ -61,15 +65,7 @@ fn use_file(file: u64, kind: u16, writes: bool, label: *mut Label) -> Result<i32
         return Ok(0);
     }
     let Some((dentry, inode)) = named(file)? else { return Ok(0) };
-    let required = if kind == S_IFDIR {
-        Action::DirList.bit()
-    } else if !writes {
-        Action::FileRead.bit()
-    } else if flags & O_APPEND != 0 {
-        Action::FileAppend.bit()
-    } else {
-        Action::FileWrite.bit()
-    };
+    let required = answers::used(flags, kind == S_IFDIR, writes);
     let question = question::open(file, dentry, inode, required);
     let held = kind != S_IFDIR && stdio::holds(label, file, writes)?;
     ask_use(label, Question { about: if held { HELD } else { question.about }, ..question })

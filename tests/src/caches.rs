@@ -34,9 +34,76 @@ pub(crate) const PART: Part = Part {
             what_is_remembered_is_where_it_was,
             a_new_directory_is_not_taken_for_one_whose_memory_it_has,
             no_verdict_is_older_than_the_place_of_the_file,
+            an_answer_is_not_given_again_for_what_has_changed,
         ],
     ),
 };
+
+/// What is opened again and again, as the same process, so that it has been answered.
+fn an_answer_is_not_given_again_for_what_has_changed(case: &Case<'_>) -> Result<()> {
+    let tree = layout::path("answers");
+    layout::empty_directory(&tree)?;
+    let open = tree.join("open");
+    layout::directory(&open)?;
+    layout::directory(&tree.join("shut"))?;
+    let own = format!("({}) && resource.owner == {}", within(&[open.clone()]), AGENT.uid);
+    let bundle = Bundle::new("answers")
+        .subject("agent", "user = \"agent\"")
+        .policy("agent", permit("own", "agent", &["file.read"], &own));
+    let short = open.join("file");
+    // Beyond what lies in a directory entry itself.
+    let long = open.join("a-file-whose-name-is-longer-than-thirty-one-bytes");
+    let made = |file: &Path, owner: u32| -> Result<()> {
+        layout::file(file, b"x\n")?;
+        std::os::unix::fs::chown(file, Some(owner), None).context("chown")
+    };
+    for file in [&short, &long] {
+        made(file, AGENT.uid)?;
+    }
+    made(&open.join("fil"), 0)?;
+    made(&open.join("filf"), 0)?;
+    let daemon = Daemon::start("answers", &bundle)?;
+    let mut puppet = Puppet::start(AGENT)?;
+    let rounds = if case.full { 500 } else { 20 };
+    for _ in 0..rounds {
+        for file in [&short, &long] {
+            for _ in 0..3 {
+                puppet.is_allowed(file)?;
+            }
+            // Attributes.
+            std::os::unix::fs::chown(file, Some(0), None).context("chown")?;
+            puppet.is_refused(file).context("another owner")?;
+            std::os::unix::fs::chown(file, Some(AGENT.uid), None).context("chown")?;
+            puppet.is_allowed(file).context("the first owner again")?;
+            // Another file by the same name.
+            let other = open.join("other");
+            made(&other, 0)?;
+            fs::rename(&other, file).context("rename")?;
+            puppet.is_refused(file).context("another file by this name")?;
+            made(file, AGENT.uid)?;
+            fs::remove_file(file).context("remove")?;
+            made(file, AGENT.uid)?;
+            puppet.is_allowed(file).context("made anew")?;
+            // The same file by another name, and its directory by another.
+            let shut = tree.join("shut/file");
+            fs::rename(file, &shut).context("rename")?;
+            puppet.is_refused(&shut).context("elsewhere")?;
+            fs::rename(&shut, file).context("rename back")?;
+            puppet.is_allowed(file).context("back")?;
+            let name = file.file_name().context("a name")?;
+            fs::rename(&open, tree.join("away")).context("rename the directory")?;
+            puppet.is_refused(&tree.join("away").join(name)).context("in a directory that has moved")?;
+            fs::rename(tree.join("away"), &open).context("rename the directory back")?;
+            puppet.is_allowed(file).context("in a directory that is back")?;
+        }
+        // Names that begin or hash alike.
+        puppet.is_refused(&open.join("fil"))?;
+        puppet.is_refused(&open.join("filf"))?;
+    }
+    case.tried(rounds * 20);
+    puppet.end()?;
+    daemon.stop().map(drop)
+}
 
 /// Grace periods after which callbacks that were waiting for one have run.
 const GRACE_PERIODS: usize = 3;
