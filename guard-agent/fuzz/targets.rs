@@ -115,6 +115,7 @@ fn whole(opened: &Opened) -> Result<(), Diagnostics> {
         resolvers: Vec::new(),
         protected: Vec::new(),
         undecided: 0,
+        artifacts: Arc::default(),
         lookup: Arc::new(Fixed::default()),
     };
     let bundle = parse(opened)?;

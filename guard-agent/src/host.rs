@@ -10,6 +10,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::artifact::{self, Lists};
 use crate::coverage::{self, Hooks};
 
 mod answers;
@@ -80,6 +81,8 @@ pub struct Host {
     pub protected: Vec<(PathBuf, &'static str)>,
     /// Bits of the actions that this kernel has no hook for.
     pub undecided: u64,
+    /// The artifact lists that lie on it.
+    pub artifacts: Arc<Lists>,
     /// Look-ups of paths and accounts.
     pub lookup: Arc<dyn Lookup>,
 }
@@ -134,7 +137,8 @@ impl Host {
         // What cannot be read is left to the attempt to load the programs.
         let undecided = Hooks::running().map_or(0, |hooks| coverage::undecided(&|hook| hooks.has(hook)));
         let mounts = parse_mounts(&mountinfo);
-        Ok(Self { mounts, resolvers, protected, undecided, lookup: Arc::new(Live) })
+        let artifacts = Arc::new(Lists::read(Path::new(artifact::DIRECTORY)));
+        Ok(Self { mounts, resolvers, protected, undecided, artifacts, lookup: Arc::new(Live) })
     }
 }
 

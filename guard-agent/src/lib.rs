@@ -6,6 +6,7 @@
 
 pub mod analysis;
 pub mod api;
+pub mod artifact;
 pub mod bundle;
 pub mod cli;
 pub mod collect;

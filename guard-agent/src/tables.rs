@@ -1,10 +1,12 @@
 //! One generation in user space: what the compiler produces and the kernel module loads.
 
 use guard_common::decide;
+use guard_common::label::DIGEST;
 use guard_common::path::{EdgeKey, Node, Pattern};
 use guard_common::tables::{
     AttributeTest, CellWord, Control, Header, MAX_BOUNDARIES, Masks, Net4, Net6, OUTCOME_SLOTS, Outcome,
-    Ports, SEGMENTS, SUBJECT_LIVE, SUBJECT_OWN_ROOT, SubjectRow, Timeline, cell_position,
+    Ports, SEGMENTS, SUBJECT_ASKS_SIGNERS, SUBJECT_LIVE, SUBJECT_OWN_ROOT, SubjectRow, Timeline,
+    cell_position,
 };
 
 /// Which running and starting processes a subject's label is attached to.
@@ -93,6 +95,8 @@ pub struct Generation {
     pub attributes: Vec<AttributeTest>,
     /// Patterns on the last component.
     pub patterns: Vec<Pattern>,
+    /// SHA-256 digest of a file → the features that hold because somebody signed it.
+    pub signers: Vec<([u8; DIGEST], u64)>,
     /// Selectors and the subject id each attaches.
     pub selectors: Vec<(Selector, u32)>,
 }
@@ -149,16 +153,25 @@ impl Generation {
         }
     }
 
-    /// Tells every row how far the slots are apart.
-    pub fn finish(&mut self) {
+    /// Tells every row how far the slots are apart, and whether it asks for signers, which these features are about.
+    pub fn finish(&mut self, signers: u64) {
+        let asks = |outcome: &Outcome| decide::matters(outcome, signers) != 0;
+        let ends: Vec<u32> = self.subjects.iter().map(|row| row.outcomes).collect();
         for row in &mut self.subjects {
+            // Outcomes of one row lie together, up to where those of another begin.
+            let end = ends.iter().copied().filter(|end| *end > row.outcomes).min();
+            let end = end.map_or(self.outcomes.len(), |end| end as usize);
+            let own = self.outcomes.get(row.outcomes as usize..end).unwrap_or_default();
+            if row.flags & SUBJECT_LIVE != 0 && own.iter().any(asks) {
+                row.flags |= SUBJECT_ASKS_SIGNERS;
+            }
             row.mask_stride = self.masks.len() as u32;
             row.timeline_stride = self.timelines.len() as u32;
         }
     }
 
     /// Bytes that each table takes in the kernel, by its map's name; hash tables without their heads.
-    pub fn memory(&self) -> [(&'static str, usize); 12] {
+    pub fn memory(&self) -> [(&'static str, usize); 13] {
         let slots = OUTCOME_SLOTS as usize;
         [
             ("SUBJECTS", size_of_val(self.subjects.as_slice())),
@@ -170,6 +183,7 @@ impl Generation {
             ("NODES", size_of_val(self.nodes.as_slice())),
             // An element has its key, its value and the kernel's 48 bytes (`struct htab_elem`).
             ("EDGES", self.edges.len() * (size_of::<EdgeKey>() + 8 + 48)),
+            ("SIGNERS", self.signers.len() * (DIGEST + 8 + 48)),
             ("NETS4", size_of_val(self.net4.as_slice())),
             ("NETS6", size_of_val(self.net6.as_slice())),
             ("PORTS", size_of_val(self.ports.as_slice())),

@@ -47,11 +47,13 @@ pub enum Reason {
     LeaseSpent = 14,
     /// Only a lease allows it, and this was one of its uses.
     LeaseUsed = 15,
+    /// It depends on who signed the file, which cannot be told.
+    SignersUnknown = 16,
 }
 
 impl Reason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Policy,
         Self::NoGeneration,
         Self::SubjectRemoved,
@@ -68,6 +70,7 @@ impl Reason {
         Self::Quarantine,
         Self::LeaseSpent,
         Self::LeaseUsed,
+        Self::SignersUnknown,
     ];
 
     /// The reason with this number, if there is one.
@@ -94,6 +97,7 @@ impl Reason {
             Self::Quarantine => "quarantine",
             Self::LeaseSpent => "lease-spent",
             Self::LeaseUsed => "lease-used",
+            Self::SignersUnknown => "signers-unknown",
         }
     }
 
@@ -109,6 +113,7 @@ impl Reason {
                 | Self::Quarantine
                 | Self::LeaseSpent
                 | Self::LeaseUsed
+                | Self::SignersUnknown
         )
     }
 }
@@ -415,6 +420,42 @@ pub fn combination(outcome: &Outcome, features: u64) -> u32 {
     index
 }
 
+/// Which of `features` an outcome depends on.
+#[inline(always)]
+pub fn matters(outcome: &Outcome, features: u64) -> u64 {
+    let mut found = 0;
+    let mut index = 0;
+    while index < MAX_OUTCOME_FEATURES {
+        if index < outcome.features as usize {
+            found |= features & 1 << (outcome.selected[index] & 63);
+        }
+        index += 1;
+    }
+    found
+}
+
+/// Features that may be unknown at once and still be looked at one state after the other.
+pub const MAX_UNKNOWN: u32 = 4;
+
+/// Whether `holds` for some state of features that are not known, at most [`MAX_UNKNOWN`] of them.
+#[inline(always)]
+pub fn some_state(unknown: u64, mut holds: impl FnMut(u64) -> bool) -> bool {
+    // All subsets, from the whole to the empty one.
+    let mut state = unknown;
+    let mut left = 1 << MAX_UNKNOWN;
+    while left > 0 {
+        if holds(state) {
+            return true;
+        }
+        if state == 0 {
+            return false;
+        }
+        state = (state - 1) & unknown;
+        left -= 1;
+    }
+    true
+}
+
 /// A sorted table of ranges, each ending where the next begins.
 pub trait Ranges {
     /// What is looked up.
@@ -491,6 +532,27 @@ mod tests {
     use super::*;
     use core::cell::Cell;
     use std::vec::Vec;
+
+    #[test]
+    fn every_state_of_what_is_not_known_is_looked_at() {
+        let mut seen = Vec::new();
+        let none = some_state(0b1010, |state| {
+            seen.push(state);
+            false
+        });
+        assert!(!none && seen == [0b1010, 0b1000, 0b0010, 0]);
+        assert!(some_state(0b1010, |state| state == 0) && some_state(0b1010, |state| state == 0b0010));
+        assert!(!some_state(0, |_| false) && some_state(0, |_| true));
+        assert!(some_state(0b1_1111, |_| false), "of more than can be looked at, nobody can say no");
+    }
+
+    #[test]
+    fn only_the_features_of_an_outcome_matter() {
+        let mut outcome = Outcome { features: 2, ..Outcome::default() };
+        outcome.selected[..3].copy_from_slice(&[3, 63, 5]);
+        assert_eq!(matters(&outcome, u64::MAX), 1 << 3 | 1 << 63);
+        assert_eq!(matters(&outcome, 1 << 5), 0);
+    }
 
     struct Fixture {
         subjects: Vec<SubjectRow>,

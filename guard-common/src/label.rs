@@ -62,6 +62,8 @@ pub struct Label {
     pub endpoint: Endpoint,
     /// What this task was answered before.
     pub answers: [Answer; ANSWERS],
+    /// What the exec under way found out about its files.
+    pub executed: Executed,
     /// Where the path walk of this task keeps its intermediate state.
     pub walk: Walk,
 }
@@ -267,6 +269,28 @@ pub struct Endpoint {
     pub reserved: u32,
 }
 
+/// The digest of a file that is executed, on its way from the program that may sleep and takes it to the one
+/// that decides.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Executed {
+    /// Address of the kernel's `struct file` that the digest is of; 0 = there is none. It counts for the exec that
+    /// opened that file and for no other: the open forgets it, and the decision takes it away.
+    pub file: u64,
+    /// Address of the file that was opened because some signers would allow its execution; 0 = none. The
+    /// decision takes it away as well: what is left then is no program, but an ELF interpreter.
+    pub on_trust: u64,
+    /// SHA-256 of the file's content.
+    pub digest: [u8; DIGEST],
+    /// 1 if a file of this exec was allowed only because of who signed it, or who did not.
+    pub rests: u32,
+    /// Keeps the layout free of hidden padding.
+    pub reserved: u32,
+}
+
+/// Bytes of a SHA-256 digest.
+pub const DIGEST: usize = 32;
+
 /// What was found out about a file, for a decision.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -388,6 +412,7 @@ const _: () = {
     assert!(size_of::<SocketLabel>() == 48);
     assert!(size_of::<Questions>() == 408);
     assert!(size_of::<Answer>() == 112);
+    assert!(size_of::<Executed>() == 56);
     assert!(
         size_of::<Label>()
             == 88
@@ -395,6 +420,7 @@ const _: () = {
                 + size_of::<Questions>()
                 + size_of::<Endpoint>()
                 + size_of::<[Answer; ANSWERS]>()
+                + size_of::<Executed>()
                 + size_of::<Walk>()
     );
 };

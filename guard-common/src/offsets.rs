@@ -96,6 +96,8 @@ macro_rules! for_each_member {
             INODE_RDEV, "inode", "i_rdev", false;
             INODE_NLINK, "inode", "i_nlink", false;
             INODE_SB, "inode", "i_sb", false;
+            INODE_SIZE, "inode", "i_size", false;
+            INODE_WRITERS, "inode", "i_writecount", false;
             INODE_PRIVATE, "inode", "i_private", false;
             SB_DEV, "super_block", "s_dev", false;
             SB_MAGIC, "super_block", "s_magic", false;

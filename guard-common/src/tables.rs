@@ -31,6 +31,8 @@ pub const MAX_PATTERNS: u32 = 16;
 pub const SUBJECT_LIVE: u32 = 1;
 /// Paths of the subject's policies count from the root that each of its tasks had when it was labelled.
 pub const SUBJECT_OWN_ROOT: u32 = 2;
+/// What the subject may execute depends on who signed it, so the digest of what it executes is taken.
+pub const SUBJECT_ASKS_SIGNERS: u32 = 4;
 
 /// What a generation says of one subject, or of one session with variables. Index: subject id, or the
 /// number given to the session.
@@ -42,7 +44,8 @@ pub const SUBJECT_OWN_ROOT: u32 = 2;
 pub struct SubjectRow {
     /// A [`Control`] word: the only field that changes while a generation lives, by one store.
     pub control: u64,
-    /// [`SUBJECT_LIVE`] and [`SUBJECT_OWN_ROOT`], or 0 for an id that this generation does not know.
+    /// [`SUBJECT_LIVE`], [`SUBJECT_OWN_ROOT`] and [`SUBJECT_ASKS_SIGNERS`], or 0 for an id that this generation
+    /// does not know.
     pub flags: u32,
     /// Index of this subject's first cell.
     pub cells: u32,
@@ -363,6 +366,8 @@ pub struct Header {
     pub devices: [u32; 5],
     /// Features of the names in their usual paths: a node that lies elsewhere is judged by these.
     pub device_features: [u64; 5],
+    /// The features that who signed a file decides. They are looked up by the digest of what is executed.
+    pub signers: u64,
 }
 
 /// Number of generations that can be in the kernel at once: the live one and the next.
@@ -397,7 +402,7 @@ const _: () = {
     assert!(size_of::<Net6>() == 24);
     assert!(size_of::<Ports>() == 16);
     assert!(size_of::<AttributeTest>() == 16);
-    assert!(size_of::<Header>() == 96);
+    assert!(size_of::<Header>() == 104);
 };
 
 #[cfg(test)]

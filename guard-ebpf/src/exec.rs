@@ -4,8 +4,8 @@
 use crate::file::named;
 use crate::memory::read;
 use crate::offsets::*;
-use crate::question::{self, ask};
 use crate::select;
+use crate::signature;
 use crate::successor;
 use crate::task::{Lookup, bounded, label};
 use crate::verdict::fail;
@@ -22,6 +22,7 @@ pub fn bprm_creds_for_exec(ctx: LsmContext) -> i32 {
         Lookup::Unlabelled => select::at_exec(bprm),
         Lookup::Labelled(label) => {
             successor::forget(label);
+            signature::begin(label);
             bounded(match first(&ctx, bprm, label) {
                 Ok(answer) => answer,
                 Err(reason) => fail(label, Action::Exec.bit(), reason),
@@ -48,7 +49,7 @@ pub fn bprm_check_security(ctx: LsmContext) -> i32 {
 
 /// Whether no interpreter has been put in the program's place yet (`bprm_change_interp`).
 #[inline(always)]
-fn is_first_stage(bprm: u64) -> Result<bool, Reason> {
+pub fn is_first_stage(bprm: u64) -> Result<bool, Reason> {
     Ok(read::<u64>(bprm, &BPRM_INTERP)? == read::<u64>(bprm, &BPRM_FILENAME)?)
 }
 
@@ -57,16 +58,18 @@ fn is_first_stage(bprm: u64) -> Result<bool, Reason> {
 fn first(ctx: &LsmContext, bprm: u64, label: *mut Label) -> Result<i32, Reason> {
     let file: u64 = read(bprm, &BPRM_FILE)?;
     let Some((dentry, inode)) = named(file)? else { return Ok(0) };
-    let answer = ask(label, question::open(file, dentry, inode, Action::Exec.bit()))?;
+    let answer = signature::ask(label, file, dentry, inode)?;
     if answer != 0 { Ok(answer) } else { successor::prepare(ctx, inode, label) }
 }
 
 /// Decides what takes the program's place. It reads the program by its name, later, so it may stand for
-/// nothing that gives rights.
+/// nothing that gives rights, and nobody can say who signed what it will read.
 #[inline(always)]
 fn interpreter(bprm: u64, label: *mut Label) -> i32 {
+    let rests = signature::rests(label);
     bounded(match decide(bprm, label) {
         Ok(0) if successor::widens(label) => successor::refuse(label, Reason::UnsafeExec),
+        Ok(0) if rests => successor::refuse(label, Reason::SignersUnknown),
         Ok(answer) => answer,
         Err(reason) => fail(label, Action::Exec.bit(), reason),
     })
@@ -76,5 +79,5 @@ fn interpreter(bprm: u64, label: *mut Label) -> i32 {
 fn decide(bprm: u64, label: *mut Label) -> Result<i32, Reason> {
     let file: u64 = read(bprm, &BPRM_FILE)?;
     let Some((dentry, inode)) = named(file)? else { return Ok(0) };
-    ask(label, question::open(file, dentry, inode, Action::Exec.bit()))
+    signature::ask(label, file, dentry, inode)
 }

@@ -5,7 +5,9 @@ use crate::memory::{read, read_at};
 use crate::offsets::*;
 use crate::question::{self, HELD, ask, ask_use};
 use crate::resource::Resource;
+use crate::signature;
 use crate::stdio;
+use crate::successor::refuse;
 use crate::task::{self, guarded};
 use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::generated::bpf_get_current_cgroup_id;
@@ -70,14 +72,15 @@ fn open(file: u64, label: *mut Label) -> Result<i32, Reason> {
     let mode: u32 = read(file, &FILE_MODE)?;
     let Some((dentry, inode)) = named(file)? else { return Ok(0) };
     let inode_mode: u16 = read(inode, &INODE_MODE)?;
-    let question = if flags & FMODE_EXEC != 0 {
+    if flags & FMODE_EXEC != 0 {
         // The kernel opens a program to execute it. The program itself is decided by the exec
         // hooks; an ELF interpreter is decided nowhere else, so either right is needed here.
-        question::either(file, dentry, inode, Action::Exec, Action::ExecMap)
-    } else {
-        question::open(file, dentry, inode, required(flags, mode, inode_mode))
-    };
-    ask(label, question)
+        return signature::ask_open(
+            label,
+            question::either(file, dentry, inode, Action::Exec, Action::ExecMap),
+        );
+    }
+    ask(label, question::open(file, dentry, inode, required(flags, mode, inode_mode)))
 }
 
 /// The actions that an open with these flags and modes is.
@@ -131,8 +134,13 @@ fn map(file: u64, protection: u64, private: bool, label: *mut Label) -> Result<i
     }
     if in_execve()? {
         // The image and its interpreter belong to the exec that was allowed; denying them here
-        // would kill the process instead of returning an error.
-        return Ok(0);
+        // would kill the process instead of returning an error. Only of an interpreter that its signers
+        // would have to allow nobody could say so before.
+        return Ok(if signature::is_open_on_trust(label, file) {
+            refuse(label, Reason::SignersUnknown)
+        } else {
+            0
+        });
     }
     // What is written to a private mapping is no longer what the file holds.
     let changeable = executes && writes && private;

@@ -49,6 +49,7 @@ mod running;
 mod sctp;
 mod select;
 mod shared;
+mod signature;
 mod sockets;
 mod stdio;
 mod successor;

@@ -4,7 +4,7 @@ use aya_ebpf::bindings::{BPF_F_INNER_MAP, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
 use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, PerCpuArray, RingBuf};
 use aya_ebpf::macros::btf_map;
 use guard_common::handover::{COUNTER_PLACES, SEEN_PLACES};
-use guard_common::label::{Label, LabelHead, LabelRequest, Maker, SocketLabel, UnitName};
+use guard_common::label::{DIGEST, Label, LabelHead, LabelRequest, Maker, SocketLabel, UnitName};
 use guard_common::path::{Directory, EdgeKey, Node, Pattern};
 use guard_common::tables::{
     AttributeTest, CellWord, Header, Masks, Net4, Net6, Outcome, Ports, SLOTS, SubjectRow, Timeline,
@@ -53,6 +53,10 @@ pub static ATTRIBUTES: PerSlot<AttributeTest> = ArrayOfMaps::new();
 pub static PATTERNS: PerSlot<Pattern> = ArrayOfMaps::new();
 #[btf_map]
 pub static EDGES: ArrayOfMaps<HashMap<EdgeKey, u32, 1, ON_DEMAND>, SLOT_COUNT> = ArrayOfMaps::new();
+
+/// The features that hold for a file with this SHA-256 digest, because somebody signed it.
+#[btf_map]
+pub static SIGNERS: ArrayOfMaps<HashMap<[u8; DIGEST], u64, 1, ON_DEMAND>, SLOT_COUNT> = ArrayOfMaps::new();
 
 /// Updating a map of maps waits until every running program that cannot sleep has finished; the
 /// agent uses this one for nothing else, before it empties a slot.

@@ -197,8 +197,9 @@ pub fn ask_all(label: *mut Label, count: u32) -> Result<i32, Reason> {
     Ok(0)
 }
 
+/// Finds out what question `index` of a label is about: [`DESCRIBED`] or why it could not be.
 #[inline(always)]
-fn described_as(label: *mut Label, index: u32) -> u32 {
+pub fn described_as(label: *mut Label, index: u32) -> u32 {
     let failed = own_root::prepare(label, index);
     // SAFETY: the label of the running task.
     if failed == NOT_DESCRIBED { unsafe { describe_question(label, index) } } else { failed }

@@ -128,16 +128,18 @@ fn is_trusted(inode: u64) -> Result<bool, Reason> {
     if read::<u32>(inode, &INODE_UID)? != 0 || read::<u32>(inode, &INODE_NLINK)? != 1 {
         return Ok(false);
     }
-    let Some(made) = MADE.get_ptr(0) else { return Ok(false) };
-    // SAFETY: the pointer comes from a map lookup.
-    if unsafe { read_volatile(made) } == 0 {
-        return Ok(true);
-    }
-    let superblock: u64 = read(inode, &INODE_SB)?;
-    Ok(MAKERS.get_ptr(superblock).is_none())
+    Ok(!is_made(read(inode, &INODE_SB)?))
 }
 
-/// Reports the refusal of a successor, about the file that was described last.
+/// Whether a labelled task made a file system.
+#[inline(always)]
+pub fn is_made(superblock: u64) -> bool {
+    let Some(made) = MADE.get_ptr(0) else { return true };
+    // SAFETY: the pointer comes from a map lookup.
+    unsafe { read_volatile(made) != 0 && MAKERS.get_ptr(superblock).is_some() }
+}
+
+/// Reports the refusal of an exec, about the file that was described last.
 #[inline(always)]
 pub fn refuse(label: *mut Label, reason: Reason) -> i32 {
     // SAFETY: a label is a whole value.
@@ -163,6 +165,8 @@ pub unsafe extern "C" fn refuse_successor(label: *mut Label, reason: u32) -> i32
         Reason::UntrustedFile
     } else if reason == Reason::Quarantine as u32 {
         Reason::Quarantine
+    } else if reason == Reason::SignersUnknown as u32 {
+        Reason::SignersUnknown
     } else {
         Reason::UnsafeExec
     };

@@ -17,8 +17,8 @@ use crate::{
     identity, image, includes, interpreter, kills, layout, leases, lifecycle, listening, machine, mode,
     mounts, names, network, nspawn, own_tmpfs, packaged, path, podman, process, programs, quickstart, quiet,
     reference, requirements, ring, roles, running, sctp, selector, self_protection, selftest, sending,
-    session, shadow, shared, starters, stdio, store, successor, systemd, unix, unused, users, uses, using,
-    why, windows,
+    session, shadow, shared, signed, starters, stdio, store, successor, systemd, unix, unused, users, uses,
+    using, why, windows,
 };
 
 /// One test: run once without Guard and once under it.
@@ -116,6 +116,7 @@ const FAMILIES: &[Family] = &[
     Family { name: "machine", place: Place::Plain, has_daemon: true, parts: &[process::PART, machine::PART] },
     Family { name: "session", place: Place::Plain, has_daemon: true, parts: &[session::PART] },
     Family { name: "successor", place: Place::Plain, has_daemon: true, parts: &[successor::PART] },
+    Family { name: "signed", place: Place::Plain, has_daemon: true, parts: &[signed::PART] },
     Family { name: "starters", place: Place::Plain, has_daemon: true, parts: &[starters::PART] },
     Family {
         name: "admin",

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::question::Question;
 use crate::events::errno_name;
-use crate::policy::{Bundle, Diagnostic, EffectivePolicy, Lift, Oracle, Resource, Spot};
+use crate::policy::{Bundle, Diagnostic, EffectivePolicy, Facts, Lift, Oracle, Resource, Signers, Spot};
 
 /// A policy, as an answer names it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -75,9 +75,20 @@ pub struct Finding {
     /// The nearest permit, for a denial that no `forbid` made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nearest: Option<Nearest>,
+    /// The keys that signed what is executed, as far as they are known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signed_by: Option<Vec<String>>,
     /// What the kernel does not decide of this in this version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_enforced: Option<String>,
+}
+
+/// The keys that signed what is asked about, if they are known.
+pub(super) fn signers(facts: &Facts) -> Option<Vec<String>> {
+    match &facts.signed_by {
+        Signers::Are(keys) => Some(keys.iter().cloned().collect()),
+        Signers::Unknown | Signers::OfExec => None,
+    }
 }
 
 /// Answers `question`.
@@ -107,6 +118,7 @@ pub fn can(bundle: &Bundle, oracle: &Oracle<'_>, question: &Question) -> Result<
         lifts: if denied { oracle.lifts(request)? } else { Vec::new() },
         nearest: if by_default { nearest(bundle, oracle, question) } else { None },
         policies,
+        signed_by: signers(&question.facts),
         not_enforced: not_enforced(&request.action),
     })
 }

@@ -9,10 +9,11 @@ use std::path::{Component, Path, PathBuf};
 use guard_common::class::{BUILTINS, Class, UNNAMED_UNIX, WITH_NAMES};
 use guard_common::tables::Attributes;
 
+use crate::artifact::digest_of;
 use crate::host::{Entry, Host};
 use crate::policy::{
-    Bundle, Diagnostic, FactValue, Facts, Listener, Peer, Request, Resource, Spot, file_kind, known_actions,
-    protocol,
+    Bundle, Diagnostic, FactValue, Facts, Listener, Peer, Request, Resource, Signers, Spot, file_kind,
+    known_actions, protocol,
 };
 
 /// A question in the user's words.
@@ -83,13 +84,21 @@ impl Words {
                 format!("known: {}", known.join(" ")),
             ));
         };
-        let facts = self.facts(bundle)?;
+        let mut facts = self.facts(bundle)?;
         let mut resource = self.parse_resource(types)?;
         // Symbolic links in a root of its own are not known here, nor what else is there.
         let own_root = bundle.subjects().any(|known| known.name == self.subject && known.has_own_root());
         let resolved = if own_root { None } else { self.follow(host, &mut resource) };
         let files = if own_root { Files::Assume } else { files };
         let attributes = self.attributes(&resource, files)?;
+        // What the kernel would find out, if the file is there.
+        if let (Signers::OfExec, EXEC, Files::Read, Resource::File(Spot::Path(path))) =
+            (&facts.signed_by, self.action.as_str(), files, &resource)
+            && bundle.signers().next().is_some()
+            && let Ok(digest) = digest_of(path)
+        {
+            facts.signed_by = Signers::Are(bundle.signers_of(host, &digest));
+        }
         let request = Request {
             subject: self.subject.clone(),
             action: self.action.clone(),
@@ -142,8 +151,10 @@ impl Words {
             let peer = if name == "none" { Peer::Unlabelled } else { Peer::Subject(name.clone()) };
             facts.listener = Listener::Is(peer);
         }
-        if let Some((_, keys)) = self.with.iter().find(|(key, _)| key == "signed_by") {
-            facts.signed_by = Some(list(keys));
+        // Of what is not executed nobody tells them.
+        let signers = self.with.iter().find(|(key, _)| key == "signed_by" && self.action == EXEC);
+        if let Some((_, keys)) = signers {
+            facts.signed_by = Signers::Are(list(keys));
         }
         Ok(facts)
     }
@@ -246,6 +257,9 @@ impl Words {
         Ok(attributes)
     }
 }
+
+/// The action of which signers are known.
+const EXEC: &str = "exec";
 
 const ATTRIBUTES: &str = "known: owner kind set_id fileless protocol signed_by listener subject";
 

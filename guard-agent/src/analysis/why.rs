@@ -15,7 +15,7 @@ use guard_common::decide::Reason;
 use guard_common::tables::{Attribute, AttributeTest, Attributes};
 use serde::Serialize;
 
-use super::can::{Finding, Named, can};
+use super::can::{Finding, Named, can, signers};
 use super::question::Question;
 use crate::events::Record;
 use crate::host::Host;
@@ -75,6 +75,10 @@ pub fn internal_reason(reason: &str) -> Option<&'static str> {
         Reason::LeaseSpent => {
             "only a lease of which every use is counted would allow it, and its uses are spent; ask for another one"
         }
+        Reason::SignersUnknown => {
+            "it depends on who signed the file, and that cannot be told: it is a script, or larger than 256 MiB, or lies on \
+             a file system whose files can change while they run, or this kernel takes no SHA-256 digests (CONFIG_IMA)"
+        }
         Reason::LeaseUsed => "only a lease allowed it, and this was one of the uses that it has",
         Reason::OutcomesChanging => {
             "what the subject may do was replaced again and again while it was looked up"
@@ -87,7 +91,7 @@ pub struct Explainer<'a> {
     bundle: &'a Bundle,
     oracle: Oracle<'a>,
     tests: &'a [AttributeTest],
-    /// Values of session variables.
+    /// Values of session variables, and who signed what was executed.
     facts: &'a Facts,
 }
 
@@ -125,8 +129,7 @@ impl<'a> Explainer<'a> {
         let wanted = !matches!(record.verdict.as_str(), "audited" | "shadow_deny");
         for name in &record.actions {
             let action = record.resource.action(name).ok_or_else(|| incomplete("its action is not known"))?;
-            let indexed =
-                index(action).map(|deciding| from_index(record, subject, name, &deciding, &self.oracle));
+            let indexed = index(action).map(|deciding| self.from_index(record, subject, name, &deciding));
             let finding = match (self.asked(record, name), indexed) {
                 (Ok(asked), None) => asked,
                 (Ok(mut asked), Some(indexed)) => {
@@ -198,6 +201,31 @@ impl<'a> Explainer<'a> {
         Ok(Request { subject, action: name.to_owned(), resource, attributes, listener, within: Vec::new() })
     }
 
+    /// What the index says, without what only Cedar can be asked: what would lift a denial.
+    fn from_index(&self, record: &Record, subject: &str, action: &str, deciding: &Deciding) -> Finding {
+        let Deciding { enforced, candidate } = deciding;
+        let answer = if enforced.allow && !candidate.allow { candidate } else { enforced };
+        Finding {
+            subject: subject.to_owned(),
+            action: action.to_owned(),
+            resource: record.what(),
+            resolved: None,
+            allowed: record.verdict != "denied",
+            errno: record.errno.clone(),
+            would_deny: record.verdict == "would_deny",
+            policies: answer
+                .policies
+                .iter()
+                .filter_map(|id| self.oracle.set.get(id))
+                .map(Named::of)
+                .collect(),
+            lifts: Vec::new(),
+            nearest: None,
+            signed_by: signers(self.facts),
+            not_enforced: None,
+        }
+    }
+
     fn placed(&self, mut finding: Finding) -> Finding {
         let near = finding.nearest.iter_mut().map(|nearest| &mut nearest.policy);
         finding.policies.iter_mut().chain(near).for_each(|policy| self.place(policy));
@@ -220,31 +248,6 @@ fn subject(record: &Record) -> Result<&str, Diagnostic> {
 
 fn denies(finding: &Finding) -> bool {
     !finding.allowed || finding.would_deny
-}
-
-/// What the index says, without what only Cedar can be asked: what would lift a denial.
-fn from_index(
-    record: &Record,
-    subject: &str,
-    action: &str,
-    deciding: &Deciding,
-    oracle: &Oracle<'_>,
-) -> Finding {
-    let Deciding { enforced, candidate } = deciding;
-    let answer = if enforced.allow && !candidate.allow { candidate } else { enforced };
-    Finding {
-        subject: subject.to_owned(),
-        action: action.to_owned(),
-        resource: record.what(),
-        resolved: None,
-        allowed: record.verdict != "denied",
-        errno: record.errno.clone(),
-        would_deny: record.verdict == "would_deny",
-        policies: answer.policies.iter().filter_map(|id| oracle.set.get(id)).map(Named::of).collect(),
-        lifts: Vec::new(),
-        nearest: None,
-        not_enforced: None,
-    }
 }
 
 fn incomplete(why: &str) -> Diagnostic {

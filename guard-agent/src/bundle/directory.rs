@@ -1,5 +1,6 @@
 //! Reading a bundle from a directory.
 
+use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
@@ -43,7 +44,7 @@ pub(super) fn read(dir: &Path) -> Result<Files, Diagnostic> {
             file(&mut files, &dir.join(name), &format!("{below}/{name}"))?;
         }
     }
-    for name in schemas(&files) {
+    for name in named(&files) {
         // A name that is no file of this directory is reported by who reads guard.toml.
         if files.get(&name).is_none() && !name.contains('/') && dir.join(&name).exists() {
             file(&mut files, &dir.join(&name), &name)?;
@@ -52,11 +53,17 @@ pub(super) fn read(dir: &Path) -> Result<Files, Diagnostic> {
     Ok(files)
 }
 
-/// The schema files that guard.toml names. If it does not parse, its reader says why.
-fn schemas(files: &Files) -> Vec<String> {
+/// The files that guard.toml names: schemas and artifact lists. If it does not parse, its reader says why.
+fn named(files: &Files) -> Vec<String> {
     #[derive(Deserialize)]
     struct Toml {
         bundle: Head,
+        #[serde(default)]
+        signers: BTreeMap<String, Signer>,
+    }
+    #[derive(Deserialize)]
+    struct Signer {
+        digests: Option<String>,
     }
     #[derive(Deserialize)]
     struct Head {
@@ -64,7 +71,9 @@ fn schemas(files: &Files) -> Vec<String> {
         schema: Vec<String>,
     }
     let text = files.get("guard.toml").and_then(|bytes| std::str::from_utf8(bytes).ok()).unwrap_or_default();
-    toml::from_str::<Toml>(text).map(|toml| toml.bundle.schema).unwrap_or_default()
+    let Ok(toml) = toml::from_str::<Toml>(text) else { return Vec::new() };
+    let lists = toml.signers.into_values().filter_map(|signer| signer.digests);
+    toml.bundle.schema.into_iter().chain(lists).collect()
 }
 
 fn everything(files: &mut Files, dir: &Path, prefix: &str, depth: usize) -> Result<(), Diagnostic> {
@@ -125,7 +134,7 @@ fn file(files: &mut Files, path: &Path, name: &str) -> Result<(), Diagnostic> {
 /// Reads a regular file of at most `limit` bytes; longer ones are [`io::ErrorKind::FileTooLarge`].
 /// A named pipe would block the reader for ever, so only files are read; and none of /proc, where what a link to
 /// `/proc/self` shows is the reader's own.
-pub(super) fn read_file(path: &Path, limit: usize) -> io::Result<Vec<u8>> {
+pub(crate) fn read_file(path: &Path, limit: usize) -> io::Result<Vec<u8>> {
     let file = OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)?;
     let metadata = file.metadata()?;
     if !metadata.is_file() || fstatfs(&file)?.filesystem_type() == PROC_SUPER_MAGIC {

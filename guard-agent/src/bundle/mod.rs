@@ -25,6 +25,7 @@ mod trust;
 mod write;
 
 pub use build::{BuildError, build};
+pub(crate) use directory::read_file;
 pub(crate) use files::hexadecimal;
 pub use files::{Files, MAX_BYTES, MAX_FILES, MAX_NAME};
 pub use keys::{KeyError, PrivateKey, PublicKey};

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod apply;
+mod artifact;
 mod bundle;
 mod check;
 mod client;
@@ -37,6 +38,7 @@ mod why;
 pub use exit::Exit;
 pub use failure::CliError;
 
+use artifact::ArtifactCommand;
 use bundle::BundleCommand;
 use clap::{Args, Parser, Subcommand};
 use client::Client;
@@ -86,7 +88,10 @@ enum Command {
     /// Seal, sign and examine bundles. Needs no daemon.
     #[command(subcommand)]
     Bundle(BundleCommand),
-    /// Keys that sign bundles. Needs no daemon.
+    /// Sign files, and see who signed one. Needs no daemon.
+    #[command(subcommand)]
+    Artifact(ArtifactCommand),
+    /// Keys that sign bundles and artifacts. Needs no daemon.
     #[command(subcommand)]
     Keys(Keys),
     #[command(flatten)]
@@ -215,6 +220,7 @@ impl Cli {
             Command::Policy(Policy::History(output) | Policy::ReleaseHold(output)) => output.json,
             Command::Policy(Policy::Shadow(shadow)) => shadow.json(),
             Command::Bundle(command) => command.json(),
+            Command::Artifact(command) => command.json(),
             Command::Keys(Keys::Generate(generate)) => generate.json,
             Command::Policy(Policy::Tool(tool)) => tool.json(),
             Command::Ask(ask) => ask.json(),
@@ -274,6 +280,7 @@ impl Cli {
                 wait(history::release_hold(&client, &screen, output.json))
             }
             Command::Bundle(command) => command.run(&screen),
+            Command::Artifact(command) => command.run(&screen),
             Command::Keys(Keys::Generate(generate)) => generate.run(&screen),
             Command::Policy(Policy::Tool(tool)) => wait(tool.run(&client, &screen)),
             Command::Ask(ask) => wait(ask.run(&client, &screen)),

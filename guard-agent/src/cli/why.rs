@@ -2,7 +2,7 @@
 
 use super::client::{Client, quoted};
 use super::lease::decode;
-use super::policy::place;
+use super::policy::{place, signers};
 use super::screen::Screen;
 use super::{CliError, Exit};
 use crate::analysis::can::Finding;
@@ -171,6 +171,7 @@ fn render(record: &Record, why: &Why, screen: &Screen, now: i64) -> String {
     }
     let mut said = Vec::new();
     for finding in &why.decisions {
+        said.extend(finding.signed_by.iter().map(|keys| ("signed by", signers(keys))));
         for policy in &finding.policies {
             if let Some(reason) = &policy.reason {
                 said.push(("reason", format!("\"{}\"", line(reason))));
@@ -364,6 +365,7 @@ mod tests {
             policies: Vec::new(),
             lifts: Vec::new(),
             nearest: Some(Nearest { policy: named("nginx/site", 5), covers: "/srv/www".to_owned() }),
+            signed_by: None,
             not_enforced: None,
         }
     }

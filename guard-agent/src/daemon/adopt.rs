@@ -523,6 +523,7 @@ mod tests {
             protected: Vec::new(),
             lookup: Arc::new(Fixed::default()),
             undecided: 0,
+            artifacts: Arc::default(),
         };
         let own = nix::unistd::geteuid().as_raw();
         let variable = |kind, owned| Variable { kind, under: None, owned, value: None };

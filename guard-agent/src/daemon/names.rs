@@ -1,5 +1,5 @@
 //! Tells when something that the live tables follow from changes on the host: where a symbolic link
-//! leads, who an account is, which resolvers there are.
+//! leads, who an account is, which resolvers and artifact lists there are.
 //!
 //! Directories are watched (inotify(7)), not the names in them, so a name that does not exist yet is
 //! watched as well. A change of another name in such a directory costs a look-up and nothing more.
@@ -32,6 +32,8 @@ struct Followed {
     answers: Answers,
     /// What they depend on.
     paths: BTreeSet<PathBuf>,
+    /// Directories of which they depend on everything.
+    whole: BTreeSet<PathBuf>,
     directories: HashMap<PathBuf, WatchDescriptor>,
 }
 
@@ -58,6 +60,7 @@ impl Watch {
     pub(super) fn follow(&self, answers: Answers) -> Result<(), String> {
         let mut followed = self.0.followed();
         followed.paths = answers.paths();
+        followed.whole = answers.directories();
         followed.answers = answers;
         let result = self.0.watch(&mut followed);
         // What changed between the question and the watch is noticed by nobody else.
@@ -76,12 +79,14 @@ impl Inner {
     /// Watches the directories of what is followed, and no other.
     fn watch(&self, followed: &mut Followed) -> Result<(), String> {
         let mut result = Ok(());
-        let wanted: BTreeSet<&Path> = followed.paths.iter().filter_map(|path| path.parent()).collect();
+        let above = followed.paths.iter().filter_map(|path| path.parent());
+        let wanted: BTreeSet<&Path> = above.chain(followed.whole.iter().map(PathBuf::as_path)).collect();
         let mut directories = HashMap::with_capacity(wanted.len());
         let flags = AddWatchFlags::IN_CREATE
             | AddWatchFlags::IN_DELETE
             | AddWatchFlags::IN_MOVE
             | AddWatchFlags::IN_CLOSE_WRITE
+            | AddWatchFlags::IN_ATTRIB
             | AddWatchFlags::IN_ONLYDIR;
         for directory in wanted {
             match self.inotify.add_watch(directory, flags) {
@@ -134,7 +139,9 @@ impl Followed {
         }
         let Some(name) = &event.name else { return false };
         let mut of_it = self.directories.iter().filter(|(_, descriptor)| **descriptor == event.wd);
-        of_it.any(|(directory, _)| self.paths.contains(&directory.join(name)))
+        of_it.any(|(directory, _)| {
+            self.whole.contains(directory) || self.paths.contains(&directory.join(name))
+        })
     }
 }
 

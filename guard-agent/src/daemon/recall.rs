@@ -12,7 +12,7 @@ use crate::api::types::{OwnDenial, Why, WhyShadow};
 use crate::events::Record;
 use crate::events::time::{Clock, parse};
 use crate::host::Host;
-use crate::policy::{self, Bundle, Deciding, Facts, Posture};
+use crate::policy::{self, Bundle, Deciding, Facts, Posture, Signers};
 use crate::store::{Filter, Found, StoreError};
 use guard_common::action::Action;
 use guard_common::tables::AttributeTest;
@@ -176,7 +176,8 @@ impl Shared {
         let sides = match bundle.ok_or_else(|| "the bundle that decided is not known".to_owned()) {
             Ok(digest) => self.sides(digest, shadow, &host).map(|sides| {
                 let held = self.engine().held(&sides.bundle, record);
-                Sides { facts: Facts { session: self.variables(record), ..held }, ..sides }
+                let signed_by = sides.signers_of(record);
+                Sides { facts: Facts { session: self.variables(record), signed_by, ..held }, ..sides }
             }),
             Err(why) => Err(why),
         };
@@ -254,6 +255,7 @@ impl Shared {
                         .filter(|_| shadow.is_some())
                         .map(|it| Arc::clone(&it.bundle)),
                     tests: live.compiled.generation.attributes.clone(),
+                    signers: live.compiled.signers.clone(),
                     facts: Facts::default(),
                 });
             }
@@ -281,7 +283,8 @@ impl Shared {
         let compiled =
             policy::compile_beside(&bundle, shadow.as_deref(), host, &Facts::default(), &mut ids.clone())
                 .map_err(|errors| no_longer(&ApplyError::Invalid(errors)))?;
-        Ok(Sides { bundle, shadow, tests: compiled.generation.attributes, facts: Facts::default() })
+        let (tests, signers) = (compiled.generation.attributes, compiled.signers);
+        Ok(Sides { bundle, shadow, tests, signers, facts: Facts::default() })
     }
 }
 
@@ -298,11 +301,22 @@ struct Sides {
     bundle: Arc<Bundle>,
     shadow: Option<Arc<Bundle>>,
     tests: Vec<AttributeTest>,
+    /// The keys that policies ask for, and the feature of each.
+    signers: Vec<(Option<String>, u8)>,
     /// Values of the variables of the event's session, and the windows that were open.
     facts: Facts,
 }
 
 impl Sides {
+    /// Who signed what `record` is about, as far as policies asked, if it was executed.
+    fn signers_of(&self, record: &Record) -> Signers {
+        if self.signers.is_empty() || record.actions.iter().all(|action| action != Action::Exec.row().name) {
+            return Signers::OfExec;
+        }
+        let signed = self.signers.iter().filter(|(_, bit)| record.features >> bit & 1 != 0);
+        Signers::Are(signed.filter_map(|(name, _)| name.clone()).collect())
+    }
+
     fn live(&self, record: &Record, host: &Host, index: Index<'_>) -> Result<Explained, String> {
         let explainer =
             Explainer::new(&self.bundle, &self.tests, host, &self.facts).map_err(|error| error.message)?;

@@ -89,6 +89,7 @@ pub fn examine(facts: &Facts) -> Vec<Check> {
     checks.extend(containers(facts));
     checks.push(clock(facts));
     checks.extend(hidden_addresses(facts));
+    checks.extend(digests(facts));
     checks
 }
 
@@ -221,6 +222,23 @@ fn hidden_addresses(facts: &Facts) -> Option<Check> {
             ["sudo sysctl kernel.kptr_restrict=1, then restart the agent".to_owned()],
         )
         .soft()
+    })
+}
+
+/// Said only where it is so: the kernels of most distributions take them.
+fn digests(facts: &Facts) -> Option<Check> {
+    const NAME: &str = "digests";
+    let denied = "what policy lets run because of resource.signed_by is denied";
+    if facts.ima == Some(false) {
+        let found = format!("the kernel takes no digests of files (CONFIG_IMA), so {denied}");
+        return Some(
+            Check::missing(NAME, found, ["boot a kernel built with CONFIG_IMA=y".to_owned()]).soft(),
+        );
+    }
+    let hash = facts.command_line.split_whitespace().find_map(|word| word.strip_prefix("ima_hash="))?;
+    (hash != "sha256").then(|| {
+        let found = format!("the kernel takes digests by {hash}, and lists have SHA-256, so {denied}");
+        Check::missing(NAME, found, ["boot with ima_hash=sha256, or without ima_hash".to_owned()]).soft()
     })
 }
 

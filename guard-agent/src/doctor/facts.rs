@@ -33,6 +33,8 @@ pub struct Facts {
     pub cgroup2: bool,
     /// Whether the kernel tells addresses of its symbols to nobody, not even root.
     pub addresses_hidden: bool,
+    /// Whether the kernel measures files (`CONFIG_IMA`).
+    pub ima: Option<bool>,
     /// Programs that run containers, of those that are known here, by the names of their files.
     pub engines: Vec<&'static str>,
     /// Whether something keeps the clock right.
@@ -63,6 +65,8 @@ impl Facts {
             cgroup2: mounted(&mounts, "cgroup2", "/sys/fs/cgroup")
                 || mounted(&mounts, "cgroup2", "/sys/fs/cgroup/unified"),
             addresses_hidden: text("proc/sys/kernel/kptr_restrict").is_some_and(|text| text.trim() == "2"),
+            ima: mounted(&mounts, "securityfs", "/sys/kernel/security")
+                .then(|| root.join("sys/kernel/security/ima").exists()),
             engines: ENGINES
                 .into_iter()
                 .filter(|name| ["usr/bin", "usr/sbin"].iter().any(|at| root.join(at).join(name).exists()))

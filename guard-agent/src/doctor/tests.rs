@@ -13,6 +13,7 @@ fn good() -> Facts {
         bpffs: true,
         cgroup2: true,
         addresses_hidden: false,
+        ima: Some(true),
         engines: Vec::new(),
         clock_synchronised: Some(true),
         distribution: Distribution::Debian,
@@ -131,6 +132,20 @@ fn hidden_addresses_are_said_and_stop_nothing() {
     let found = check(&facts, "addresses");
     assert!(found.found.contains("kptr_restrict=2") && found.fix[0].contains("sysctl"));
     assert!(problems(&examine(&facts)).is_empty());
+}
+
+#[test]
+fn a_kernel_that_takes_no_digests_is_said_and_stops_nothing() {
+    assert!(examine(&good()).iter().all(|check| check.name != "digests"));
+    for facts in [
+        Facts { ima: Some(false), ..good() },
+        Facts { command_line: "ro ima_hash=sha512".to_owned(), ..good() },
+    ] {
+        assert!(check(&facts, "digests").found.contains("signed_by"));
+        assert!(problems(&examine(&facts)).is_empty());
+    }
+    let facts = Facts { command_line: "ro ima_hash=sha256".to_owned(), ..good() };
+    assert!(examine(&facts).iter().all(|check| check.name != "digests"));
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What a compilation asked the host, and what it was told: if an answer changes, so may the tables.
 
 use super::{Entry, Host, Lookup, RESOLVERS, read_resolvers};
+use crate::artifact::{DIRECTORY, Lists};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -16,6 +17,8 @@ pub struct Answers {
     users: BTreeMap<String, Option<u32>>,
     groups: BTreeMap<String, Option<u32>>,
     resolvers: Vec<IpAddr>,
+    /// The artifact lists, if they count.
+    artifacts: Option<Arc<Lists>>,
 }
 
 impl Answers {
@@ -27,7 +30,15 @@ impl Answers {
             // One that is a symbolic link is written where it leads to.
             paths.extend(std::fs::canonicalize(file));
         }
+        if self.artifacts.is_some() {
+            paths.insert(DIRECTORY.into());
+        }
         paths
+    }
+
+    /// Directories in which every name matters.
+    pub fn directories(&self) -> BTreeSet<PathBuf> {
+        self.artifacts.iter().map(|_| PathBuf::from(DIRECTORY)).collect()
     }
 
     /// The first question that this host answers differently now, in words. Who may change what a
@@ -35,7 +46,10 @@ impl Answers {
     pub fn difference(&self) -> Option<String> {
         // A file that is being replaced has no answer.
         let resolvers = read_resolvers().unwrap_or_else(|_| self.resolvers.clone());
-        self.difference_from(&super::Live, &resolvers)
+        self.difference_from(&super::Live, &resolvers).or_else(|| {
+            let artifacts = self.artifacts.as_ref()?;
+            (Lists::read(Path::new(DIRECTORY)) != **artifacts).then(|| DIRECTORY.to_owned())
+        })
     }
 
     fn difference_from(&self, host: &dyn Lookup, resolvers: &[IpAddr]) -> Option<String> {
@@ -88,6 +102,11 @@ impl Asked {
         self.answers.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// The artifact lists were asked for.
+    pub(crate) fn artifacts(&self, artifacts: &Arc<Lists>) {
+        self.note(|answers| answers.artifacts = Some(Arc::clone(artifacts)));
+    }
+
     fn note(&self, note: impl FnOnce(&mut Answers)) {
         note(&mut self.answers.lock().unwrap_or_else(PoisonError::into_inner));
     }
@@ -128,8 +147,14 @@ mod tests {
 
     fn asked(fixed: &Fixed) -> Answers {
         let lookup: Arc<dyn Lookup> = Arc::new(fixed.clone());
-        let host =
-            Host { mounts: Vec::new(), resolvers: Vec::new(), protected: Vec::new(), undecided: 0, lookup };
+        let host = Host {
+            mounts: Vec::new(),
+            resolvers: Vec::new(),
+            protected: Vec::new(),
+            undecided: 0,
+            artifacts: Arc::default(),
+            lookup,
+        };
         let asked = Asked::new(&host);
         for path in ["/usr/bin/python3", "/usr/bin", "/opt/tool"] {
             asked.entry(Path::new(path));

@@ -45,6 +45,9 @@ pub(super) const PROGRAMS: &[(&str, Kind, &str)] = &[
     ("cgroup_attach_task", Kind::Tracepoint, "cgroup_attach_task"),
     ("bprm_creds_for_exec", Kind::Lsm, "bprm_creds_for_exec"),
     ("bprm_check_security", Kind::Lsm, "bprm_check_security"),
+    // After those two: the kernel runs the newest program of a hook first.
+    ("digest_program", Kind::Lsm, "bprm_creds_for_exec"),
+    ("digest_interpreter", Kind::Lsm, "bprm_check_security"),
     ("file_open", Kind::Lsm, "file_open"),
     ("file_permission", Kind::Lsm, "file_permission"),
     ("mmap_file", Kind::Lsm, "mmap_file"),

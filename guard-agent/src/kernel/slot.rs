@@ -10,7 +10,6 @@ use crate::fault;
 use crate::tables::Generation;
 use aya::maps::MapData;
 use aya_obj::generated::bpf_map_type::{BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_HASH};
-use guard_common::path::EdgeKey;
 use guard_common::tables::{OUTCOME_SLOTS, SLOTS, live_word};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -79,7 +78,8 @@ impl Tables {
         maps.array("PORTS", &generation.ports)?;
         maps.array("ATTRIBUTES", &generation.attributes)?;
         maps.array("PATTERNS", &generation.patterns)?;
-        maps.edges(&generation.edges)?;
+        maps.hash("EDGES", &generation.edges)?;
+        maps.hash("SIGNERS", &generation.signers)?;
         let slots = OUTCOME_SLOTS as usize;
         let mut rows = maps.mapped("SUBJECTS", generation.subjects.len())?;
         rows.write(0, &generation.subjects);
@@ -164,16 +164,19 @@ impl Making<'_> {
         Ok(mapped)
     }
 
-    /// The trie's hash map.
-    fn edges(&mut self, edges: &[(EdgeKey, u32)]) -> Result<(), KernelError> {
-        const NAME: &str = "EDGES";
-        fault::at(NAME).map_err(KernelError::system(NAME))?;
-        let entries = edges.len().max(1) as u32;
-        let sizes = (size_of::<EdgeKey>(), size_of::<u32>());
-        let map = self.inner.create(NAME, BPF_MAP_TYPE_HASH as u32, sizes, entries, NO_PREALLOC)?;
-        let (keys, nodes): (Vec<EdgeKey>, Vec<u32>) = edges.iter().copied().unzip();
-        insert_all(map.fd().as_fd(), &keys, &nodes).map_err(KernelError::map("fill", NAME))?;
-        self.made.push((NAME, map));
+    /// A hash map of these elements.
+    fn hash<K, V>(&mut self, name: &'static str, elements: &[(K, V)]) -> Result<(), KernelError>
+    where
+        K: IntoBytes + Immutable + Copy,
+        V: IntoBytes + Immutable + Copy,
+    {
+        fault::at(name).map_err(KernelError::system(name))?;
+        let entries = elements.len().max(1) as u32;
+        let sizes = (size_of::<K>(), size_of::<V>());
+        let map = self.inner.create(name, BPF_MAP_TYPE_HASH as u32, sizes, entries, NO_PREALLOC)?;
+        let (keys, values): (Vec<K>, Vec<V>) = elements.iter().copied().unzip();
+        insert_all(map.fd().as_fd(), &keys, &values).map_err(KernelError::map("fill", name))?;
+        self.made.push((name, map));
         Ok(())
     }
 }

@@ -158,6 +158,7 @@ mod tests {
             resolvers: vec!["10.0.0.53".parse().unwrap()],
             protected: Vec::new(),
             undecided: 0,
+            artifacts: Arc::default(),
             lookup: Arc::new(Fixed::default()),
         }
     }

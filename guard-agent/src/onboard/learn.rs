@@ -224,6 +224,7 @@ mod tests {
             resolvers: Vec::new(),
             protected: Vec::new(),
             undecided: 0,
+            artifacts: Arc::default(),
             lookup: Arc::new(Fixed::default()),
         }
     }

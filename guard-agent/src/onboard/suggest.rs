@@ -262,6 +262,7 @@ mod tests {
             resolvers: Vec::new(),
             protected: Vec::new(),
             undecided: 0,
+            artifacts: Arc::default(),
             lookup: Arc::new(Fixed::default()),
         };
         let mut files = Files::new(Path::new("bundle"));

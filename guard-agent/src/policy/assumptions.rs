@@ -4,14 +4,15 @@
 //! value of an absent fact could make true is true while the fact is absent, and what this version
 //! cannot tell of a resource (who listens, who signed) never decides in favour of a subject.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use cedar_policy_core::ast::{Expr, ExprKind, Var};
+use cedar_policy_core::ast::{EntityUID, Expr, ExprKind, Var};
+use guard_common::action::Action;
 
 use super::effective::subject_uid;
 use super::kind::Kind;
 use super::rewrite::{Rewrite, and, not, or, rewrite};
-use super::world::{FactValue, Facts, Listener as Known, MAX_WORLDS, Mentions, SOMEBODY};
+use super::world::{FactValue, Facts, Listener as Known, MAX_WORLDS, Mentions, SOMEBODY, Signers};
 
 /// A condition that cannot be rewritten, and what to write instead.
 #[derive(Debug)]
@@ -26,8 +27,8 @@ const TOO_MANY: Unclear = Unclear {
 };
 
 /// `condition` as it counts: `permit` says of what kind of policy, `vary_facts` whether absent
-/// facts count, `listeners` which of its resources have one, `facts` what is known and `declared`
-/// which facts there are.
+/// facts count, `listeners` which of its resources have one and what of it is executed, `facts` what is known
+/// and `declared` which facts there are.
 ///
 /// # Errors
 /// If the condition uses a fact or an unknown attribute in a way that is no test of its value.
@@ -40,11 +41,25 @@ pub(super) fn assume(
     declared: &BTreeMap<String, FactValue>,
 ) -> Result<Expr, Unclear> {
     let mentions = Mentions::of(Some(condition));
+    // Of what is executed the signers are known, and of nothing else.
+    if facts.signed_by == Signers::OfExec && mentions.attribute("signed_by") {
+        // What the kernel tells is part of the request, whatever it is.
+        let assume = |signed_by: Signers| {
+            let facts = Facts { signed_by, ..facts.clone() };
+            assume(condition, permit, vary_facts, listeners, &facts, declared)
+        };
+        let told = || assume(Signers::Are(BTreeSet::new()));
+        return match (listeners.executes, is_exec()) {
+            (Executes::Only, _) => told(),
+            (Executes::Also, Some(test)) => Ok(Expr::ite(test, told()?, assume(Signers::Unknown)?)),
+            (Executes::Never, _) | (Executes::Also, None) => assume(Signers::Unknown),
+        };
+    }
     // Of the kinds of resource that have a listener, only one may be known. Each is then assumed for itself.
     if facts.listener == Known::OfUnix && mentions.attribute("listener") {
         let is_unix = Kind::Unix.entity_type();
         let assume = |types: &[&'static str], listener: Known| {
-            let listeners = Listeners { types: types.to_vec(), all: listeners.all };
+            let listeners = Listeners { types: types.to_vec(), ..*listeners };
             let facts = Facts { listener, ..facts.clone() };
             assume(condition, permit, vary_facts, &listeners, &facts, declared)
         };
@@ -67,7 +82,7 @@ pub(super) fn assume(
             std::iter::once(None).chain(named.chain([Expr::var(Var::Principal)]).map(Some)).collect();
         worlds = cross(&worlds, &peers, |peer| Listener { on: listeners, peer: peer.as_ref() })?;
     }
-    if facts.signed_by.is_none() && mentions.attribute("signed_by") {
+    if facts.signed_by == Signers::Unknown && mentions.attribute("signed_by") {
         let mut sets = vec![Vec::new()];
         for key in mentions.strings() {
             let with: Vec<Vec<&str>> =
@@ -220,6 +235,19 @@ pub(super) struct Listeners {
     pub(super) types: Vec<&'static str>,
     /// The policy is about no other type.
     pub(super) all: bool,
+    /// Whether it is about what is executed.
+    pub(super) executes: Executes,
+}
+
+/// Whether a policy is about what is executed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Executes {
+    /// Its scope has no `exec`.
+    Never,
+    /// Its scope has `exec` and other actions.
+    Also,
+    /// Its scope has nothing else.
+    Only,
 }
 
 /// Who listens at the other end; `None` is nobody with a label.
@@ -279,6 +307,12 @@ fn is_type(name: &str) -> Option<Expr> {
     Some(Expr::is_entity_type(Expr::var(Var::Resource), name.parse().ok()?))
 }
 
+/// The action is `exec`.
+fn is_exec() -> Option<Expr> {
+    let action: EntityUID = format!("Guard::Action::\"{}\"", Action::Exec.row().name).parse().ok()?;
+    Some(Expr::is_eq(Expr::var(Var::Action), Expr::val(action)))
+}
+
 /// A subject as a literal; no bundle is validated against a schema without subjects.
 fn subject(name: &str) -> Option<Expr> {
     subject_uid(name).ok().map(Expr::val)
@@ -326,7 +360,7 @@ mod tests {
             ("trust".to_owned(), FactValue::Long(0)),
             ("network".to_owned(), FactValue::String(String::new())),
         ]);
-        let listeners = Listeners { types: vec!["Guard::Endpoint"], all: true };
+        let listeners = Listeners { types: vec!["Guard::Endpoint"], all: true, executes: Executes::Never };
         match assume(&text.parse().unwrap(), permit, !permit, &listeners, &Facts::default(), &declared) {
             Ok(expr) => expr.to_string(),
             Err(unclear) => unclear.message.to_owned(),

@@ -13,13 +13,14 @@ use super::diagnostics::{Diagnostic, Diagnostics, Source};
 use super::manifest::{self, Manifest, duration};
 use super::network::{self, Range};
 use super::policies::{self, Policy};
+use super::signers::{self, Signer};
 use super::subjects::{self, Mode, SubjectDefinition};
 use super::successors;
 use super::validation::validate;
 use super::windows::{self, Schedules};
 use super::world::FactValue;
 use super::{includes, schema, unknown};
-use crate::bundle::{self, Files, MANIFEST, Opened, Release};
+use crate::bundle::{self, Files, MANIFEST, Opened, PublicKey, Release};
 
 /// Policies and templates of one bundle, at most.
 const MAX_POLICIES: usize = 20_000;
@@ -65,6 +66,8 @@ pub struct Bundle {
     sources: BTreeMap<String, String>,
     /// Declared names with their fixed addresses.
     pub(super) names: BTreeMap<String, Vec<Range>>,
+    /// Declared keys that sign artifacts, by name.
+    pub(super) signers: BTreeMap<String, Signer>,
 }
 
 impl Bundle {
@@ -121,6 +124,11 @@ impl Bundle {
         &self.facts
     }
 
+    /// The keys that sign artifacts, by name.
+    pub fn signers(&self) -> impl Iterator<Item = (&str, &PublicKey)> {
+        self.signers.iter().map(|(name, signer)| (name.as_str(), &signer.key))
+    }
+
     /// The names of all policies that are in force for some subject, includes with the subject.
     pub fn policy_ids(&self) -> impl Iterator<Item = String> {
         let linked = self.linked.iter().map(|(policy, subject)| link_id(policy, subject));
@@ -162,7 +170,9 @@ pub fn parse(opened: &Opened) -> Result<Bundle, Diagnostics> {
     let schema_files = schema_files(files, &manifest, &toml, &mut found);
     let cedar_files = cedar_files(files, &mut found);
     let seal = opened.seal.as_ref().and_then(|_| files.source(MANIFEST).ok());
-    let digest = digest(std::iter::once(&toml).chain(&schema_files).chain(&cedar_files).chain(&seal), files);
+    let (signers, lists) = signers::read(&manifest.signers, files, &toml, &mut found);
+    let sources = std::iter::once(&toml).chain(&schema_files).chain(&cedar_files).chain(&lists).chain(&seal);
+    let digest = digest(sources, files);
     manifest.check(&toml, &mut found);
     if let (Some(sealed), Some(source)) = (&opened.seal, &seal) {
         let head = &manifest.bundle;
@@ -256,6 +266,7 @@ pub fn parse(opened: &Opened) -> Result<Bundle, Diagnostics> {
             .filter_map(|(name, fact)| Some((name.get_ref().clone(), fact.source.clone()?)))
             .collect(),
         names,
+        signers,
     };
     let notes = Diagnostics::refuse_if_errors(found)?;
     Ok(Bundle { notes, ..bundle })

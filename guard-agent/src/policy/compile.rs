@@ -34,6 +34,7 @@ use super::rules;
 use super::seats::Seat;
 use super::selectors;
 use super::shadow;
+use super::signers;
 use super::subjects::{CANARY, Mode, SubjectDefinition};
 use super::successors::{self, Begin, ExecSuccessor};
 use super::trie::Trie;
@@ -59,6 +60,8 @@ pub struct Compiled {
     pub sizes: TableSizes,
     /// What the host was asked for it: the tables are right as long as the answers are.
     pub answers: Answers,
+    /// The keys that policies ask for, or any key at all, and the feature of each.
+    pub signers: Vec<(Option<String>, u8)>,
     /// How the masks of each subject follow from posture.
     programs: BTreeMap<u32, Program>,
     pub(super) explanations: Arc<Explanations>,
@@ -282,6 +285,7 @@ pub fn compile_seated(
         resolvers: host.resolvers.clone(),
         protected: host.protected.clone(),
         undecided: host.undecided,
+        artifacts: Arc::clone(&host.artifacts),
         lookup: Arc::<Asked>::clone(&asked),
     };
     let mounts = Mounts::new(&host.mounts);
@@ -341,7 +345,8 @@ pub fn compile_seated(
     for seat in &seats {
         generation.belongs(seat.row, seat.session);
     }
-    generation.finish();
+    generation.finish(features.of_signers());
+    generation.signers = signers::table(bundle, shadow, host, &features, &mut found);
     coverage(bundle, host, &mut found);
     found.extend(Gate::new(bundle).err().iter().flat_map(|errors| errors.iter().cloned()));
     found.extend(shadow.into_iter().flat_map(|shadow| other_roots(bundle, shadow)));
@@ -365,6 +370,7 @@ pub fn compile_seated(
         ports: features.ports.len() as u32,
         attributes: features.attributes.len() as u32,
         patterns: features.patterns.len() as u32,
+        signers: features.of_signers(),
         ..Header::default()
     };
     let mut generation = Generation {
@@ -404,7 +410,11 @@ pub fn compile_seated(
         bundle.subjects.iter().map(|subject| (ids.assign(&subject.name), subject.name.clone())).collect();
     subjects.insert(CANARY_SUBJECT, CANARY.to_owned());
     let names = Names { subjects, classes: classes.describe_by(&rules.atoms, own) };
+    if !features.signers.is_empty() {
+        asked.artifacts(&host.artifacts);
+    }
     let answers = asked.answers();
+    let signers = features.signers.clone();
     let explanations = Explanations::new(bundle, &seats, (rules, groups), classes, features, ids);
     let compiled = Compiled {
         generation,
@@ -414,6 +424,7 @@ pub fn compile_seated(
         exec_successors: begins.iter().map(Begin::running).collect(),
         sizes,
         answers,
+        signers,
         programs,
         explanations: Arc::new(explanations),
     };

@@ -9,11 +9,11 @@ use cedar_policy_core::ast::{
     StaticPolicy, Template,
 };
 use cedar_policy_core::parser::parse_policy;
-use guard_common::action;
+use guard_common::action::{self, Action};
 use guard_common::class::BUILTINS;
 use guard_common::tables::ALL_ACTIONS;
 
-use super::assumptions::{Listeners, assume};
+use super::assumptions::{Executes, Listeners, assume};
 use super::bundle::{Bundle, parse_again};
 use super::diagnostics::{Diagnostic, Diagnostics, Source};
 use super::kind::Kind;
@@ -328,7 +328,13 @@ impl Job<'_> {
             ActionConstraint::Eq(uid) => known(uid),
             ActionConstraint::In(uids) => uids.iter().all(known),
         };
-        Listeners { types, all: kernel_only && actions & !(endpoint | unix) == 0 }
+        let exec = Action::Exec.bit();
+        let executes = match actions & exec {
+            0 => Executes::Never,
+            _ if kernel_only && actions == exec => Executes::Only,
+            _ => Executes::Also,
+        };
+        Listeners { types, all: kernel_only && actions & !(endpoint | unix) == 0, executes }
     }
 
     fn resource(&self) -> ResourceConstraint {

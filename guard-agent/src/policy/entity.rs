@@ -21,7 +21,7 @@ use super::network::{self, Range};
 use super::places::Place;
 use super::policies::eid;
 use super::request::{Request, Resource, Spot};
-use super::world::{Facts, Listener, Peer};
+use super::world::{Facts, Listener, Peer, Signers};
 use crate::host::Host;
 
 /// What covers what on one host, by the literals of one policy set.
@@ -164,7 +164,12 @@ impl<'a> Covers<'a> {
                     values.push(("owner", RestrictedExpr::val(owner)));
                 }
                 if kind == "Guard::File" {
-                    let signers = facts.signed_by.iter().flatten();
+                    // Of what the kernel tells only with the operation, this is a request without signers.
+                    let signers = match &facts.signed_by {
+                        Signers::Are(keys) => Some(keys),
+                        Signers::Unknown | Signers::OfExec => None,
+                    };
+                    let signers = signers.into_iter().flatten();
                     values.push(("set_id", RestrictedExpr::val(attributes.set_id == 1)));
                     values.push(("fileless", RestrictedExpr::val(attributes.fileless == 1)));
                     values.push(("signed_by", RestrictedExpr::set(signers.map(|key| text(key)))));

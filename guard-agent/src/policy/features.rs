@@ -21,6 +21,8 @@ pub(super) struct Features {
     pub(super) patterns: Vec<Pattern>,
     pub(super) attributes: Vec<AttributeTest>,
     pub(super) ports: Vec<Ports>,
+    /// The keys that policies ask for, or any key at all, and the bit of each.
+    pub(super) signers: Vec<(Option<String>, u8)>,
 }
 
 impl Features {
@@ -84,6 +86,7 @@ impl Features {
                     this.patterns.extend(Pattern::new(prefix.as_bytes(), suffix.as_bytes(), *exact, bit));
                 }
                 Atom::PortIs(port) => port_tests.push((u32::from(*port), u32::from(*port) + 1, bit)),
+                Atom::SignedBy(key) => this.signers.push((key.clone(), bit as u8)),
                 Atom::PortFrom(port) => port_tests.push((u32::from(*port), 1 << 16, bit)),
                 _ => {}
             }
@@ -92,6 +95,11 @@ impl Features {
         }
         this.ports = port_ranges(&port_tests);
         this
+    }
+
+    /// The bits that who signed a file decides.
+    pub(super) fn of_signers(&self) -> u64 {
+        self.signers.iter().fold(0u64, |bits, (_, bit)| bits | 1u64 << bit)
     }
 
     pub(super) fn bit(&self, atom: AtomId) -> Option<u8> {

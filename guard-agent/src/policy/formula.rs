@@ -36,6 +36,8 @@ pub(super) enum Atom {
     Attribute(u32, u64),
     /// An attribute that is a subject is the one with this name. Its number is known once tables are made.
     IsSubject(u32, String),
+    /// The key with this name signed the file; without a name, some key did.
+    SignedBy(Option<String>),
     /// The context is like this.
     Condition(Test),
 }

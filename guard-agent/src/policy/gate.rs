@@ -16,7 +16,7 @@ use cedar_policy_core::authorizer::{Authorizer, Decision};
 use cedar_policy_core::entities::{Entities, NoEntitiesSchema, TCComputation};
 use cedar_policy_core::extensions::Extensions;
 
-use super::assumptions::{Listeners, assume};
+use super::assumptions::{Executes, Listeners, assume};
 use super::bundle::{Bundle, ROLES};
 use super::diagnostics::{Diagnostic, Diagnostics, Source};
 use super::effective::{annotations, counts_for_api, subject_uid};
@@ -183,7 +183,7 @@ impl Gate {
             let help = "name it in a policy about a Guard::Role or Guard::User";
             return Err(Box::new(policy.error("not-for-subjects", None, message).help(help)));
         }
-        let listeners = Listeners { types: Vec::new(), all: false };
+        let listeners = Listeners { types: Vec::new(), all: false, executes: Executes::Never };
         let condition = template
             .non_scope_constraints()
             .map(|condition| {

@@ -114,10 +114,9 @@ pub(super) struct DnsName {
 /// One entry of `[signers]`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "signers are validated, but digests are not read in this version")]
 pub(super) struct Signer {
-    pub(super) key: String,
-    pub(super) digests: String,
+    pub(super) key: Spanned<String>,
+    pub(super) digests: Option<Spanned<String>>,
 }
 
 /// One entry of `[subjects]`.
@@ -336,13 +335,6 @@ impl Manifest {
             found.push(error.help("write name = \"my-hosts\""));
         }
         super::facts::check(&self.facts, source, found);
-        if let Some(signer) = self.signers.keys().next() {
-            found.push(source.note(
-                "not-in-this-version",
-                signer.span(),
-                "not in this version: signers; resource.signed_by is unknown whatever they are",
-            ));
-        }
         self.release.check(source, found);
         if *self.bundle.profile.get_ref() != 1 {
             found.push(

@@ -33,7 +33,8 @@ fn family(atom: &Atom) -> Option<u32> {
     match atom {
         Atom::Name(_) | Atom::Pattern { .. } => Some(0),
         Atom::PortIs(_) | Atom::PortFrom(_) => Some(1),
-        Atom::Attribute(attribute, _) | Atom::IsSubject(attribute, _) => Some(2 + attribute),
+        Atom::SignedBy(_) => Some(2),
+        Atom::Attribute(attribute, _) | Atom::IsSubject(attribute, _) => Some(3 + attribute),
         _ => None,
     }
 }

@@ -60,6 +60,7 @@ pub(super) fn own_host(host: &Host) -> Host {
         resolvers: host.resolvers.clone(),
         protected: host.protected.clone(),
         undecided: host.undecided,
+        artifacts: Arc::clone(&host.artifacts),
         lookup: Arc::new(Blind(Arc::clone(&host.lookup))),
     }
 }
@@ -254,6 +255,7 @@ mod tests {
             resolvers: Vec::new(),
             protected: Vec::new(),
             undecided: 0,
+            artifacts: Arc::default(),
             lookup: Arc::new(Fixed { entries, ..Fixed::default() }),
         }
     }

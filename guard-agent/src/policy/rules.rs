@@ -6,7 +6,7 @@ use std::sync::Arc;
 use cedar_policy_core::ast::{
     EntityReference, Expr, ExprKind, Literal, PrincipalOrResourceConstraint as Scope, Var,
 };
-use guard_common::action::TABLE;
+use guard_common::action::{Action, TABLE};
 
 use super::bundle::Bundle;
 use super::condition::Test;
@@ -19,7 +19,7 @@ use super::policies::{Policy, eid};
 use super::seats::Seat;
 use super::subjects::SubjectDefinition;
 use super::translate::{Names, Translator};
-use super::world::{Facts, Mentions};
+use super::world::{Facts, Mentions, Signers};
 use crate::host::Host;
 
 /// The rules of every subject, and every atom they mention.
@@ -224,7 +224,8 @@ impl Details {
         let condition = policy.template.non_scope_constraints();
         let parts = || condition.into_iter().flat_map(Expr::subexpressions);
         let mentions = Mentions::of(condition);
-        let per_action = parts().any(|part| matches!(part.expr_kind(), ExprKind::Var(Var::Action)));
+        let per_action = parts().any(|part| matches!(part.expr_kind(), ExprKind::Var(Var::Action)))
+            || mentions.attribute("signed_by") && facts.signed_by == Signers::OfExec;
         let mut unset = Vec::new();
         let mut look = |id: &str| {
             unset.extend(
@@ -285,7 +286,15 @@ impl Details {
                 if unknown(Kind::Unix) { "" } else { " of an endpoint" },
                 unknown(Kind::Unix) || unknown(Kind::Endpoint),
             ),
-            ("signed_by", "", facts.signed_by.is_none()),
+            (
+                "signed_by",
+                if policy.actions & Action::Exec.bit() == 0 { "" } else { " of what is not executed" },
+                match facts.signed_by {
+                    Signers::Unknown => true,
+                    Signers::OfExec => policy.actions & !Action::Exec.bit() & Kind::File.actions() != 0,
+                    Signers::Are(_) => false,
+                },
+            ),
         ] {
             if self.mentions.attribute(attribute) && unknown {
                 found.push(policy.note(
@@ -392,8 +401,8 @@ impl Job<'_> {
     ) -> Result<Formula, Box<Diagnostic>> {
         let permit = self.policy.is_permit();
         let vary_facts = !permit && !self.policy.ignore_absent;
-        let Some(worlds) =
-            self.details.mentions.worlds(self.facts, &self.bundle.facts, &self.subject.name, vary_facts)
+        let asked = (self.subject.name.as_str(), action);
+        let Some(worlds) = self.details.mentions.worlds(self.facts, &self.bundle.facts, asked, vary_facts)
         else {
             return Err(Box::new(
                 self.policy

@@ -110,8 +110,8 @@ enum Term {
     Fact(String),
     /// `context.leases`, `context.windows`.
     Names(Named),
-    /// `resource.signed_by`.
-    Signers(BTreeSet<String>),
+    /// `resource.signed_by`; nothing where only the kernel knows it.
+    Signers(Option<BTreeSet<String>>),
     /// One or the other.
     Choice(Formula, Box<Term>, Box<Term>),
 }
@@ -224,7 +224,8 @@ impl Translator<'_> {
                 Term::Set(items) => Term::Bool(Formula::Const(items.is_empty())),
                 Term::Names(Named::Leases) => Term::Bool(self.condition(Test::NoLease, expr)),
                 Term::Names(Named::Windows) => Term::Bool(self.condition(Test::NoWindow, expr)),
-                Term::Signers(keys) => Term::Bool(Formula::Const(keys.is_empty())),
+                Term::Signers(Some(keys)) => Term::Bool(Formula::Const(keys.is_empty())),
+                Term::Signers(None) => Term::Bool(self.atom(Atom::SignedBy(None), expr.source_loc()).not()),
                 _ => return self.fail(expr, "isEmpty() works on sets", "name the set"),
             },
             ExprKind::BinaryApp { op, arg1, arg2 } => return self.binary(expr, *op, arg1, arg2),
@@ -563,7 +564,10 @@ impl Translator<'_> {
                 };
                 Ok(Formula::any(declared.iter().map(one).collect()))
             }
-            (Term::Signers(keys), Term::Text(name)) => Ok(Formula::Const(keys.contains(&name))),
+            (Term::Signers(Some(keys)), Term::Text(name)) => Ok(Formula::Const(keys.contains(&name))),
+            (Term::Signers(None), Term::Text(name)) => {
+                Ok(self.atom(Atom::SignedBy(Some(name)), expr.source_loc()))
+            }
             _ => self.fail(
                 expr,
                 "the kernel cannot look into this set",

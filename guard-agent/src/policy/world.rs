@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use cedar_policy_core::ast::{Expr, ExprKind, Literal, PatternElem};
 
 use super::kind::Kind;
+use guard_common::action::Action;
 
 /// Value of a posture fact, in JSON the value itself.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -81,8 +82,32 @@ impl Listener {
     }
 }
 
+/// What is known of `resource.signed_by`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Signers {
+    /// Nothing tells them: where they would decide, they decide for no subject.
+    Unknown,
+    /// The kernel tells them of what is executed, with each operation. Of what is read or written nothing tells
+    /// them.
+    #[default]
+    OfExec,
+    /// They are these.
+    Are(BTreeSet<String>),
+}
+
+impl Signers {
+    /// Whether they are known of what this action is done to, be it that there are none.
+    pub(super) fn is_known(&self, action: &str) -> bool {
+        match self {
+            Self::Unknown => false,
+            Self::OfExec => action == Action::Exec.row().name,
+            Self::Are(_) => true,
+        }
+    }
+}
+
 /// What conditions depend on besides the request. In this version the daemon does not know who listens at an
-/// endpoint and who signed.
+/// endpoint.
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
     /// Names of the live leases.
@@ -95,8 +120,8 @@ pub struct Facts {
     pub session: BTreeMap<String, String>,
     /// Who tells `resource.listener`.
     pub listener: Listener,
-    /// `resource.signed_by`, if something tells.
-    pub signed_by: Option<BTreeSet<String>>,
+    /// Who tells `resource.signed_by`.
+    pub signed_by: Signers,
 }
 
 /// One assumption about what is not known while compiling.
@@ -109,7 +134,8 @@ pub(super) struct World {
     listener: Option<Peer>,
     /// The kernel tells it of unix sockets in any case.
     told_of_unix: bool,
-    pub(super) signed_by: BTreeSet<String>,
+    /// `resource.signed_by`; nothing if the kernel tells it.
+    pub(super) signed_by: Option<BTreeSet<String>>,
 }
 
 impl World {
@@ -221,7 +247,7 @@ impl Mentions {
         &self,
         facts: &Facts,
         declared: &BTreeMap<String, FactValue>,
-        subject: &str,
+        (subject, action): (&str, &str),
         vary_facts: bool,
     ) -> Option<Vec<World>> {
         let first = World {
@@ -232,7 +258,11 @@ impl Mentions {
                 Listener::Told => None,
                 Listener::Is(peer) => Some(peer.clone()),
             },
-            signed_by: facts.signed_by.clone().unwrap_or_default(),
+            signed_by: match &facts.signed_by {
+                Signers::OfExec if facts.signed_by.is_known(action) => None,
+                Signers::OfExec | Signers::Unknown => Some(BTreeSet::new()),
+                Signers::Are(keys) => Some(keys.clone()),
+            },
         };
         let mut worlds = vec![first];
         let mut cross = |options: &dyn Fn(&World) -> Vec<World>| -> Option<()> {
@@ -264,11 +294,11 @@ impl Mentions {
                 std::iter::once(world.clone()).chain(peers.iter().map(with)).collect()
             })?;
         }
-        if facts.signed_by.is_none() && self.attribute("signed_by") {
+        if !facts.signed_by.is_known(action) && self.attribute("signed_by") {
             for key in &self.strings {
                 cross(&|world| {
                     let mut with = world.clone();
-                    with.signed_by.insert(key.clone());
+                    with.signed_by.get_or_insert_default().insert(key.clone());
                     vec![world.clone(), with]
                 })?;
             }

@@ -1,7 +1,7 @@
 //! Random bundles: everything that docs/policy.md says compiles.
 
 use fastrand::Rng;
-use guard_agent::policy::{FactValue, Facts, Listener, Peer};
+use guard_agent::policy::{FactValue, Facts, Listener, Peer, Signers};
 use guard_common::action::{QUIET_FILE, QUIET_PEER, expand};
 use guard_common::class::{CAPABILITIES, PROTOCOLS};
 use guard_common::path::PATTERN_MAX;
@@ -115,9 +115,11 @@ pub(crate) fn facts(rng: &mut Rng, words: &Words) -> Facts {
         _ => Listener::Unknown,
     };
     facts.signed_by = match rng.u8(0..4) {
-        0 => Some([].into()),
-        1 => Some(["release".to_owned()].into()),
-        _ => None,
+        0 => Signers::Are([].into()),
+        1 => Signers::Are(["release".to_owned()].into()),
+        // What is asked then has no signer.
+        2 => Signers::OfExec,
+        _ => Signers::Unknown,
     };
     facts
 }
@@ -324,7 +326,9 @@ fn on_path(rng: &mut Rng, sort: &Sort<'_>, kind: Kind) -> String {
             format!("resource.kind == \"{}\"", pick(rng, &["regular", "directory", "socket", "fifo", "chr"]))
         }
         17 if kind == Kind::File => (*pick(rng, &["resource.set_id", "resource.fileless"])).to_owned(),
-        18 if kind == Kind::File && rng.bool() => "resource.signed_by.contains(\"release\")".to_owned(),
+        18 if kind == Kind::File && words.signers && rng.bool() => {
+            "resource.signed_by.contains(\"release\")".to_owned()
+        }
         18 if kind == Kind::File => format!("resource == Guard::File::\"{file}\""),
         _ => format!("resource in Guard::Dir::\"{builtin}\""),
     }

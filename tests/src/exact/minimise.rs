@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use guard_agent::policy::{Facts, Listener, Request, Resource, Spot};
+use guard_agent::policy::{Facts, Listener, Request, Resource, Signers, Spot};
 use guard_common::tables::Attributes;
 
 use crate::compare::Setting;
@@ -151,8 +151,8 @@ fn facts(facts: &Facts) -> Vec<Facts> {
     if facts.listener != Listener::Unknown {
         smaller.push(Facts { listener: Listener::Unknown, ..facts.clone() });
     }
-    if facts.signed_by.is_some() {
-        smaller.push(Facts { signed_by: None, ..facts.clone() });
+    if facts.signed_by != Signers::Unknown {
+        smaller.push(Facts { signed_by: Signers::Unknown, ..facts.clone() });
     }
     smaller
 }

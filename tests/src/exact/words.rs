@@ -89,6 +89,8 @@ pub(crate) struct Words {
     pub(crate) abstracts: Vec<String>,
     /// A value for `${session.tree}`.
     pub(crate) tree: String,
+    /// Whether conditions speak of signers.
+    pub(crate) signers: bool,
 }
 
 impl Words {
@@ -136,6 +138,7 @@ impl Words {
             owners: some(rng, &OWNERS, 1..3),
             abstracts: Vec::new(),
             tree: String::new(),
+            signers: true,
         }
     }
 }

@@ -129,6 +129,7 @@ impl World {
             resolvers: self.resolvers.clone(),
             protected: Vec::new(),
             undecided: 0,
+            artifacts: Arc::default(),
             lookup: Arc::new(Fixed { entries, ..Fixed::default() }),
         }
     }

@@ -1,6 +1,7 @@
 //! The bundles in `examples`, as they are: their own tests, and what they promise on a real host.
 
 mod ai_agent;
+mod ci_deploy;
 mod response_automation;
 mod workload_trust;
 
@@ -20,6 +21,7 @@ use crate::layout;
 use crate::lifecycle::{ends_with, output};
 use crate::users::Identity;
 use ai_agent::an_ai_agent_changes_production_only_while_somebody_on_call_approved;
+use ci_deploy::a_ci_account_deploys_to_production_with_a_window_an_approval_and_a_signed_tool;
 use response_automation::response_automation_isolates_and_deletes_only_what_others_approved;
 use workload_trust::a_workload_is_trusted_where_it_is_and_as_it_is_now;
 
@@ -32,6 +34,7 @@ pub(crate) const PART: Part = Part {
             an_ai_agent_changes_production_only_while_somebody_on_call_approved,
             a_workload_is_trusted_where_it_is_and_as_it_is_now,
             response_automation_isolates_and_deletes_only_what_others_approved,
+            a_ci_account_deploys_to_production_with_a_window_an_approval_and_a_signed_tool,
         ],
     ),
 };
@@ -49,9 +52,11 @@ const LEDGER: Identity = Identity::new("ledger", 2445);
 /// Two people of forensics.
 const FAY: Identity = Identity::new("fay-forensics", 2446);
 const GUS: Identity = Identity::new("gus-forensics", 2447);
+/// Somebody who releases.
+const RITA: Identity = Identity::new("rita-release", 2448);
 
 /// The accounts of this part.
-pub(crate) const ACCOUNTS: [Identity; 8] = [CODER, ANN, REPORTS, BOT, STOREFRONT, LEDGER, FAY, GUS];
+pub(crate) const ACCOUNTS: [Identity; 9] = [CODER, ANN, REPORTS, BOT, STOREFRONT, LEDGER, FAY, GUS, RITA];
 
 /// Addresses that the examples are about; the loopback interface has them here.
 const ADDRESSES: [&str; 3] = ["10.20.0.10/32", "10.30.0.10/32", "10.40.0.10/32"];
@@ -70,6 +75,7 @@ fn prepare() -> Result<()> {
     fs::copy(layout::which("guardctl")?, "/usr/bin/guardctl").context("install guardctl")?;
     group("oncall", 2450, &[ANN])?;
     group("forensics", 2451, &[FAY, GUS])?;
+    group("release", 2452, &[RITA])?;
     for address in ADDRESSES {
         // It may be there from an earlier test.
         let _ = layout::run("ip", &["address", "add", address, "dev", "lo"]);
@@ -114,6 +120,11 @@ fn first_request(daemon: &Daemon) -> Result<String> {
 
 /// An agent with the example's bundle, more in its configuration, and the sockets where the bundle expects them.
 fn start(example: &str, configuration: &str) -> Result<Daemon> {
+    start_with(example, &policy(example), configuration)
+}
+
+/// The same with a bundle made of it.
+fn start_with(example: &str, bundle: &Path, configuration: &str) -> Result<Daemon> {
     let directory = Path::new(BASE).join(example);
     let _ = fs::remove_dir_all(&directory);
     fs::create_dir_all(&directory).context("make the fixture")?;
@@ -121,7 +132,7 @@ fn start(example: &str, configuration: &str) -> Result<Daemon> {
     symlink(SOCKETS, directory.join("run")).context("lead to the sockets")?;
     let text = format!(
         "bundle = \"{}\"\nrun_dir = \"run\"\nstate_dir = \"state\"\n{}{configuration}",
-        policy(example).display(),
+        bundle.display(),
         Programs::Shared.configured(&directory)?
     );
     fs::write(directory.join("agent.toml"), text).context("write agent.toml")?;

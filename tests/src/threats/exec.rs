@@ -1,6 +1,6 @@
 //! Running code.
 
-use super::{Chapter, answered, out_of_scope};
+use super::{Chapter, answered};
 
 pub(super) const CHAPTER: Chapter = Chapter {
     name: "Execution",
@@ -95,11 +95,20 @@ pub(super) const CHAPTER: Chapter = Chapter {
             "The file that the kernel found is judged, not the string that led to it",
             &["a_program_is_refused_through_every_link_to_it"],
         ),
-        out_of_scope(
+        answered(
             "EX-13",
             "change a file between its measurement and its use",
-            "this version decides by place and measures nothing",
-            "permit `exec` only where the subject cannot write",
+            "Most policies decide by place and measure nothing. Where `resource.signed_by` counts, the digest is taken while \
+             the kernel lets nobody write to the file, and only where that means something: scripts, ELF interpreters, memfds \
+             and files on FUSE, network and stacked file systems have no signers that could be told, and what depends on \
+             them is denied",
+            &[
+                "a_program_runs_only_as_it_was_signed",
+                "what_replaces_a_signed_program_or_is_copied_over_it_is_refused",
+                "a_program_that_is_rewritten_while_others_execute_it_runs_only_as_it_was_signed",
+                "a_script_that_only_its_signature_would_allow_is_refused",
+                "a_signature_on_an_elf_interpreter_allows_nothing",
+            ],
         ),
         answered(
             "EX-15",

@@ -110,12 +110,12 @@ pub(super) const CHAPTER: Chapter = Chapter {
                 "copy_up_works_where_writing_is_permitted",
             ],
         ),
-        out_of_scope(
+        answered(
             "FS-13",
             "serve files from a process (FUSE) that changes or never answers",
-            "this version measures no content, and no decision asks a file system for anything: walks read what is in memory. A \
-             subject's own FUSE mount is an unknown file system",
-            "permit no `exec` on network and FUSE file systems",
+            "No decision asks such a file system for anything: walks read what is in memory, and no digest is taken there, so \
+             that a signature allows nothing. A subject's own FUSE mount is an unknown file system",
+            &["of_a_file_whose_content_is_not_held_nobody_can_tell_the_signers"],
         ),
         answered(
             "FS-14",

@@ -72,6 +72,7 @@ fn host() -> Host {
         resolvers: vec!["10.0.0.53".parse().unwrap()],
         protected: Vec::new(),
         undecided: 0,
+        artifacts: Arc::default(),
         lookup: Arc::new(Fixed { entries, users, groups: BTreeMap::new() }),
     }
 }

@@ -24,6 +24,7 @@ fn all_the_way(cedar: String) -> String {
             resolvers: Vec::new(),
             protected: Vec::new(),
             undecided: 0,
+            artifacts: Arc::default(),
             lookup: Arc::new(Fixed::default()),
         };
         policy::compile(&bundle, &host, &mut SubjectIds::default())?;

@@ -64,6 +64,9 @@ pub(super) fn render(finding: &Finding, screen: &Screen) -> String {
     if let Some(path) = &finding.resolved {
         row("leads to", line(path));
     }
+    if let Some(keys) = &finding.signed_by {
+        row("signed by", signers(keys));
+    }
     if finding.would_deny {
         row("monitor", "it goes through and is reported; enforced, it would be denied".to_owned());
     }
@@ -98,6 +101,11 @@ pub(super) fn render(finding: &Finding, screen: &Screen) -> String {
         row("note", format!("{}: {text}", line(&finding.action)));
     }
     lines.join("\n")
+}
+
+/// Names of keys, or that there is none.
+pub(in crate::cli) fn signers(keys: &[String]) -> String {
+    if keys.is_empty() { "no key of the bundle".to_owned() } else { line(&keys.join(", ")) }
 }
 
 /// A policy and where it is written.

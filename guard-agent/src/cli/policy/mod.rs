@@ -12,7 +12,7 @@ pub(super) mod source;
 mod suggest;
 mod test;
 
-pub(super) use answer::{lifted, place};
+pub(super) use answer::{lifted, place, signers};
 
 use super::client::Client;
 use super::screen::Screen;

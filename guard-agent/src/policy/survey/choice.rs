@@ -33,7 +33,7 @@ pub enum About {
     Subject,
     /// The subject that listens.
     Listener,
-    /// What is not a matter of the resource, in words: a test of the context.
+    /// What no name and no attribute decides, in words: a test of the context, a signer.
     Given(String),
 }
 
@@ -140,6 +140,9 @@ impl<'a> Support<'a> {
             Kind::Process => choices.extend(self.subjects(Attribute::Subject, About::Subject)),
             Kind::Memory | Kind::Protocol | Kind::Capability | Kind::Machine => {}
         }
+        if kind == Kind::File {
+            choices.extend(self.signers());
+        }
         choices.extend(self.given());
         choices.retain(|choice| choice.values.len() > 1);
         choices
@@ -152,6 +155,20 @@ impl<'a> Support<'a> {
             let text = atom.condition()?.to_string();
             let values = vec![Value::new("", 0), Value::new(text.clone(), 1 << bit)];
             Some(Choice { about: About::Given(text), values })
+        })
+    }
+
+    /// Whether a key, or one of several that are always asked for together, signed what is executed.
+    fn signers(&self) -> impl Iterator<Item = Choice> {
+        (0..self.members.len()).filter_map(|bit| {
+            let signers = self.each().filter(|(of, _)| *of == bit).filter_map(|(_, atom)| match atom {
+                Atom::SignedBy(Some(key)) => Some(format!("signed by {key}")),
+                Atom::SignedBy(None) => Some("signed".to_owned()),
+                _ => None,
+            });
+            let text = signers.collect::<Vec<String>>().join(" or ");
+            let values = vec![Value::new("", 0), Value::new(text.clone(), 1 << bit)];
+            (!text.is_empty()).then_some(Choice { about: About::Given(text), values })
         })
     }
 

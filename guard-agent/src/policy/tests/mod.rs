@@ -13,6 +13,7 @@ mod scale;
 mod seats;
 mod semantics;
 mod shadow;
+mod signers;
 mod successors;
 mod survey;
 mod unenforceable;
@@ -88,6 +89,7 @@ fn host() -> Host {
             ("/opt/guard/bin/guard-agent".into(), "the Guard agent"),
         ],
         undecided: 0,
+        artifacts: Arc::default(),
         lookup: Arc::new(Fixed { entries, users, groups }),
     }
 }

@@ -217,7 +217,9 @@ proptest! {
             listener: listener.map_or(if nothing_tells { Listener::Unknown } else { Listener::OfUnix }, |name| {
                 Listener::Is(name.map_or(Peer::Unlabelled, |name| Peer::Subject(name.to_owned())))
             }),
-            signed_by: signed.map(|yes| yes.then(|| "release".to_owned()).into_iter().collect()),
+            signed_by: signed.map_or(Signers::Unknown, |yes| {
+                Signers::Are(yes.then(|| "release".to_owned()).into_iter().collect())
+            }),
             ..Facts::default()
         };
         same_answers(&policies, &facts);

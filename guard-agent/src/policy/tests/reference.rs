@@ -36,7 +36,7 @@ fn facts(case: &Value) -> Facts {
         listener: case["with"]["listener"]
             .as_str()
             .map_or(Listener::Unknown, |name| Listener::Is(Peer::Subject(name.to_owned()))),
-        signed_by: case["with"].get("signed_by").map(strings),
+        signed_by: case["with"].get("signed_by").map_or(Signers::Unknown, |keys| Signers::Are(strings(keys))),
     }
 }
 
