@@ -38,23 +38,21 @@ const FEW: usize = 10;
 const MANY: usize = 10_000;
 const SUBJECTS: usize = 100;
 
-/// Measures everything.
-pub(crate) fn measure(places: &Places) -> Result<Vec<Cost>> {
-    let mut costs = Costs::default();
-    starts(places, &mut costs)?;
+/// Measures everything; what was found before something went wrong stays.
+pub(crate) fn measure(places: &Places, costs: &mut Vec<Cost>) -> Result<()> {
+    let mut costs = Costs(costs);
+    starts(places, &mut costs).context("starts")?;
     let daemon = spawn(&configure("costs", &policy::bundle(places, FEW, 1))?)?.ready()?;
-    sizes(places, &daemon, &mut costs)?;
-    tasks(&mut costs)?;
-    changes(places, &daemon, &mut costs)?;
-    events(&daemon, places, &mut costs)?;
-    disarm(daemon)?;
-    Ok(costs.0)
+    sizes(places, &daemon, &mut costs).context("sizes")?;
+    tasks(&mut costs).context("tasks")?;
+    events(&daemon, places, &mut costs).context("events")?;
+    changes(places, &daemon, &mut costs).context("changes")?;
+    disarm(daemon)
 }
 
-#[derive(Default)]
-struct Costs(Vec<Cost>);
+struct Costs<'a>(&'a mut Vec<Cost>);
 
-impl Costs {
+impl Costs<'_> {
     fn add(&mut self, key: &str, title: &str, unit: &str, values: Vec<f64>) {
         eprintln!("guard-bench: {title}: {values:.2?} {unit}");
         let (key, title, unit) = (key.to_owned(), title.to_owned(), unit.to_owned());
@@ -69,7 +67,7 @@ fn millions(time: Duration) -> f64 {
 }
 
 /// A first start, and one that takes over what enforces.
-fn starts(places: &Places, costs: &mut Costs) -> Result<()> {
+fn starts(places: &Places, costs: &mut Costs<'_>) -> Result<()> {
     let directory = configure("costs", &policy::bundle(places, FEW, 1))?;
     let mut times = Vec::new();
     for _ in 0..3 {
@@ -117,7 +115,7 @@ fn ticks(daemon: &Daemon) -> Result<f64> {
 }
 
 /// Idle time, and what more literals and subjects take.
-fn sizes(places: &Places, daemon: &Daemon, costs: &mut Costs) -> Result<()> {
+fn sizes(places: &Places, daemon: &Daemon, costs: &mut Costs<'_>) -> Result<()> {
     let before = ticks(daemon)?;
     sleep(IDLE);
     let used = (ticks(daemon)? - before) / (IDLE.as_secs_f64() * 100.0) * 100.0;
@@ -204,7 +202,7 @@ fn wait(word: &AtomicU32, value: u32) {
     }
 }
 
-fn tasks(costs: &mut Costs) -> Result<()> {
+fn tasks(costs: &mut Costs<'_>) -> Result<()> {
     // Once unmeasured: the first ones fill caches.
     slab_of_tasks(FREE)?;
     let mut differences = Vec::new();
@@ -285,7 +283,7 @@ fn ask(daemon: &Daemon, method: &str, path: &str, body: &Value) -> Result<Value>
 
 /// From the call to the last operation that was admitted: of a fact that goes, a lease that is revoked, and a
 /// quarantine.
-fn changes(places: &Places, daemon: &Daemon, costs: &mut Costs) -> Result<()> {
+fn changes(places: &Places, daemon: &Daemon, costs: &mut Costs<'_>) -> Result<()> {
     layout::file(&places.posture(), b"content\n")?;
     let spinner = Spinner::start(places.posture())?;
     let fact = json!({ "name": "trust", "value": 3, "source": "bench" });
@@ -331,7 +329,7 @@ impl Spinner {
 }
 
 /// Denials as fast as one processor makes them, each reported or counted as lost.
-fn events(daemon: &Daemon, places: &Places, costs: &mut Costs) -> Result<()> {
+fn events(daemon: &Daemon, places: &Places, costs: &mut Costs<'_>) -> Result<()> {
     let denied = places.other(0).join("denied");
     layout::file(&denied, b"content\n")?;
     let refuse = |times: u64| -> Result<f64> {

@@ -24,6 +24,8 @@ const PATIENCE: usize = 120;
 pub(crate) struct Samples {
     pub(crate) cells: Vec<Cell>,
     pub(crate) calls: Vec<Calls>,
+    /// What could not be measured.
+    pub(crate) failures: Vec<String>,
 }
 
 impl Samples {
@@ -36,34 +38,41 @@ impl Samples {
         loops: usize,
     ) -> Result<()> {
         let results =
-            SharedPages::new((operations.len() * loops + 1) * size_of::<u32>()).context("share memory")?;
-        // The first word says how far it came.
-        let slot = |operation: usize, number: usize| results.word(1 + operation * loops + number);
+            SharedPages::new(operations.len() * (loops + 1) * size_of::<u32>()).context("share memory")?;
+        // Of each operation, the error that it met, and what the loops cost.
+        let slot = |operation: usize, number: usize| results.word(operation * (loops + 1) + number);
         let around = configuration.around(places)?;
         let outcome = attempt(configuration.who, || {
             let _within = configuration.enter(places)?;
             for (index, operation) in operations.iter().enumerate() {
-                results.word(0).store(index as u32, Ordering::SeqCst);
-                let mut work = (operation.make)(places)?;
-                let mut done = 0;
-                // Once unmeasured: what comes first fills memories that others find full.
-                cost(&mut *work, BATCH, &mut done)?;
-                for number in 0..loops {
-                    let cost = cost(&mut *work, operation.count, &mut done)?;
-                    slot(index, number).store((cost * PART) as u32, Ordering::SeqCst);
+                let failed = measured(operation, places, loops, |number, cost| {
+                    slot(index, 1 + number).store((cost * PART) as u32, Ordering::SeqCst);
+                });
+                if let Err(error) = failed {
+                    slot(index, 0).store(error.raw_os_error().unwrap_or(-1) as u32, Ordering::SeqCst);
                 }
             }
             Ok(())
         })?;
         drop(around);
-        let at = operations.get(results.word(0).load(Ordering::SeqCst) as usize);
-        let at = at.map_or("nothing", |operation| operation.key);
-        ensure!(outcome == Outcome::Worked, "{}, {at}: {outcome:?}", configuration.title);
+        ensure!(outcome == Outcome::Worked, "{}: {outcome:?}", configuration.title);
+        let mut said = format!("guard-bench: {}:", configuration.key);
         for (index, operation) in operations.iter().enumerate() {
+            match slot(index, 0).load(Ordering::SeqCst) {
+                0 => {}
+                errno => {
+                    let error = io::Error::from_raw_os_error(errno as i32);
+                    self.failures.push(format!("{}, {}: {error}", operation.title, configuration.title));
+                    continue;
+                }
+            }
             let samples =
-                (0..loops).map(|number| f64::from(slot(index, number).load(Ordering::SeqCst)) / PART);
-            self.cell(operation.key, &configuration.key).samples.extend(samples);
+                (1..=loops).map(|number| f64::from(slot(index, number).load(Ordering::SeqCst)) / PART);
+            let cell = self.cell(operation.key, &configuration.key);
+            cell.samples.extend(samples);
+            said.push_str(&format!(" {} {:.0}", operation.key, cell.cost()));
         }
+        eprintln!("{said}");
         Ok(())
     }
 
@@ -89,12 +98,30 @@ impl Samples {
     ) -> Result<()> {
         let _counting = programs::count()?;
         for operation in operations {
-            let calls = calls(configuration, places, operation)
-                .with_context(|| format!("count the calls of {}", operation.title))?;
-            self.calls.extend(calls);
+            match calls(configuration, places, operation) {
+                Ok(calls) => self.calls.extend(calls),
+                Err(error) => self.failures.push(format!("calls of {}: {error:#}", operation.title)),
+            }
         }
         Ok(())
     }
+}
+
+/// Does an operation in so many loops, and says what each cost.
+fn measured(
+    operation: &Operation,
+    places: &Places,
+    loops: usize,
+    say: impl Fn(usize, f64),
+) -> io::Result<()> {
+    let mut work = (operation.make)(places)?;
+    let mut done = 0;
+    // Once unmeasured: what comes first fills memories that others find full.
+    cost(&mut *work, BATCH, &mut done)?;
+    for number in 0..loops {
+        say(number, cost(&mut *work, operation.count, &mut done)?);
+    }
+    Ok(())
 }
 
 /// What one operation costs, of so many, and how many were done.

@@ -33,6 +33,9 @@ pub(crate) struct Record {
     /// What could not be measured here, and why.
     #[serde(default)]
     pub(crate) absent: Vec<String>,
+    /// What went wrong.
+    #[serde(default)]
+    pub(crate) failures: Vec<String>,
     pub(crate) configurations: Vec<Named>,
     pub(crate) operations: Vec<Counted>,
     pub(crate) cells: Vec<Cell>,

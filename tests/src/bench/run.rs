@@ -87,13 +87,23 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         run.operations()?;
     }
     if args.also.contains(&Part::Costs) {
-        run.record.costs = costs::measure(&run.places)?;
+        say("other costs");
+        let failed = costs::measure(&run.places, &mut run.record.costs);
+        run.samples.failures.extend(failed.err().map(|error| format!("other costs: {error:#}")));
     }
     if args.also.contains(&Part::Workloads) {
-        run.record.workloads = workloads::measure(&args.cargo)?;
+        say("whole programs");
+        match workloads::measure(&args.cargo) {
+            Ok(workloads) => run.record.workloads = workloads,
+            Err(error) => run.samples.failures.push(format!("whole programs: {error:#}")),
+        }
     }
     run.record.cells = run.samples.cells;
     run.record.calls = run.samples.calls;
+    for failure in &run.samples.failures {
+        say(&format!("failed: {failure}"));
+    }
+    run.record.failures = run.samples.failures;
     println!("{}", serde_json::to_string(&run.record)?);
     Ok(())
 }
@@ -205,7 +215,8 @@ impl Run<'_> {
     fn turns(&mut self, configurations: &[&Configuration], wanted: &[&Operation]) -> Result<()> {
         for _ in 0..self.args.turns {
             for configuration in configurations {
-                self.samples.take(configuration, &self.places, wanted, self.args.loops)?;
+                let taken = self.samples.take(configuration, &self.places, wanted, self.args.loops);
+                self.samples.failures.extend(taken.err().map(|error| format!("{error:#}")));
             }
         }
         Ok(())

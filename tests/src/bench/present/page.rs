@@ -56,6 +56,9 @@ fn generated(record: &Record) -> String {
     for absent in &record.absent {
         let _ = writeln!(text, "Not compared: {absent}.\n");
     }
+    for failure in &record.failures {
+        let _ = writeln!(text, "Not measured: {failure}.\n");
+    }
     text
 }
 

@@ -208,6 +208,9 @@ pub(super) fn text(record: &Record) -> String {
     for absent in &record.absent {
         let _ = writeln!(text, "not compared: {absent}");
     }
+    for failure in &record.failures {
+        let _ = writeln!(text, "FAILED {failure}");
+    }
     text
 }
 
