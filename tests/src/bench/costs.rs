@@ -150,7 +150,7 @@ fn sizes(places: &Places, daemon: &Daemon, costs: &mut Costs<'_>) -> Result<()> 
     for number in 0..SUBJECTS {
         let name = format!("other-{number}");
         bundle = bundle
-            .subject(&name, &format!("user = {}", 30_000 + number))
+            .subject(&name, &format!("user = \"{}\"", 30_000 + number))
             .policy(&name, permit(&name, &name, &["file.*"], &within(&[places.permitted()])));
     }
     switch(&bundle, "subjects")?;

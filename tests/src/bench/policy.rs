@@ -30,7 +30,7 @@ pub(crate) fn bundle(places: &Places, literals: usize, version: u64) -> Bundle {
     Bundle::new("bench")
         .version(version)
         .toml("[facts]\ntrust = { type = \"long\" }\n[approvals]\nchange = { approvers = [\"user:root\"], max = \"1h\" }\n")
-        .subject("agent", &format!("user = {}", AGENT.uid))
+        .subject("agent", &format!("user = \"{}\"", AGENT.uid))
         .policy("bench", policy)
 }
 

@@ -157,7 +157,7 @@ impl Run<'_> {
         say("without an agent");
         let before: Vec<&Configuration> = std::iter::once(&nothing).chain(&rivals).collect();
         self.turns(&before, &wanted)?;
-        let (guarded, programs) = self.guarded(&wanted)?;
+        let (guarded, programs) = self.guarded(&wanted).context("with Guard")?;
         self.record.programs = programs
             .iter()
             .map(|program| Program {
