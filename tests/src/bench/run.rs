@@ -157,7 +157,11 @@ impl Run<'_> {
         say("without an agent");
         let before: Vec<&Configuration> = std::iter::once(&nothing).chain(&rivals).collect();
         self.turns(&before, &wanted)?;
-        let (guarded, programs) = self.guarded(&wanted).context("with Guard")?;
+        let mut guarded = Vec::new();
+        let programs = self.guarded(&wanted, &mut guarded).unwrap_or_else(|error| {
+            self.samples.failures.push(format!("with Guard: {error:#}"));
+            Vec::new()
+        });
         self.record.programs = programs
             .iter()
             .map(|program| Program {
@@ -167,7 +171,7 @@ impl Run<'_> {
             })
             .collect();
         let mut floor = None;
-        if !self.args.reduced {
+        if !self.args.reduced && !programs.is_empty() {
             say("with empty programs");
             let empty = Empty::attach(&programs)?;
             let configuration = Configuration::floor();
@@ -187,18 +191,18 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Everything under Guard; what was measured, and the programs that are attached.
-    fn guarded(&mut self, wanted: &[&Operation]) -> Result<(Vec<Configuration>, Vec<Loaded>)> {
+    /// Everything under Guard; the programs that are attached.
+    fn guarded(&mut self, wanted: &[&Operation], measured: &mut Vec<Configuration>) -> Result<Vec<Loaded>> {
         let literals = if self.args.reduced { &self.args.literals[..1] } else { &self.args.literals[..] };
-        let Some((first, others)) = literals.split_first() else { return Ok(Default::default()) };
-        say("with Guard, and few literals");
+        let Some((first, others)) = literals.split_first() else { return Ok(Vec::new()) };
+        say(&format!("with Guard, and {first} literals"));
         let daemon = Daemon::start_apart("bench", &policy::bundle(&self.places, *first, 1))?;
         let programs: Vec<Loaded> = programs::loaded()?.into_values().collect();
         let unlabelled = Configuration::unlabelled();
         let labelled = Configuration::labelled(*first);
         self.turns(&[&unlabelled, &labelled], wanted)?;
         self.samples.count_calls(&labelled, &self.places, wanted)?;
-        let mut measured = vec![unlabelled, labelled];
+        measured.extend([unlabelled, labelled]);
         for (number, literals) in others.iter().enumerate() {
             say(&format!("with Guard, and {literals} literals"));
             let bundle = policy::bundle(&self.places, *literals, number as u64 + 2);
@@ -208,7 +212,7 @@ impl Run<'_> {
             measured.push(labelled);
         }
         daemon.stop()?;
-        Ok((measured, programs))
+        Ok(programs)
     }
 
     /// Measures configurations that the same programs are attached in, in turns.
