@@ -5,6 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use guard_tests::daemon::Daemon;
+use guard_tests::layout;
 use guard_tests::users::{self, AGENT, FREE};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::unistd::{Uid, User};
@@ -93,6 +94,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     if args.also.contains(&Part::Workloads) {
         say("whole programs");
+        if layout::which("redis-benchmark").is_err() {
+            run.record.absent.push("redis-benchmark: guests do not have it".to_owned());
+        }
         match workloads::measure(&args.cargo) {
             Ok(workloads) => run.record.workloads = workloads,
             Err(error) => run.samples.failures.push(format!("whole programs: {error:#}")),
@@ -249,12 +253,14 @@ impl Drop for Mounted {
 /// Why there is no AppArmor to compare with.
 fn app_armor() -> String {
     let active = fs::read_to_string("/sys/kernel/security/lsm").unwrap_or_default();
-    let reason = if !active.split(',').any(|name| name == "apparmor") {
-        "this guest was booted without it, so that the other numbers are without its hooks"
-    } else {
-        "no profile is loaded for it here"
-    };
-    format!("AppArmor: {reason}")
+    let mut reasons = Vec::new();
+    if !active.split(',').any(|name| name == "apparmor") {
+        reasons.push("the kernel was booted without it, so that the other numbers are without its hooks");
+    }
+    if layout::which("apparmor_parser").is_err() {
+        reasons.push("there is no apparmor_parser to load a profile with");
+    }
+    format!("AppArmor: {}", reasons.join("; "))
 }
 
 fn say(what: &str) {
