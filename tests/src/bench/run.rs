@@ -128,6 +128,9 @@ fn describe(args: &Args) -> Result<Record> {
     })
 }
 
+/// Where policies are written before anything is measured.
+const BUNDLES: &str = "/run/guard-bench-bundles";
+
 struct Run<'a> {
     args: &'a Args,
     places: Places,
@@ -155,6 +158,14 @@ impl Run<'_> {
         self.record.absent = absent;
         if !self.args.reduced {
             self.record.absent.push(app_armor());
+        }
+
+        // First of all, since what this process allocates is copied by every fork that is measured.
+        if !self.args.reduced {
+            for (number, literals) in self.args.literals.iter().enumerate().skip(1) {
+                policy::bundle(&self.places, *literals, number as u64 + 1)
+                    .write(&Path::new(BUNDLES).join(literals.to_string()))?;
+            }
         }
 
         // Two turns without anything, at the begin and at the end: whatever changed in between shows.
@@ -200,6 +211,7 @@ impl Run<'_> {
         let literals = if self.args.reduced { &self.args.literals[..1] } else { &self.args.literals[..] };
         let Some((first, others)) = literals.split_first() else { return Ok(Vec::new()) };
         say(&format!("with Guard, and {first} literals"));
+        let bundles = Path::new(BUNDLES);
         let daemon = Daemon::start_apart("bench", &policy::bundle(&self.places, *first, 1))?;
         let programs: Vec<Loaded> = programs::loaded()?.into_values().collect();
         let unlabelled = Configuration::unlabelled();
@@ -207,10 +219,9 @@ impl Run<'_> {
         self.turns(&[&unlabelled, &labelled], wanted)?;
         self.samples.count_calls(&labelled, &self.places, wanted)?;
         measured.extend([unlabelled, labelled]);
-        for (number, literals) in others.iter().enumerate() {
+        for literals in others {
             say(&format!("with Guard, and {literals} literals"));
-            let bundle = policy::bundle(&self.places, *literals, number as u64 + 2);
-            daemon.apply(&bundle.write(&daemon.directory().join(format!("literals-{literals}")))?)?;
+            daemon.apply(&bundles.join(literals.to_string()))?;
             let labelled = Configuration::labelled(*literals);
             self.turns(&[&labelled], wanted)?;
             measured.push(labelled);
