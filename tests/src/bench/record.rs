@@ -182,6 +182,7 @@ impl Record {
     /// How often an operation calls the programs of a configuration.
     pub(crate) fn calls(&self, operation: &str, configuration: &str) -> f64 {
         let of_this = |calls: &&Calls| calls.operation == operation && calls.configuration == configuration;
-        self.calls.iter().filter(of_this).map(|calls| calls.calls).sum()
+        // An empty sum of these is a negative zero.
+        self.calls.iter().filter(of_this).map(|calls| calls.calls).sum::<f64>() + 0.0
     }
 }
