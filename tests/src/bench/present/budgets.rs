@@ -6,8 +6,8 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::plan::NOTHING;
-use crate::record::Record;
+use crate::plan::{FLOOR, NOTHING};
+use crate::record::{Calls, Record};
 
 use super::table::{grouped, signed};
 
@@ -17,6 +17,8 @@ const GROWTH: f64 = 2.0;
 const NOISE: f64 = 0.1;
 /// The same of operations that make processes or connections: pages and ports are found in other places.
 const COARSE_NOISE: f64 = 1.0;
+/// What reading the kernel's clock around a call makes uncertain.
+const CLOCK: f64 = 10.0;
 const COARSE: [&str; 4] = ["fork", "exec", "tcp-connect", "accept"];
 
 /// The file.
@@ -25,6 +27,8 @@ struct Budgets {
     /// The kernel that they were measured on.
     kernel: String,
     operations: Vec<Budget>,
+    #[serde(default)]
+    calls: Vec<CallBudget>,
     programs: Vec<ProgramBudget>,
 }
 
@@ -36,7 +40,15 @@ struct Budget {
     added: f64,
 }
 
-/// What the verifier may walk through, and what a call may take.
+/// What a call of a program may take when a labelled task does this.
+#[derive(Debug, Serialize, Deserialize)]
+struct CallBudget {
+    operation: String,
+    program: String,
+    each: f64,
+}
+
+/// What the verifier may walk through.
 #[derive(Debug, Serialize, Deserialize)]
 struct ProgramBudget {
     name: String,
@@ -52,6 +64,13 @@ pub(super) fn set(record: &Record, path: &Path) -> Result<()> {
             budgets.operations.push(Budget { operation, configuration, added: added.round() });
         }
     }
+    budgets.calls = calls(record)
+        .map(|calls| CallBudget {
+            operation: calls.operation.clone(),
+            program: calls.program.clone(),
+            each: calls.each.round(),
+        })
+        .collect();
     budgets.programs = record
         .programs
         .iter()
@@ -60,6 +79,11 @@ pub(super) fn set(record: &Record, path: &Path) -> Result<()> {
     budgets.programs.sort_by(|one, other| one.name.cmp(&other.name));
     let text = serde_json::to_string_pretty(&budgets)? + "\n";
     fs::write(path, text).with_context(|| format!("write {}", path.display()))
+}
+
+/// The calls that budgets are about: not those of empty programs.
+fn calls(record: &Record) -> impl Iterator<Item = &Calls> {
+    record.calls.iter().filter(|calls| calls.configuration != FLOOR)
 }
 
 /// Whether everything stays within its budget; says what does not.
@@ -77,7 +101,8 @@ pub(super) fn check(record: &Record, path: &Path) -> Result<bool> {
     for line in &found.under {
         println!("well within its budget, which could be lowered: {line}");
     }
-    println!("{} budgets, {} exceeded", budgets.operations.len() + budgets.programs.len(), found.over.len());
+    let budgets = budgets.operations.len() + budgets.calls.len() + budgets.programs.len();
+    println!("{budgets} budgets, {} exceeded", found.over.len());
     Ok(found.over.is_empty())
 }
 
@@ -104,6 +129,20 @@ fn compare(budgets: &Budgets, record: &Record) -> Found {
             found.over.push(line());
         } else if added < budget.added - slack {
             found.under.push(line());
+        }
+    }
+    for budget in &budgets.calls {
+        let is_it = |calls: &&Calls| calls.operation == budget.operation && calls.program == budget.program;
+        // A program that is not called any more is no cost.
+        let Some(calls) = calls(record).find(is_it) else { continue };
+        if calls.each > budget.each * (1.0 + GROWTH / 100.0) + CLOCK {
+            found.over.push(format!(
+                "{}, program {}: {} a call, budget {}",
+                budget.operation,
+                budget.program,
+                grouped(calls.each),
+                grouped(budget.each)
+            ));
         }
     }
     for budget in &budgets.programs {
@@ -155,6 +194,11 @@ mod tests {
                 configuration: "labelled-10".to_owned(),
                 added: 1000.0,
             }],
+            calls: vec![CallBudget {
+                operation: "read".to_owned(),
+                program: "file_permission".to_owned(),
+                each: 900.0,
+            }],
             programs: vec![ProgramBudget { name: "file_open".to_owned(), verified: 1000 }],
         }
     }
@@ -165,6 +209,20 @@ mod tests {
         let found = compare(&budgets(), &record(5000.0, 6021.0, 1021));
         assert_eq!(found.over.len(), 2, "{found:?}");
         assert!(found.over[0].starts_with("read, labelled-10: +1 021"), "{found:?}");
+    }
+
+    #[test]
+    fn a_call_that_takes_more_is_too_much() {
+        let call = |each: f64| Calls {
+            operation: "read".to_owned(),
+            configuration: "labelled-10".to_owned(),
+            program: "file_permission".to_owned(),
+            calls: 1.0,
+            each,
+        };
+        let record = |each: f64| Record { calls: vec![call(each)], ..record(5000.0, 6000.0, 1000) };
+        assert!(compare(&budgets(), &record(928.0)).over.is_empty());
+        assert_eq!(compare(&budgets(), &record(929.0)).over.len(), 1);
     }
 
     #[test]

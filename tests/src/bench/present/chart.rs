@@ -13,7 +13,7 @@ use crate::record::Record;
 const LEFT: f64 = 210.0;
 const WIDTH: f64 = 720.0;
 const ROW: f64 = 26.0;
-const TOP: f64 = 96.0;
+const TOP: f64 = 108.0;
 /// The scale, as powers of ten.
 const LEAST: f64 = 1.0;
 const MOST: f64 = 6.0;
