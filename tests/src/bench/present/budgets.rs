@@ -15,11 +15,11 @@ use super::table::{grouped, signed};
 const GROWTH: f64 = 2.0;
 /// What measurements of a whole operation differ by without any change, in percent.
 const NOISE: f64 = 0.1;
-/// The same of operations that make processes or connections: pages and ports are found in other places.
-const COARSE_NOISE: f64 = 1.0;
+/// The same of operations whose cost depends on where the kernel finds pages, ports and places in tables.
+const COARSE: [(&str, f64); 5] =
+    [("fork", 2.0), ("exec", 1.0), ("tcp-connect", 1.0), ("accept", 2.0), ("open-cold", 3.0)];
 /// What reading the kernel's clock around a call makes uncertain.
 const CLOCK: f64 = 10.0;
-const COARSE: [&str; 4] = ["fork", "exec", "tcp-connect", "accept"];
 
 /// The file.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -121,7 +121,8 @@ fn compare(budgets: &Budgets, record: &Record) -> Found {
             found.over.push(format!("{row}: not measured"));
             continue;
         };
-        let noise = if COARSE.contains(&budget.operation.as_str()) { COARSE_NOISE } else { NOISE };
+        let coarse = COARSE.iter().find(|(operation, _)| *operation == budget.operation);
+        let noise = coarse.map_or(NOISE, |(_, noise)| *noise);
         let slack = (budget.added.abs() * GROWTH / 100.0).max(whole * noise / 100.0);
         let line =
             || format!("{row}: {}, budget {} (± {})", signed(added), signed(budget.added), grouped(slack));
