@@ -144,9 +144,11 @@ fn sizes(places: &Places, daemon: &Daemon, costs: &mut Costs<'_>) -> Result<()> 
         "MiB",
         vec![resident(daemon)? / 1024.0],
     );
+    // Twice: the generation before the live one is kept.
     switch(&policy::bundle(places, FEW, 4), "few")?;
+    switch(&policy::bundle(places, FEW, 5), "few")?;
     let base = Maps::now()?.bytes as f64;
-    let mut bundle = policy::bundle(places, FEW, 5);
+    let mut bundle = policy::bundle(places, FEW, 6);
     for number in 0..SUBJECTS {
         let name = format!("other-{number}");
         bundle = bundle
@@ -156,7 +158,7 @@ fn sizes(places: &Places, daemon: &Daemon, costs: &mut Costs<'_>) -> Result<()> 
     switch(&bundle, "subjects")?;
     let per_subject = (Maps::now()?.bytes as f64 - base) / SUBJECTS as f64;
     costs.add("subject", "kernel memory of a subject", "bytes", vec![per_subject]);
-    switch(&policy::bundle(places, FEW, 6), "few")?;
+    switch(&policy::bundle(places, FEW, 7), "few")?;
     Ok(())
 }
 
