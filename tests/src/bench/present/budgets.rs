@@ -16,8 +16,14 @@ const GROWTH: f64 = 2.0;
 /// What measurements of a whole operation differ by without any change, in percent.
 const NOISE: f64 = 0.1;
 /// The same of operations whose cost depends on where the kernel finds pages, ports and places in tables.
-const COARSE: [(&str, f64); 5] =
-    [("fork", 2.0), ("exec", 1.0), ("tcp-connect", 1.0), ("accept", 2.0), ("open-cold", 3.0)];
+const COARSE: [(&str, f64); 6] = [
+    ("create", 0.5),
+    ("fork", 2.0),
+    ("exec", 1.0),
+    ("tcp-connect", 1.0),
+    ("accept", 2.0),
+    ("open-cold", 3.0),
+];
 /// The same as [`GROWTH`] of what a call takes, which is the mean of a hundred calls that can be interrupted.
 const CALL_GROWTH: f64 = 5.0;
 const COARSE_CALL_GROWTH: f64 = 15.0;
