@@ -1,17 +1,17 @@
-//! bpf(2) by hand, for what the tests need beside the daemon: foreign LSM programs, and what maps
-//! exist.
+//! What the tests need of bpf(2) beside the daemon: foreign LSM programs, and labels.
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use guard_agent::kernel::has_ended;
 use guard_common::label::NO_SUBJECT;
+use guard_tests::system_bpf::{MAP_GET_FD_BY_ID, MAP_GET_NEXT_ID, bpf, descriptor, halves, info};
 use nix::libc::{self, c_int};
 
 use crate::raw;
@@ -20,70 +20,10 @@ use crate::raw;
 // (include/uapi/linux/bpf.h).
 const MAP_CREATE: c_int = 0;
 const PROG_LOAD: c_int = 5;
-const MAP_GET_NEXT_ID: c_int = 12;
-const MAP_GET_FD_BY_ID: c_int = 14;
 const LINK_CREATE: c_int = 28;
 const MAP_TYPE_ARRAY: u32 = 2;
 const PROG_TYPE_LSM: u32 = 29;
 const ATTACH_LSM_MAC: u32 = 27;
-
-/// One bpf(2) command whose attribute is these words, in the kernel's layout.
-fn bpf(command: c_int, attribute: &mut [u32]) -> io::Result<c_int> {
-    // SAFETY: the attribute is given with its size, and every pointer in it leads to memory that the
-    // callers keep for the length of the call.
-    let result = unsafe {
-        libc::syscall(libc::SYS_bpf, command, attribute.as_mut_ptr(), size_of_val(attribute) as libc::c_uint)
-    };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as c_int) }
-}
-
-fn descriptor(command: c_int, attribute: &mut [u32]) -> io::Result<OwnedFd> {
-    let fd = bpf(command, attribute)?;
-    // SAFETY: these commands return a new descriptor that nobody else owns.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
-fn halves(address: usize) -> [u32; 2] {
-    [address as u32, (address as u64 >> 32) as u32]
-}
-
-/// All BPF maps of the system.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Maps {
-    /// How many there are.
-    pub(crate) count: usize,
-    /// Bytes of kernel memory that they are accounted with.
-    pub(crate) bytes: u64,
-}
-
-impl Maps {
-    /// Those that exist now.
-    pub(crate) fn now() -> Result<Self> {
-        let mut maps = Self { count: 0, bytes: 0 };
-        let mut id = 0;
-        loop {
-            // `start_id`, `next_id`, `open_flags`.
-            let mut attribute = [id, 0, 0];
-            match bpf(MAP_GET_NEXT_ID, &mut attribute) {
-                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(maps),
-                other => other.context("list the BPF maps")?,
-            };
-            id = attribute[1];
-            // One that is freed meanwhile is none.
-            let Ok(map) = descriptor(MAP_GET_FD_BY_ID, &mut [id, 0, 0]) else { continue };
-            maps.count += 1;
-            maps.bytes += memory(map.as_fd())?;
-        }
-    }
-}
-
-/// What a map is accounted with (`bpf_map_show_fdinfo`).
-fn memory(map: BorrowedFd<'_>) -> Result<u64> {
-    let text = fs::read_to_string(format!("/proc/self/fdinfo/{}", map.as_raw_fd())).context("read fdinfo")?;
-    let line =
-        text.lines().find_map(|line| line.strip_prefix("memlock:")).context("fdinfo has no memlock")?;
-    line.trim().parse().context("parse memlock")
-}
 
 /// One instruction: operation, destination and source register, offset, immediate value
 /// (`struct bpf_insn`).
@@ -209,15 +149,6 @@ pub(crate) fn words(name: &str) -> Result<raw::MappedWord> {
     }
     let last = last.with_context(|| format!("there is no BPF map {name}, only {}", names.join(" ")))?;
     raw::MappedWord::new(last.as_fd()).context("map a map")
-}
-
-/// What the kernel says of a map: the words of `struct bpf_map_info`.
-fn info(map: BorrowedFd<'_>) -> io::Result<[u32; 32]> {
-    const OBJ_GET_INFO_BY_FD: c_int = 15;
-    let mut info = [0u32; 32];
-    let [low, high] = halves(info.as_mut_ptr() as usize);
-    bpf(OBJ_GET_INFO_BY_FD, &mut [map.as_raw_fd() as u32, size_of_val(&info) as u32, low, high])?;
-    Ok(info)
 }
 
 /// A map that is there while this lives.

@@ -9,7 +9,6 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::attempt::eventually;
-use crate::bpf::Maps;
 use crate::bundle::{Bundle, permit, within};
 use crate::case::Case;
 use crate::daemon::{Daemon, FAULT, configure, spawn};
@@ -21,6 +20,7 @@ use crate::puppet::Puppet;
 use crate::users::{AGENT, CI, FREE};
 use crate::using::{Holder, Use};
 use crate::{flip, lifecycle};
+use guard_tests::system_bpf::Maps;
 
 pub(crate) const PART: Part = Part {
     name: "generations",

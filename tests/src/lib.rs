@@ -11,4 +11,5 @@ pub mod landlock;
 pub mod layout;
 pub mod raw;
 pub mod reference_bundle;
+pub mod system_bpf;
 pub mod users;

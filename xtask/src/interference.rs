@@ -45,7 +45,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 }
 
 /// The cargo of the toolchain itself.
-fn toolchain_cargo() -> std::ffi::OsString {
+pub(crate) fn toolchain_cargo() -> std::ffi::OsString {
     let found = std::process::Command::new("rustc").args(["--print", "sysroot"]).output();
     match found {
         Ok(output) if output.status.success() => {
