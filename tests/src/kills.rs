@@ -112,7 +112,7 @@ impl Watch {
         let running = attempt::start(AGENT, || {
             raw::nice(19)?;
             while counters.at(OVER).load(Ordering::SeqCst) == 0 {
-                let counter = match read(&secret()) {
+                let counter = match read(secret()) {
                     Ok(()) => ADMITTED,
                     Err(error) if error.raw_os_error() == Some(libc::EACCES) => REFUSED,
                     Err(error) => return Err(error),
@@ -148,15 +148,9 @@ fn an_agent_that_is_killed_at_any_call_of_taking_over_leaves_no_gap(case: &Case<
     let mut old = Puppet::start(AGENT)?;
     let watch = Watch::start()?;
     let mut killed = 0;
-    // The next agent has the same programs, or others, by turns with those it finds.
-    for next in [false, true] {
-        // Other programs have to be loaded, twice for each place.
-        let places = match (case.full, next) {
-            (true, false) => 60,
-            (true, true) => 20,
-            (false, false) => 6,
-            (false, true) => 1,
-        };
+    // The next agent has the same programs, or others, which have to be loaded twice for each place.
+    let kinds: &[(bool, u64)] = if case.full { &[(false, 60), (true, 20)] } else { &[(false, 6)] };
+    for &(next, places) in kinds {
         let (daemon, seen) = fixture.traced(next, None)?;
         ensure!(daemon.is_some(), "it ended without being killed");
         drop(daemon);
