@@ -308,6 +308,10 @@ pub struct Described {
     /// Its kind and mode, if it was judged by nothing but its place and attributes, so that the answer can be
     /// remembered; else 0.
     pub mode: u32,
+    /// The control word of the row that decides, as it was before the decision.
+    pub control: u64,
+    /// The instant of CLOCK_BOOTTIME before the decision, if the row has deadlines; else 0.
+    pub since: u64,
 }
 
 /// One question: may the running task do something to a file?
@@ -410,7 +414,7 @@ const _: () = {
     assert!(size_of::<Maker>() == 16);
     assert!(size_of::<Process>() == 24);
     assert!(size_of::<SocketLabel>() == 48);
-    assert!(size_of::<Questions>() == 408);
+    assert!(size_of::<Questions>() == 424);
     assert!(size_of::<Answer>() == 112);
     assert!(size_of::<Executed>() == 56);
     assert!(

@@ -32,7 +32,7 @@ use guard_common::decide::Tables;
 use guard_common::event::Counter;
 use guard_common::fault;
 use guard_common::label::{ANSWERS, Answer, Label, STDIO_FILES};
-use guard_common::tables::MAX_BOUNDARIES;
+use guard_common::tables::{Control, MAX_BOUNDARIES};
 
 /// Words of a name that are compared. Names of up to 31 bytes lie in the dentry itself, which has room for 32
 /// (include/linux/dcache.h: `DNAME_INLINE_LEN`; 40 since 6.15).
@@ -180,34 +180,32 @@ fn is_current(answer: &Answer, row: u32) -> bool {
     directory::renames() == answer.renames
 }
 
-/// What a decision is made by, read before it is made.
-#[derive(Clone, Copy)]
-pub struct Begun {
-    control: u64,
-    since: u64,
-}
-
-/// Notes what a decision about to be made is made by.
+/// Notes what a decision about to be made is made by, if its answer can be kept. In the label, since the programs that
+/// call this have no room left on the stack.
 #[inline(always)]
-pub fn begin(label: *mut Label) -> Begun {
-    let generation = Generation::kept(label);
+pub fn begin(label: *mut Label) {
     // SAFETY: the label of the running task.
-    let Some(subject) = generation.subject(unsafe { (*label).row }) else {
-        return Begun { control: 0, since: 0 };
+    let (row, described) = unsafe { ((*label).row, &mut (*label).questions.described) };
+    if described.mode == 0 {
+        return;
+    }
+    let Some(subject) = Generation::kept(label).subject(row) else {
+        described.mode = 0;
+        return;
     };
-    let control = generation.control(subject);
+    let control = Generation::kept(label).control(subject);
+    described.control = control.0;
     // SAFETY: the helper has no requirements.
-    let since = if control.boundaries() == 0 { 0 } else { unsafe { bpf_ktime_get_boot_ns() } };
-    Begun { control: control.0, since }
+    described.since = if control.boundaries() == 0 { 0 } else { unsafe { bpf_ktime_get_boot_ns() } };
 }
 
 /// Keeps the answer to question `index` of the label, which was yes and of which nothing was told.
 #[inline(always)]
-pub fn keep(label: *mut Label, index: u32, required: u64, begun: Begun) {
+pub fn keep(label: *mut Label, index: u32, required: u64) {
     // SAFETY: the label of the running task.
     unsafe {
         if (*label).questions.described.mode != 0 {
-            keep_answer(label, index, required, begun.control, begun.since);
+            keep_answer(label, index, required);
         }
     }
 }
@@ -218,13 +216,7 @@ pub fn keep(label: *mut Label, index: u32, required: u64, begun: Begun) {
 /// The label must be a whole one, and that of the running task; the verifier checks the first.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub unsafe extern "C" fn keep_answer(
-    label: *mut Label,
-    which: u32,
-    required: u64,
-    control: u64,
-    since: u64,
-) -> u32 {
+pub unsafe extern "C" fn keep_answer(label: *mut Label, which: u32, required: u64) -> u32 {
     if label.is_null() {
         return 0;
     }
@@ -233,12 +225,13 @@ pub unsafe extern "C" fn keep_answer(
         unsafe { ((*nth(label, which)).dentry, &(*label).questions.described, &(*label).walk, (*label).row) };
     let generation = Generation::kept(label);
     let Some(subject) = generation.subject(row) else { return 0 };
+    let (control, since) = (described.control, described.since);
     // Equal words say that the decision was made by this one.
     if generation.control(subject).0 != control {
         return 0;
     }
     let mut until = u64::MAX;
-    let word = guard_common::tables::Control(control);
+    let word = Control(control);
     if word.boundaries() != 0 {
         let at = subject.timeline + word.slot() * subject.timeline_stride;
         let Some(timeline) = generation.timeline(at) else { return 0 };

@@ -272,7 +272,9 @@ pub fn described(label: *mut Label, result: Result<(), Reason>, resource: &Resou
             described.class = resource.class;
             described.has_path = resource.has_path as u32;
             described.owner = resource.attributes.owner as u32;
-            described.mode = resource.kept_mode as u32;
+            if !resource.is_kept {
+                described.mode = 0;
+            }
             DESCRIBED
         }
         Err(reason) => undescribed(reason),
@@ -315,7 +317,7 @@ pub unsafe extern "C" fn decide_question(label: *mut Label, index: u32) -> i32 {
     }
     // SAFETY: the label of the running task.
     let question = unsafe { &*nth(label, index) };
-    let begun = answers::begin(label);
+    answers::begin(label);
     let (generation, resource, all) = decide_all(label, question);
     let (required, decision) = if question.either[0] != 0 {
         all.either(question.either[0], question.either[1])
@@ -327,7 +329,7 @@ pub unsafe extern "C" fn decide_question(label: *mut Label, index: u32) -> i32 {
     let quiet = is_quiet(&decision) && question.either[0] == 0;
     let answer = conclude(&generation, label, &resource, required, decision);
     if quiet {
-        answers::keep(label, index, required, begun);
+        answers::keep(label, index, required);
     }
     answer
 }
@@ -351,7 +353,7 @@ pub unsafe extern "C" fn decide_question_of_use(label: *mut Label, index: u32) -
     // SAFETY: the label of the running task.
     let question = unsafe { &*nth(label, index) };
     let required = question.required;
-    let begun = answers::begin(label);
+    answers::begin(label);
     let (generation, resource, all) = decide_all(label, question);
     let mut decision = all.within(required);
     // Before what of a use is not told is taken away: an open would have it told.
@@ -359,7 +361,7 @@ pub unsafe extern "C" fn decide_question_of_use(label: *mut Label, index: u32) -
     of_use(label, &generation, &mut decision);
     let answer = conclude(&generation, label, &resource, required, decision);
     if quiet {
-        answers::keep(label, index, required, begun);
+        answers::keep(label, index, required);
     }
     answer
 }
@@ -548,7 +550,9 @@ fn describe(question: *const Question, label: *mut Label, resource: &mut Resourc
         {
             // SAFETY: the walk buffer of the running task's own label.
             if matches!(unsafe { (*walk).memory }, KNOWS | LEARNS) {
-                resource.kept_mode = mode;
+                resource.is_kept = true;
+                // SAFETY: the label of the running task.
+                unsafe { (*label).questions.described.mode = mode as u32 };
             }
         }
     }

@@ -17,8 +17,8 @@ pub struct Resource {
     pub attributes: Attributes,
     /// The walk buffer holds its path.
     pub has_path: bool,
-    /// Kind and mode of the file, if it is judged by nothing but its place and attributes; else 0.
-    pub kept_mode: u16,
+    /// It is judged by nothing but its place and attributes; its kind and mode are in what is described.
+    pub is_kept: bool,
     /// Address of an abstract socket name, or 0.
     pub abstract_name: u64,
     /// Length of that name.
@@ -46,7 +46,7 @@ impl Resource {
             features: 0,
             attributes: Attributes::default(),
             has_path: false,
-            kept_mode: 0,
+            is_kept: false,
             abstract_name: 0,
             abstract_len: 0,
             family: 0,

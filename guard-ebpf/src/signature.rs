@@ -212,7 +212,7 @@ fn add_signers(label: *mut Label, file: u64) -> Result<bool, Reason> {
             (*executed).rests = 1;
         }
         if let Some(signers) = SIGNERS.get(generation.slot)
-            && let Some(features) = signers.get(&(*executed).digest)
+            && let Some(features) = signers.get((*executed).digest)
         {
             (*label).questions.described.features |= *features & header.signers;
         }

@@ -70,10 +70,6 @@ impl Fixture {
         Ok(Self { directory: configure(name, bundle)?, apart: false })
     }
 
-    pub(crate) fn directory(&self) -> &Path {
-        &self.directory
-    }
-
     fn config(&self) -> PathBuf {
         self.directory.join("agent.toml")
     }

@@ -46,7 +46,7 @@ fn an_answer_is_not_given_again_for_what_has_changed(case: &Case<'_>) -> Result<
     let open = tree.join("open");
     layout::directory(&open)?;
     layout::directory(&tree.join("shut"))?;
-    let own = format!("({}) && resource.owner == {}", within(&[open.clone()]), AGENT.uid);
+    let own = format!("({}) && resource.owner == {}", within(std::slice::from_ref(&open)), AGENT.uid);
     let bundle = Bundle::new("answers")
         .subject("agent", "user = \"agent\"")
         .policy("agent", permit("own", "agent", &["file.read"], &own));

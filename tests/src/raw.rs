@@ -894,6 +894,19 @@ impl Drop for SharedCounters {
     }
 }
 
+/// ptrace(2): what a thread that stopped at a system call is about. `nix` passes no length, and is told nothing then.
+pub fn system_call(thread: libc::pid_t) -> io::Result<libc::ptrace_syscall_info> {
+    let mut info = std::mem::MaybeUninit::<libc::ptrace_syscall_info>::zeroed();
+    let length = size_of::<libc::ptrace_syscall_info>();
+    // SAFETY: the memory is as long as is said.
+    let written = unsafe { libc::ptrace(libc::PTRACE_GET_SYSCALL_INFO, thread, length, info.as_mut_ptr()) };
+    if written <= 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: zeros are a value of it, and so is what the kernel wrote.
+    Ok(unsafe { info.assume_init() })
+}
+
 /// nice(2): takes less of the processors by so many steps, 19 being the least.
 pub fn nice(steps: c_int) -> io::Result<()> {
     Errno::clear();

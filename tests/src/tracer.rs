@@ -87,7 +87,7 @@ fn trace(agent: Pid, at: Option<u64>, told: &SharedCounters) -> nix::Result<()> 
         };
         let (thread, signal) = match stopped {
             WaitStatus::PtraceSyscall(thread) => {
-                let changes = ptrace::syscall_info(thread).is_ok_and(|info| changes_something(&info));
+                let changes = raw::system_call(thread.as_raw()).is_ok_and(|info| changes_something(&info));
                 if changes && told.at(CALLS).fetch_add(1, Ordering::SeqCst) + 1 == at.map_or(0, |at| at + 1) {
                     told.at(KILLED).store(1, Ordering::SeqCst);
                     kill(agent, Signal::SIGKILL)?;

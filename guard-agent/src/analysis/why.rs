@@ -129,7 +129,7 @@ impl<'a> Explainer<'a> {
         let wanted = !matches!(record.verdict.as_str(), "audited" | "shadow_deny");
         for name in &record.actions {
             let action = record.resource.action(name).ok_or_else(|| incomplete("its action is not known"))?;
-            let indexed = index(action).map(|deciding| self.from_index(record, subject, name, &deciding));
+            let indexed = index(action).map(|deciding| self.by_index(record, subject, name, &deciding));
             let finding = match (self.asked(record, name), indexed) {
                 (Ok(asked), None) => asked,
                 (Ok(mut asked), Some(indexed)) => {
@@ -202,7 +202,7 @@ impl<'a> Explainer<'a> {
     }
 
     /// What the index says, without what only Cedar can be asked: what would lift a denial.
-    fn from_index(&self, record: &Record, subject: &str, action: &str, deciding: &Deciding) -> Finding {
+    fn by_index(&self, record: &Record, subject: &str, action: &str, deciding: &Deciding) -> Finding {
         let Deciding { enforced, candidate } = deciding;
         let answer = if enforced.allow && !candidate.allow { candidate } else { enforced };
         Finding {

@@ -246,7 +246,7 @@ mod tests {
         assert_eq!(show(), Exit::Yes);
         std::fs::write(&file, "two").unwrap();
         assert_eq!(show(), Exit::No);
-        super::sign(&sign(true), &screen).unwrap();
+        assert_eq!(super::sign(&sign(true), &screen).unwrap(), Exit::Yes);
         assert_eq!(read(&output).unwrap().digests().count(), 2);
         std::fs::write(&output, "garbage").unwrap();
         let check = Check { list: output, key: None, json: false };

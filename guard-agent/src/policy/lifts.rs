@@ -11,6 +11,7 @@ use super::condition::Test;
 use super::explanations::Explanations;
 use super::formula::AtomId;
 use super::posture::{Instant, Posture};
+use super::world::Facts;
 
 /// What of a compiled bundle it takes to say so.
 #[derive(Clone, Debug)]
@@ -51,16 +52,23 @@ impl Lifts {
             Test::Lease(name) if !facts.leases.contains(name) => Some(name),
             _ => None,
         });
-        let allows = |lease: &&String| {
-            let mut with = facts.clone();
-            with.leases.insert((*lease).clone());
+        let allows = |facts: &Facts| {
             let allowed = |action: &Action| {
-                let deciding = self.explanations.deciding(row, class, features, *action, &with);
+                let deciding = self.explanations.deciding(row, class, features, *action, facts);
                 deciding.is_some_and(|deciding| deciding.enforced.allow)
             };
             !actions.is_empty() && actions.iter().all(allowed)
         };
-        lacking.filter(allows).cloned().collect()
+        // It may have been granted since.
+        if allows(&facts) {
+            return Vec::new();
+        }
+        let lifts = |lease: &&String| {
+            let mut with = facts.clone();
+            with.leases.insert((*lease).clone());
+            allows(&with)
+        };
+        lacking.filter(lifts).cloned().collect()
     }
 
     /// Until when an answer about a row that was given at `at` is right, if nothing is told.
